@@ -1,0 +1,257 @@
+# gateway-pro: everything is built from here, out of tree, into build/. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+AR      := ar
+PROTOC  := protoc-c
+PYTHON  := /usr/bin/python3
+PREFIX  ?= /usr/local
+DESTDIR ?=
+B       := build
+Q       := $(if $(V),,@) # make V=1 shows the commands
+
+# ---- what is needed (Debian's package names); only `run`, `test` and their like install what is missing ----
+
+BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
+    libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
+TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace
+LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
+BENCH_PACKAGES := nginx-light wrk
+
+GOALS  := $(or $(MAKECMDGOALS),all)
+NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
+    $(if $(filter run,$(GOALS)),python3 curl) \
+    $(if $(filter deps test unit e2e asan tsan %-units,$(GOALS)),$(TEST_PACKAGES)) \
+    $(if $(filter deps lint format,$(GOALS)),$(LINT_PACKAGES)) \
+    $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES))
+installed = dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -q '^install ok installed'
+MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
+    for p in $(NEEDED); do $(call installed,$$p) || echo $$p; done; \
+    pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
+
+ifneq ($(MISSING),)
+ifneq ($(filter run test unit e2e asan tsan lint bench deps,$(GOALS)),)
+# make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
+include $(B)/installed.mk
+$(B)/installed.mk:
+	@test -z "$(MAKE_RESTARTS)" || { echo "Still missing after the installation: $(MISSING)"; exit 1; }
+	@mkdir -p $(B)
+	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	packages="$(filter-out llhttp,$(MISSING))"; $$as_root apt-get -qq update; \
+	[ -z "$(filter llhttp,$(MISSING))" ] || { apt-cache show libllhttp-dev >/dev/null 2>&1 && \
+	    packages="$$packages libllhttp-dev" || packages="$$packages node-llhttp"; }; \
+	echo "Installing Debian packages:" $$packages; \
+	DEBIAN_FRONTEND=noninteractive $$as_root apt-get -qq install -y --no-install-recommends $$packages >/dev/null
+	@echo "# made by make: the packages were installed" > $@
+else
+$(error These Debian packages are missing: $(MISSING). Install them with "make deps")
+endif
+endif
+
+# ---- flags ----
+
+LIBS_COMMON := libprotobuf-c libxxhash
+LIBS_DP     := $(LIBS_COMMON)
+LIBS_CP     := $(LIBS_COMMON) yaml-0.1 libmicrohttpd libcares jansson
+
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+    -Wwrite-strings -Wundef -Wvla -Wformat=2 -Wno-unused-parameter -Wno-missing-field-initializers
+HARDENING := -fPIE -fstack-protector-strong -fstack-clash-protection
+CPPFLAGS_ALL = -I. -I$(B)/gen -D_GNU_SOURCE $(LLHTTP_CPPFLAGS)
+CFLAGS_ALL = -std=gnu17 -g $(WARNINGS) -fno-strict-aliasing -pthread
+
+release_CFLAGS  = -O2 $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+release_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
+asan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+asan_LDFLAGS    = -fsanitize=address,undefined
+tsan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=thread
+tsan_LDFLAGS    = -fsanitize=thread
+
+# ---- llhttp: the library where there is one, its sources otherwise ----
+
+ifeq ($(shell pkg-config --exists libllhttp && echo yes),yes)
+LLHTTP_CPPFLAGS := $(shell pkg-config --cflags libllhttp)
+LLHTTP_LIBS     := $(shell pkg-config --libs libllhttp)
+LLHTTP_SOURCES  :=
+else
+LLHTTP_CPPFLAGS := -isystem /usr/share/include/llhttp
+LLHTTP_LIBS     :=
+LLHTTP_SOURCES  := api.c http.c llhttp.c
+endif
+
+# ---- sources ----
+
+PROTO_SRC := $(wildcard proto/*.c proto/base/*.c)
+DP_SRC    := $(filter-out dataplane/main.c,$(wildcard dataplane/*.c dataplane/*/*.c))
+CTL_SRC   := $(filter-out controlplane/ctl/main.c,$(wildcard controlplane/ctl/*.c))
+CP_SRC    := $(filter-out controlplane/main.c,$(wildcard controlplane/*.c controlplane/config/*.c \
+                 controlplane/health/*.c controlplane/admin/*.c))
+UNIT_SRC  := $(wildcard tests/unit/*.c tests/unit/*/*.c tests/unit/*/*/*.c)
+PAGES     := $(wildcard controlplane/admin/pages/*)
+C_FILES    = $(wildcard proto/*.[ch] proto/base/*.[ch] dataplane/*.[ch] dataplane/*/*.[ch] controlplane/*.[ch] \
+                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.c tests/fuzz/*.c)
+
+all: programs
+
+# ---- generated ----
+
+$(B)/gen/proto/gateway.pb-c.c $(B)/gen/proto/gateway.pb-c.h &: proto/gateway.proto
+	@mkdir -p $(B)/gen
+	@echo "  GEN   $@"
+	$(Q)$(PROTOC) --c_out=$(B)/gen proto/gateway.proto
+
+# ---- one set of rules for each variant: release in build/, asan and tsan below it ----
+
+release_DIR := $(B)
+asan_DIR    := $(B)/asan
+tsan_DIR    := $(B)/tsan
+
+# $(1) variant
+define VARIANT
+$(1)_OBJ   := $$($(1)_DIR)/obj
+$(1)_PROTO := $$(PROTO_SRC:%.c=$$($(1)_OBJ)/%.o) $$($(1)_OBJ)/gen/gateway.pb-c.o \
+              $$(LLHTTP_SOURCES:%.c=$$($(1)_OBJ)/llhttp/%.o)
+$(1)_DP    := $$(DP_SRC:%.c=$$($(1)_OBJ)/%.o)
+$(1)_CP    := $$(CP_SRC:%.c=$$($(1)_OBJ)/%.o)
+$(1)_CTL   := $$(CTL_SRC:%.c=$$($(1)_OBJ)/%.o)
+$(1)_UNITS := $$(UNIT_SRC:tests/unit/%.c=$$($(1)_DIR)/unit/%)
+
+$$($(1)_OBJ)/%.o: %.c $$(B)/gen/proto/gateway.pb-c.h
+	@mkdir -p $$(@D)
+	@echo "  CC    $$@"
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+
+# Code that is not ours is compiled without our warnings.
+$$($(1)_OBJ)/gen/gateway.pb-c.o: $$(B)/gen/proto/gateway.pb-c.c $$(B)/gen/proto/gateway.pb-c.h
+	@mkdir -p $$(@D)
+	@echo "  CC    $$@"
+	$$(Q)$$(CC) -I$$(B)/gen -std=gnu17 -g -w $$($(1)_CFLAGS) $$(CFLAGS) -c -o $$@ $$<
+
+$$($(1)_OBJ)/llhttp/%.o: /usr/share/llhttp/%.c
+	@mkdir -p $$(@D)
+	@echo "  CC    $$@"
+	$$(Q)$$(CC) $$(LLHTTP_CPPFLAGS) -DLLHTTP_STRICT_MODE=1 -std=gnu17 -g -w $$($(1)_CFLAGS) $$(CFLAGS) -c -o $$@ $$<
+
+$$($(1)_DIR)/libproto.a: $$($(1)_PROTO)
+	@rm -f $$@ && $$(AR) rcs $$@ $$^
+$$($(1)_DIR)/libdataplane.a: $$($(1)_DP)
+	@rm -f $$@ && $$(AR) rcs $$@ $$^
+$$($(1)_DIR)/libcontrolplane.a: $$($(1)_CP)
+	@rm -f $$@ && $$(AR) rcs $$@ $$^
+$$($(1)_DIR)/libctl.a: $$($(1)_CTL)
+	@rm -f $$@ && $$(AR) rcs $$@ $$^
+
+$$($(1)_DIR)/gwp-dataplane: $$($(1)_OBJ)/dataplane/main.o $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libproto.a
+	@echo "  LINK  $$@"
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev $$(LLHTTP_LIBS) \
+	    $$(shell pkg-config --libs $$(LIBS_DP)) -lm
+$$($(1)_DIR)/gwp-controlplane: $$($(1)_OBJ)/controlplane/main.o $$($(1)_DIR)/libcontrolplane.a $$($(1)_DIR)/libproto.a
+	@echo "  LINK  $$@"
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev \
+	    $$(shell pkg-config --libs $$(LIBS_CP)) -lm
+$$($(1)_DIR)/gwpctl: $$($(1)_OBJ)/controlplane/ctl/main.o $$($(1)_DIR)/libctl.a $$($(1)_DIR)/libcontrolplane.a \
+    $$($(1)_DIR)/libproto.a
+	@echo "  LINK  $$@"
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev $$(LLHTTP_LIBS) \
+	    $$(shell pkg-config --libs $$(LIBS_CP)) -lm
+
+# A test that includes a module's .c takes it from there; all else comes from the libraries.
+$$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libctl.a $$($(1)_DIR)/libcontrolplane.a \
+    $$($(1)_DIR)/libproto.a
+	@mkdir -p $$(@D)
+	@echo "  TEST  $$@"
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
+	    -MMD -MP -MF $$@.d -o $$@ $$(filter %.c %.a,$$^) -lcriterion -lev $$(LLHTTP_LIBS) \
+	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
+
+$(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl
+$(1)-units: $$($(1)_UNITS)
+.PHONY: $(1)-programs $(1)-units
+
+endef
+
+$(foreach v,release asan tsan,$(eval $(call VARIANT,$(v))))
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+programs: release-programs
+
+# Pages of the admin API are compiled in.
+$(foreach v,release asan tsan,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
+
+# ---- running and testing ----
+
+run: programs
+	@$(PYTHON) tests/demo.py --build $(B)
+
+# $(1) variant, $(2) how many e2e tests side by side
+run_units = set -e; for t in $($(1)_UNITS); do echo "== $$t"; $$t --jobs 2 $(UNIT_ARGS); done
+run_e2e   = GWP_BUILD=$($(1)_DIR) $(PYTHON) -B -m pytest -q -n $(2) --timeout 120 tests/e2e $(E2E_ARGS)
+
+test: programs release-units
+	@$(call run_units,release)
+	@$(call run_e2e,release,4)
+
+unit: release-units
+	@$(call run_units,release)
+
+e2e: programs
+	@$(call run_e2e,release,4)
+
+# Leaks are errors; a finding ends the program, and with it the test.
+asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0:exitcode=99
+asan: export UBSAN_OPTIONS = print_stacktrace=1
+asan: asan-programs asan-units
+	@$(call run_units,asan)
+	@$(call run_e2e,asan,2)
+
+tsan: export TSAN_OPTIONS = exitcode=99:halt_on_error=1:second_deadlock_stack=1
+tsan: tsan-programs tsan-units
+	@$(call run_units,tsan)
+	@$(call run_e2e,tsan,2)
+
+bench: programs
+	@$(PYTHON) tests/bench/bench.py --build $(B)
+
+# ---- looking after the code ----
+
+TIDY_FILES = $(filter %.c,$(C_FILES))
+lint: $(B)/gen/proto/gateway.pb-c.h
+	clang-format-14 --dry-run --Werror $(C_FILES)
+	printf '%s\n' $(filter-out tests/%,$(TIDY_FILES)) | xargs -P 2 -I {} clang-tidy-14 --quiet --warnings-as-errors='*' \
+	    {} -- $(CPPFLAGS_ALL) $(CFLAGS_ALL) 2>/dev/null
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
+	    --suppress=missingIncludeSystem -j 2 -I. -I$(B)/gen $(filter-out tests/%,$(TIDY_FILES))
+
+format:
+	clang-format-14 -i $(C_FILES)
+
+deps:
+	@echo "Everything that building, testing, linting and measuring need is installed."
+
+install: programs
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro
+	install -m 755 $(B)/gwp-dataplane $(B)/gwp-controlplane $(B)/gwpctl $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 configs/gateway.yaml $(DESTDIR)$(PREFIX)/share/gateway-pro/
+
+clean:
+	rm -rf $(B)
+
+help:
+	@echo "make           build gwp-dataplane, gwp-controlplane and gwpctl into $(B)/"
+	@echo "make run       install what is missing, build, start the pair with two demo backends"
+	@echo "make test      install what is missing, build, then unit and end-to-end tests"
+	@echo "make unit|e2e  one of the two   (E2E_ARGS='-k NAME', UNIT_ARGS='--filter NAME')"
+	@echo "make asan|tsan both suites under address+undefined or thread sanitizer"
+	@echo "make lint      clang-format, clang-tidy, cppcheck;   make format: write the formatting"
+	@echo "make bench     CPU per request beside nginx, interleaved"
+	@echo "make deps      install the Debian packages for all of the above"
+	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
+	@echo "make clean     remove $(B)/"
+
+.PHONY: all programs run test unit e2e asan tsan bench lint format deps install clean help

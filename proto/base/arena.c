@@ -1,0 +1,110 @@
+#include "proto/base/arena.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "proto/base/log.h"
+
+struct block {
+    struct block *next;
+    size_t used, size; /* of data[] */
+    _Alignas(CACHE_LINE_BYTES) char data[];
+};
+
+struct arena {
+    struct block *blocks; /* owned; the first one is being filled */
+    size_t bytes;
+};
+
+static struct block *block_new(size_t bytes)
+{
+    size_t total =
+        (sizeof(struct block) + bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
+    struct block *b = aligned_alloc(CACHE_LINE_BYTES, total);
+    if (!b)
+        log_fatal("arena", "out of memory: %zu bytes could not be allocated", total);
+    b->next = NULL;
+    b->used = 0;
+    b->size = total - sizeof(struct block);
+    return b;
+}
+
+struct arena *arena_new(size_t first_block_bytes)
+{
+    struct arena *a = calloc(1, sizeof(*a));
+    if (!a)
+        log_fatal("arena", "out of memory");
+    a->blocks = block_new(first_block_bytes);
+    a->bytes = a->blocks->size;
+    return a;
+}
+
+void arena_free(struct arena **ap)
+{
+    struct arena *a = *ap;
+    *ap = NULL;
+    if (!a)
+        return;
+    for (struct block *b = a->blocks, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+    free(a);
+}
+
+static void *take(struct arena *a, size_t bytes, size_t align)
+{
+    struct block *b = a->blocks;
+    size_t start = (b->used + align - 1) & ~(align - 1);
+    if (start > b->size || bytes > b->size - start) {
+        /* Doubling keeps the number of blocks logarithmic in what is stored. */
+        struct block *fresh = block_new(MAX(bytes, b->size * 2));
+        fresh->next = b;
+        a->blocks = b = fresh;
+        a->bytes += b->size;
+        start = 0;
+    }
+    b->used = start + bytes;
+    memset(b->data + start, 0, bytes);
+    return b->data + start;
+}
+
+void *arena_alloc(struct arena *a, size_t bytes)
+{
+    return take(a, bytes, _Alignof(max_align_t));
+}
+
+void *arena_array(struct arena *a, size_t count, size_t bytes)
+{
+    size_t total;
+    if (__builtin_mul_overflow(count, bytes, &total))
+        log_fatal("arena", "out of memory: %zu elements of %zu bytes were asked for", count, bytes);
+    return take(a, total, CACHE_LINE_BYTES);
+}
+
+char *arena_copy(struct arena *a, struct view text)
+{
+    char *copy = take(a, text.len + 1, 1);
+    if (text.len > 0)
+        memcpy(copy, text.at, text.len);
+    return copy;
+}
+
+char *arena_printf(struct arena *a, const char *fmt, ...)
+{
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int len = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *text = take(a, (size_t)len + 1, 1);
+    vsnprintf(text, (size_t)len + 1, fmt, again);
+    va_end(again);
+    return text;
+}
+
+size_t arena_bytes(const struct arena *a)
+{
+    return a->bytes;
+}

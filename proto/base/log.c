@@ -1,0 +1,94 @@
+#include "proto/base/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/base/json.h"
+
+#define LINE_MAX_BYTES 4096
+
+static const char *const level_words[] = {"debug", "info", "warn", "error"};
+static const char *the_program = "gwp";
+static _Atomic int the_level = LOG_INFO;
+static _Atomic int the_format = LOG_CONSOLE;
+
+void log_init(const char *program, enum log_level level, enum log_format format)
+{
+    the_program = program;
+    log_set(level, format);
+}
+
+void log_set(enum log_level level, enum log_format format)
+{
+    atomic_store_explicit(&the_level, level, memory_order_relaxed);
+    atomic_store_explicit(&the_format, format, memory_order_relaxed);
+}
+
+bool log_level_parse(const char *word, enum log_level *level)
+{
+    for (size_t i = 0; i < COUNT_OF(level_words); i++) {
+        if (strcmp(word, level_words[i]) == 0) {
+            *level = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t format_time(char *out, size_t cap)
+{
+    struct timespec now;
+    struct tm tm;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    size_t n = strftime(out, cap, "%Y-%m-%dT%H:%M:%S", &tm);
+    return n + (size_t)snprintf(out + n, cap - n, ".%03ldZ", now.tv_nsec / 1000000);
+}
+
+static void write_line(enum log_level level, const char *module, const char *fmt, va_list ap)
+{
+    char message[LINE_MAX_BYTES / 2], line[LINE_MAX_BYTES], when[40];
+    vsnprintf(message, sizeof(message), fmt, ap);
+    format_time(when, sizeof(when));
+
+    int n;
+    if (atomic_load_explicit(&the_format, memory_order_relaxed) == LOG_JSON) {
+        char escaped[LINE_MAX_BYTES - 256];
+        size_t len = json_escape(escaped, sizeof(escaped), view_of(message));
+        n = snprintf(line, sizeof(line),
+                     "{\"level\":\"%s\",\"ts\":\"%s\",\"program\":\"%s\",\"module\":\"%s\","
+                     "\"msg\":\"%.*s\"}\n",
+                     level_words[level], when, the_program, module, (int)len, escaped);
+    } else {
+        n = snprintf(line, sizeof(line), "%s %-5s %s %s: %s\n", when, level_words[level],
+                     the_program, module, message);
+    }
+    size_t len = MIN((size_t)n, sizeof(line) - 1);
+    line[len - 1] = '\n';
+    ssize_t ignored = write(STDERR_FILENO, line, len);
+    (void)ignored; /* a log that cannot be written cannot be complained about either */
+}
+
+void log_event(enum log_level level, const char *module, const char *fmt, ...)
+{
+    if ((int)level < atomic_load_explicit(&the_level, memory_order_relaxed))
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    write_line(level, module, fmt, ap);
+    va_end(ap);
+}
+
+void log_fatal(const char *module, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    write_line(LOG_ERROR, module, fmt, ap);
+    va_end(ap);
+    exit(70);
+}

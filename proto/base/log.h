@@ -1,0 +1,32 @@
+/* log: what a program says of itself, on stderr, one event a line. Each line is one write(2), so
+ * threads and the two programs of the pair never mix theirs. Not for the hot path: a file that may
+ * not log says so at its top.
+ *
+ * A line's grammar: module, then a sentence whose subject comes first: "data plane dp-1
+ * disconnected: it closed". */
+#pragma once
+
+#include "proto/base/defs.h"
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_format { LOG_JSON, LOG_CONSOLE };
+
+/* Before other threads start. `program` is borrowed for ever. Until then: info, console. */
+void log_init(const char *program, enum log_level level, enum log_format format);
+
+/* Any time, any thread. */
+void log_set(enum log_level level, enum log_format format);
+
+/* "debug", "info", "warn" or "error" -> level; false if it is none of them. */
+MUST_CHECK bool log_level_parse(const char *word, enum log_level *level);
+
+void log_event(enum log_level level, const char *module, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+#define log_debug(module, ...) log_event(LOG_DEBUG, module, __VA_ARGS__)
+#define log_info(module, ...) log_event(LOG_INFO, module, __VA_ARGS__)
+#define log_warn(module, ...) log_event(LOG_WARN, module, __VA_ARGS__)
+#define log_error(module, ...) log_event(LOG_ERROR, module, __VA_ARGS__)
+
+/* For what leaves nothing to go on with (out of memory, no loop): says so and exits with status 70.
+ */
+_Noreturn void log_fatal(const char *module, const char *fmt, ...) PRINTF_LIKE(2, 3);
