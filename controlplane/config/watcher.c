@@ -9,10 +9,10 @@
 
 #include "proto/base/log.h"
 
-/* Everything that can give a name in the directory another content. Attributes count because a file that was
- * replaced under a symlink may show in nothing else. */
+/* Everything that can give a name in the directory another content. Not IN_MODIFY: half a write is of no use, and
+ * a log in the same directory would keep us busy. */
 #define EVENTS                                                                                     \
-    (IN_CLOSE_WRITE | IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
+    (IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
      IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
 static struct file_identity identify(const char *path)
@@ -49,13 +49,33 @@ static void on_settled(struct ev_loop *loop, ev_timer *t, int revents)
         w->changed(w->owner);
 }
 
-/* Each event begins the quiet time anew. */
+/* The file's own events begin the quiet time anew. What happens to other names counts when the path leads
+ * somewhere else since: that is how a symlink on the way is swapped. */
+static void take_event(struct watcher *w, const struct inotify_event *e)
+{
+    struct file_identity now;
+    if (e->len > 0 && strcmp(e->name, w->base) == 0) {
+        ev_timer_again(w->loop, &w->settle);
+        return;
+    }
+    if (ev_is_active(&w->settle))
+        return;
+    now = identify(w->path);
+    if (!same_identity(&now, &w->seen))
+        ev_timer_again(w->loop, &w->settle);
+}
+
 static void on_events(struct ev_loop *loop, ev_io *io, int revents)
 {
-    struct watcher *w = io->data;
     _Alignas(struct inotify_event) char buffer[4096];
-    while (read(io->fd, buffer, sizeof(buffer)) > 0)
-        ev_timer_again(loop, &w->settle);
+    ssize_t n;
+    while ((n = read(io->fd, buffer, sizeof(buffer))) > 0) {
+        for (const char *at = buffer; at < buffer + n;) {
+            const struct inotify_event *e = (const struct inotify_event *)(const void *)at;
+            take_event(io->data, e);
+            at += sizeof(*e) + e->len;
+        }
+    }
 }
 
 static void on_poll(struct ev_loop *loop, ev_timer *t, int revents)
@@ -80,6 +100,8 @@ void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, wat
     free(scratch);
     if (!w->path || !w->dir)
         log_fatal("watcher", "out of memory");
+    const char *slash = strrchr(w->path, '/');
+    w->base = slash ? slash + 1 : w->path;
     w->directory_watch = -1;
     w->seen = identify(path);
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);

@@ -31,7 +31,8 @@ struct watcher {
     struct ev_loop *loop;
     watcher_fn *changed;
     void *owner;        /* borrowed */
-    char *path, *dir;   /* owned */
+    char *path, *dir;    /* owned */
+    const char *base;    /* its name in the directory, within path */
     int directory_watch; /* of inotify, -1 = the directory is not watched now */
     ev_io events;
     ev_timer settle, poll;
