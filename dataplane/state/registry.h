@@ -8,7 +8,9 @@
  *
  * Life: each snapshot that refers to an entry holds one reference, taken by registry_*() and given
  * back by registry_release_*() when the snapshot is freed; whoever outlives its snapshot (a tunnel)
- * takes one for itself with endpoint_hold(). registry_collect() frees what nobody refers to. */
+ * takes one for itself with endpoint_hold(). registry_collect() frees endpoints and targets that
+ * nobody refers to; a route's entry, and which slot a target had, are remembered for ever, so that
+ * an identity which comes back goes on counting where it was. */
 #pragma once
 
 #include <stdatomic.h>
@@ -73,12 +75,15 @@ static inline void endpoint_unhold(struct endpoint **e)
     *e = NULL;
 }
 
-/* Frees entries without references. Called after a snapshot was freed; route and target slots are
- * NOT reused (counters never step back), endpoint slots are. */
+/* Frees endpoints and targets without references. Called after a snapshot was freed; route and
+ * target slots are NOT reused (counters never step back), endpoint slots are. */
 void registry_collect(struct registry *r);
 
 /* How many slots of each kind have ever been in use: array sizes. */
 uint32_t registry_endpoint_slots(const struct registry *r);
+uint32_t registry_route_slots(const struct registry *r);
+uint32_t registry_target_slots(const struct registry *r);
 
-/* For reports: what is behind a slot, NULL when it is gone or was never there. */
-const char *registry_route_name(const struct registry *r, uint32_t slot); /* kept for ever */
+/* For reports: what is, or once was, behind a slot. No name (NULL) if the slot was never in use. */
+const char *registry_route_name(const struct registry *r, uint32_t slot);
+uint64_t registry_target_id(const struct registry *r, uint32_t slot);

@@ -87,7 +87,8 @@ struct snapshot {
 };
 
 /* NULL with `err` when the message asks for what this build does not know (by name) or is
- * inconsistent; nothing is changed then. It has no access to the snapshot in force. */
+ * inconsistent; nothing is changed then. It has no access to the snapshot in force. One that was
+ * compiled as a dry run refers to nothing in the registry: it may be freed, never published. */
 struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry *registry,
                                   struct err *err);
 
