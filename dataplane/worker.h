@@ -18,6 +18,7 @@
 #include "dataplane/io/buffer.h"
 #include "dataplane/io/wheel.h"
 #include "dataplane/report/access_log.h"
+#include "dataplane/report/log_writer.h"
 #include "dataplane/report/stats.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/list.h"
@@ -30,6 +31,9 @@ enum worker_order {
     WORKER_DRAIN, /* accept no more, finish what is in flight, then end */
     WORKER_STOP   /* end now */
 };
+
+/* What a wheel_entry of the worker's wheel is embedded in. */
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
 
 struct worker {
     unsigned index;
