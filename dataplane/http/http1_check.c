@@ -48,6 +48,21 @@ static enum reason check_lines(const struct head *h, const struct buffer *b, con
     return R_SERVED;
 }
 
+/* method SP request-target SP HTTP-version CRLF, with exactly these spaces (RFC 9112 3). */
+static enum reason check_start_line(const struct head *h, const struct buffer *b,
+                                    const char **detail)
+{
+    const char *method = llhttp_method_name((llhttp_method_t)h->method);
+    size_t method_len = strlen(method), after = h->target_at + h->target_len;
+    const char *p = b->data;
+    if (h->target_len == 0 || h->target_at < method_len + 1 || h->bytes < after + 11 ||
+        p[h->target_at - 1] != ' ' ||
+        memcmp(p + h->target_at - 1 - method_len, method, method_len) != 0 || p[after] != ' ' ||
+        memcmp(p + after + 1, "HTTP/1.", 7) != 0 || p[after + 9] != '\r')
+        return bad(detail, "request line");
+    return R_SERVED;
+}
+
 static enum reason check_names(const struct head *h, const struct buffer *b, const char **detail)
 {
     for (unsigned i = 0; i < h->field_count; i++) {
@@ -195,6 +210,7 @@ enum reason http1_check_request(struct head *h, const struct buffer *b, const ch
         return R_BAD_VERSION;
     }
     if ((r = check_lines(h, b, detail)) != R_SERVED ||
+        (r = check_start_line(h, b, detail)) != R_SERVED ||
         (r = check_names(h, b, detail)) != R_SERVED || (r = check_host(h, b, detail)) != R_SERVED ||
         (r = find_framing(h, b, detail)) != R_SERVED)
         return r;
