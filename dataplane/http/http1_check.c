@@ -205,6 +205,8 @@ static enum reason check_host(const struct head *h, const struct buffer *b, cons
 enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail)
 {
     enum reason r;
+    if (h->major == 0)
+        return bad(detail, "no HTTP version");
     if (h->major != 1 || h->minor > 1) {
         *detail = "HTTP version";
         return R_BAD_VERSION;
