@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -255,7 +256,10 @@ static void on_deadline(void *owner, struct wheel_entry *e)
 static void *run(void *arg)
 {
     struct worker *w = arg;
+    char name[16];
     sigset_t all;
+    snprintf(name, sizeof(name), "worker-%u", w->index);
+    pthread_setname_np(pthread_self(), name);
     sigfillset(&all); /* signals are the control thread's */
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     w->now_s = monotonic_s();
