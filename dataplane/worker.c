@@ -156,9 +156,9 @@ static void close_clients(struct worker *w, bool idle_only)
 {
     list_each_safe (node, &w->clients) {
         struct downstream *c = CONTAINER_OF(node, struct downstream, link);
-        if (!c->exchange)
+        if (!c->exchange && (c->state == DOWN_OPEN || !idle_only))
             downstream_close(c, false);
-        else if (!idle_only)
+        else if (c->exchange && !idle_only)
             exchange_client_gone(c->exchange);
     }
 }
@@ -238,8 +238,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     while (!list_is_empty(&w->dead_upstreams))
         upstream_recycle(CONTAINER_OF(w->dead_upstreams.next, struct upstream, link));
     arm_tick(w);
-    if (w->draining && w->client_count == 0 &&
-        atomic_load_explicit(&w->order, memory_order_relaxed) >= WORKER_DRAIN)
+    if (worker_is_leaving(w) && w->client_count == 0)
         ev_break(loop, EVBREAK_ALL);
 }
 

@@ -96,6 +96,12 @@ void worker_join(struct worker **w);
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
 
+/* Has this worker been told to finish what is in flight and end? Its own thread. */
+static inline bool worker_is_leaving(const struct worker *w)
+{
+    return w->draining && atomic_load_explicit(&w->order, memory_order_relaxed) >= WORKER_DRAIN;
+}
+
 /* Monotonic seconds, for deadlines and durations: a clock that is set does not touch them. */
 static inline double worker_now(const struct worker *w)
 {

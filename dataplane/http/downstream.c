@@ -184,7 +184,9 @@ static void process(struct downstream *c)
     c->processing = false;
     if (c->state != DOWN_OPEN)
         return;
-    if (!c->exchange)
+    if (!c->exchange && worker_is_leaving(w))
+        downstream_close(c, false);
+    else if (!c->exchange)
         go_idle(c);
     else if (buffer_room(c->in) == 0)
         downstream_pause(c);

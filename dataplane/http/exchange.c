@@ -11,6 +11,9 @@
 #include "dataplane/route/router.h"
 #include "proto/base/log.h"
 
+/* Room for body bytes behind the head: a read of less would not be worth its system call. */
+#define BODY_ROOM_BYTES (16u * 1024)
+
 static void pump_request(struct exchange *ex);
 static void pump_response(struct exchange *ex);
 static void choose(struct exchange *ex);
@@ -332,7 +335,9 @@ static void on_head(struct exchange *ex)
     struct head *h = &ex->head;
     adopt(ex);
     c->in->keep = c->in->parsed;
-    enum reason r = http1_check_request(h, c->in, &ex->detail);
+    enum reason r = h->bytes > ex->snapshot->server.max_header_bytes
+                        ? R_HEAD_TOO_LARGE
+                        : http1_check_request(h, c->in, &ex->detail);
     if (r == R_SERVED) {
         uint32_t most = ex->snapshot->server.max_requests_per_connection;
         ex->client_http10 = h->minor == 0;
@@ -344,8 +349,6 @@ static void on_head(struct exchange *ex)
     }
     if (r == R_SERVED)
         r = find_route(ex);
-    if (r == R_SERVED && h->bytes > ex->snapshot->server.max_header_bytes)
-        r = R_HEAD_TOO_LARGE;
     if (r != R_SERVED) {
         answer_ourselves(ex, r, ex->detail);
         return;
@@ -530,8 +533,8 @@ static void await_body(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
-    if (c->in->size < BUFFER_MEDIUM_BYTES)
-        buffer_grow(&w->buffers, &c->in, BUFFER_MEDIUM_BYTES);
+    if (buffer_room(c->in) < BODY_ROOM_BYTES)
+        buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
     downstream_resume(c);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
 }
@@ -555,6 +558,11 @@ static void pump_request(struct exchange *ex)
             downstream_pause(c);
             return;
         default:
+            /* A kept connection that was closed meanwhile takes nothing at all: try another. */
+            if (ex->replayable && ex->to_upstream.sent_bytes == 0) {
+                exchange_upstream_failed(ex, R_RESET, "it closed a kept connection");
+                return;
+            }
             /* It takes no more. It may have answered already; if not, reading will tell. */
             ex->request_state = REQ_ABANDONED;
             ex->replayable = false;
