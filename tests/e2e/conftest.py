@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import BUILD, Backend, Pair  # noqa: E402
+from harness import BUILD, Backend, Pair, route  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -75,9 +75,3 @@ def make_pair(request, backends):
 def pair(make_pair, backend):
     """A pair with one route, "all", to one backend."""
     return make_pair([route("all", "/", backend)])
-
-
-def route(name, prefix, *targets, **more):
-    """A route to backends, as the configuration wants it."""
-    return {"name": name, "path_prefix": prefix,
-            "backends": [{"url": t if isinstance(t, str) else t.url} for t in targets], **more}

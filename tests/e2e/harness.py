@@ -52,6 +52,12 @@ def free_port():
         return s.getsockname()[1]
 
 
+def route(name, prefix, *targets, **more):
+    """A route to backends, as the configuration wants it."""
+    return {"name": name, "path_prefix": prefix,
+            "backends": [{"url": t if isinstance(t, str) else t.url} for t in targets], **more}
+
+
 class Program:
     """A child process; what it says goes to files, not to pipes that can fill up."""
 
