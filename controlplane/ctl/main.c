@@ -103,7 +103,7 @@ static int take_option(struct invocation *in, struct words *w, enum option optio
     return 0;
 }
 
-/* "--wait=5", "--wait 5" and "-ojson" are all as good. */
+/* "--wait=5", "--wait 5" and "-ojson" are all as good. `value` is set where it stands in `arg`. */
 static const struct option_word *find_option(const char *arg, const char **value)
 {
     for (size_t i = 0; i < COUNT_OF(option_words); i++) {
@@ -111,7 +111,6 @@ static const struct option_word *find_option(const char *arg, const char **value
         size_t len = strlen(o->word);
         if (strncmp(arg, o->word, len) != 0)
             continue;
-        *value = NULL;
         if (arg[len] == '\0')
             return o;
         if (o->has_value && (arg[len] == '=' || o->word[1] != '-')) {
@@ -127,7 +126,7 @@ static int take_apart(int argc, char **argv, struct invocation *in, struct words
 {
     bool options_ended = false;
     for (int i = 1; i < argc; i++) {
-        const char *arg = argv[i], *value = NULL;
+        const char *arg = argv[i], *value = "";
         if (options_ended || arg[0] != '-' || arg[1] == '\0') { /* "-" is standard input */
             if (w->count == MAX_WORDS)
                 return err_set(err, "too many words, from \"%s\" on", arg);
@@ -141,9 +140,9 @@ static int take_apart(int argc, char **argv, struct invocation *in, struct words
         const struct option_word *o = find_option(arg, &value);
         if (!o)
             return err_set(err, "unknown option \"%s\"", arg);
-        if (o->has_value && !value && i + 1 < argc)
+        if (o->has_value && arg[strlen(o->word)] == '\0' && i + 1 < argc)
             value = argv[++i];
-        if (o->has_value && (!value || !*value))
+        if (o->has_value && !*value)
             return err_set(err, "option %s wants a value", o->word);
         if (o->is_push_only)
             w->push_option = o->word;

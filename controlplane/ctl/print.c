@@ -17,7 +17,7 @@ struct cell {
 };
 
 struct print_table {
-    struct arena *arena; /* owned; holds the texts */
+    struct arena *arena; /* owned; holds the texts, and this struct */
     struct cell *cells;  /* owned; the titles first */
     size_t columns, count, room;
 };
@@ -145,10 +145,9 @@ void print_microseconds(char out[PRINT_VALUE_BYTES], double us)
 
 struct print_table *print_table_new(const char *const *titles, size_t columns)
 {
-    struct print_table *t = calloc(1, sizeof(*t));
-    if (!t)
-        log_fatal("print", "out of memory");
-    t->arena = arena_new(4096);
+    struct arena *arena = arena_new(4096);
+    struct print_table *t = arena_alloc(arena, sizeof(*t));
+    t->arena = arena;
     t->columns = columns;
     for (size_t i = 0; i < columns; i++)
         print_table_cell(t, TINT_STRONG, titles[i]);
@@ -159,9 +158,9 @@ void print_table_free(struct print_table **t)
 {
     if (!*t)
         return;
-    arena_free(&(*t)->arena);
+    struct arena *arena = (*t)->arena; /* the table lies in it */
     free((*t)->cells);
-    free(*t);
+    arena_free(&arena);
     *t = NULL;
 }
 
@@ -197,19 +196,16 @@ static size_t column_width(const struct print_table *t, size_t column)
 
 void print_table_write(const struct print_table *t, FILE *out, bool color)
 {
-    size_t *widths = calloc(t->columns, sizeof(*widths));
-    if (!widths)
-        log_fatal("print", "out of memory");
+    size_t *widths = arena_array(t->arena, t->columns, sizeof(*widths));
     for (size_t i = 0; i < t->columns; i++)
         widths[i] = column_width(t, i);
-    for (size_t i = 0; i < t->count; i++) {
-        const struct cell *c = &t->cells[i];
-        bool is_last = (i + 1) % t->columns == 0;
-        print_tinted(out, color, c->tint, c->text);
-        if (is_last)
-            putc('\n', out);
-        else
-            fprintf(out, "%*s", (int)(widths[i % t->columns] - c->width + GAP), "");
+    const struct cell *c = t->cells;
+    for (size_t row = 0; row <= print_table_rows(t); row++) {
+        for (size_t i = 0; i < t->columns; i++, c++) {
+            print_tinted(out, color, c->tint, c->text);
+            if (i + 1 < t->columns)
+                fprintf(out, "%*s", (int)(widths[i] - c->width + GAP), "");
+        }
+        putc('\n', out);
     }
-    free(widths);
 }
