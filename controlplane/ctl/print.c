@@ -181,11 +181,6 @@ void print_table_cell(struct print_table *t, enum tint tint, const char *text)
     t->cells[t->count++] = (struct cell){copy, width_of(copy), tint};
 }
 
-size_t print_table_rows(const struct print_table *t)
-{
-    return t->count / t->columns - 1;
-}
-
 static size_t column_width(const struct print_table *t, size_t column)
 {
     size_t width = 0;
@@ -199,8 +194,7 @@ void print_table_write(const struct print_table *t, FILE *out, bool color)
     size_t *widths = arena_array(t->arena, t->columns, sizeof(*widths));
     for (size_t i = 0; i < t->columns; i++)
         widths[i] = column_width(t, i);
-    const struct cell *c = t->cells;
-    for (size_t row = 0; row <= print_table_rows(t); row++) {
+    for (const struct cell *c = t->cells; c < t->cells + t->count;) {
         for (size_t i = 0; i < t->columns; i++, c++) {
             print_tinted(out, color, c->tint, c->text);
             if (i + 1 < t->columns)

@@ -38,5 +38,4 @@ struct print_table;
 struct print_table *print_table_new(const char *const *titles, size_t columns);
 void print_table_free(struct print_table **t);                                  /* nulls *t */
 void print_table_cell(struct print_table *t, enum tint tint, const char *text); /* copied */
-size_t print_table_rows(const struct print_table *t);
 void print_table_write(const struct print_table *t, FILE *out, bool color);
