@@ -249,8 +249,8 @@ def test_validate_reads_standard_input_and_speaks_json():
     """For programs."""
     answer = run_ctl([CTL, "-o", "json", "validate", "-"], stdin=BROKEN)
     assert answer.code == 1 and answer.json()["valid"] is False
-    first = answer.json()["diagnostics"][0]
-    assert (first["line"], first["column"], first["severity"]) == (3, 5, "error")
+    places = [(d["line"], d["column"], d["severity"]) for d in answer.json()["diagnostics"]]
+    assert (3, 5, "error") in places
     answer = run_ctl([CTL, "validate", "-", "-o", "json"], stdin=BROKEN.replace("prefx", "prefix"))
     assert answer.code == 0 and answer.json() == {"valid": True, "diagnostics": []}
 
