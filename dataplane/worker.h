@@ -14,9 +14,11 @@
 #include <stdatomic.h>
 
 #include "dataplane/http/upstream_pool.h"
+#include "dataplane/io/transport.h"
 #include "dataplane/io/buffer.h"
 #include "dataplane/io/wheel.h"
 #include "dataplane/report/access_log.h"
+#include "dataplane/report/log_writer.h"
 #include "dataplane/report/stats.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/list.h"
@@ -29,6 +31,9 @@ enum worker_order {
     WORKER_DRAIN, /* accept no more, finish what is in flight, then end */
     WORKER_STOP   /* end now */
 };
+
+/* What a wheel_entry of the worker's wheel is embedded in. */
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
 
 struct worker {
     unsigned index;
@@ -53,20 +58,26 @@ struct worker {
     struct stats stats;
     struct log_ring *log; /* of the log writer */
     bool log_console;
-    struct list clients;         /* every downstream connection */
-    struct list dead;            /* closed in this turn, freed at its end */
-    struct list spare_exchanges; /* recycled */
+    struct list clients;      /* every downstream connection */
+    struct list dead_clients; /* closed in this turn, recycled at its end */
+    struct list dead_upstreams;
+    struct list spare_exchanges; /* recycled, owned; likewise the next two */
     struct list spare_clients;
     struct list spare_upstreams;
+    uint32_t client_count;          /* in `clients` */
     struct listener_watch *watches; /* owned array */
     uint32_t watch_count;
     bool draining; /* order is QUIET or more */
+    double now_s;  /* monotonic, taken once per turn */
+    ev_check turn_begin;
     ev_prepare turn_end;
-    ev_timer tick;
+    ev_timer tick;    /* the wheel's next deadline */
+    double tick_at_s; /* when that is, on now_s' clock; negative = not running */
+    ev_timer accept_pause;
     uint64_t random[2]; /* for request ids */
     char *scratch;      /* owned; heads are written here before they are sent */
     size_t scratch_bytes;
-    char *target_scratch; /* owned; a normalised target */
+    char *target_scratch; /* owned; a normalised target; as large as scratch */
 };
 
 /* Makes the worker and starts its thread. Ends the program if it cannot. `log` is this worker's
@@ -85,8 +96,30 @@ void worker_join(struct worker **w);
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
 
-/* The loop's time, taken once per turn: seconds of wall clock. */
+/* Has this worker been told to finish what is in flight and end? Its own thread. */
+static inline bool worker_is_leaving(const struct worker *w)
+{
+    return w->draining && atomic_load_explicit(&w->order, memory_order_relaxed) >= WORKER_DRAIN;
+}
+
+/* Monotonic seconds, for deadlines and durations: a clock that is set does not touch them. */
 static inline double worker_now(const struct worker *w)
 {
+    return w->now_s;
+}
+
+/* Seconds of wall clock, for logs. */
+static inline double worker_wall(const struct worker *w)
+{
     return ev_now(w->loop);
+}
+
+/* A random number that tells requests apart; not for secrets (xoroshiro128+). */
+static inline uint64_t worker_random(struct worker *w)
+{
+    uint64_t a = w->random[0], b = w->random[1], sum = a + b;
+    b ^= a;
+    w->random[0] = (a << 24 | a >> 40) ^ b ^ (b << 16);
+    w->random[1] = b << 37 | b >> 27;
+    return sum;
 }

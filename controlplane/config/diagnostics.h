@@ -6,6 +6,10 @@
 
 #include "controlplane/config/config.h"
 
+/* A text of nothing but mistakes must not fill the memory: beyond this many they are counted only.
+ */
+#define DIAGNOSTICS_MAX 1000
+
 enum severity { SEVERITY_ERROR, SEVERITY_WARNING };
 
 struct diagnostic {
@@ -22,16 +26,19 @@ struct diagnostics {
     struct view text;    /* borrowed: the text, for showing the line */
     struct diagnostic *at;
     size_t count, room, errors;
+    size_t dropped; /* counted, not kept */
 };
 
 void diagnostics_init(struct diagnostics *d);
 void diagnostics_fini(struct diagnostics *d);
 
+/* The suggestion is copied, and bytes that a terminal would act on become "?". */
 void diagnostics_add(struct diagnostics *d, enum severity severity, struct place place,
                      uint32_t length, const char *suggestion, const char *fmt, ...)
     PRINTF_LIKE(6, 7);
 
-/* By line and column, so that they read as the file does. Called by config_load(). */
+/* By line and column, so that they read as the file does; what was said twice of one place (the
+ * text behind an alias is checked wherever it is used) stays once. Called by config_load(). */
 void diagnostics_sort(struct diagnostics *d);
 
 /* For people:

@@ -1,0 +1,19 @@
+/* env: ${VAR} and ${VAR:-default} in a scalar, $$ for a dollar. What comes out is not looked at
+ * again, and it is put in after the YAML was parsed: a variable cannot add keys. Reads the
+ * environment; otherwise pure. */
+#pragma once
+
+#include "proto/base/arena.h"
+#include "proto/base/err.h"
+
+/* Is there anything to expand? */
+static inline bool env_concerns(struct view text)
+{
+    return text.len > 0 && memchr(text.at, '$', text.len) != NULL;
+}
+
+/* The text with everything put in, terminated, in the arena; {NULL, 0} with `err` when a variable
+ * is unset and has no default, or a ${ is malformed. As in a shell, ":-" also stands in for a
+ * variable that is empty. `advice` gets what to do instead, or "" (on success too: "$HOME" without
+ * braces stays as it is, which is worth a warning). */
+struct view env_expand(struct arena *a, struct view text, struct err *advice, struct err *err);
