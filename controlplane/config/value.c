@@ -176,7 +176,7 @@ static bool read_seconds(const struct value_reader *r, const struct key *k, cons
                          void *member)
 {
     double number;
-    struct advice a;
+    struct advice a = {""};
     size_t len = scan_number(n->text, &number);
     if (len > 0 && len < n->text.len)
         return value_mismatch(
@@ -491,8 +491,10 @@ static bool check_request_variables(const struct value_reader *r, const struct n
         struct view name = {p + 2, strcspn(p + 2, "}")};
         struct suggest s = {.wanted = name};
         bool found = false;
+        if (p[2 + name.len] == '\0')
+            return fail(r, n, NULL, "\"${\" without \"}\"");
         for (size_t i = 0; i < COUNT_OF(known); i++) {
-            found |= p[2 + name.len] == '}' && view_equal(name, view_of(known[i]));
+            found |= view_equal(name, view_of(known[i]));
             suggest_consider(&s, view_of(known[i]));
         }
         struct view best = suggest_best(&s);
