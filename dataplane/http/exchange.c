@@ -2,6 +2,7 @@
  * log's, no system call but those of the relays and reads. */
 #include "dataplane/http/exchange.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "dataplane/http/forward.h"
@@ -13,6 +14,9 @@
 
 /* Room for body bytes behind the head: a read of less would not be worth its system call. */
 #define BODY_ROOM_BYTES (16u * 1024)
+
+/* Retries that a worker may have under way however little else it does. */
+#define RETRIES_ALWAYS 3
 
 static void pump_request(struct exchange *ex);
 static void pump_response(struct exchange *ex);
@@ -132,6 +136,7 @@ static void end(struct exchange *ex)
         if (!log_ring_is_off(w->log))
             write_log(ex, now);
     }
+    w->retrying -= ex->retrying;
     let_go_of_snapshot(ex);
     relay_reset(&ex->to_upstream, &w->buffers);
     relay_reset(&ex->to_client, &w->buffers);
@@ -402,7 +407,11 @@ static void choose(struct exchange *ex)
      * makes a new one. */
     bool fresh = ex->attempts++ > 0;
     ex->upstream = upstream_open(w, ex->target->endpoint, ex, route->connect_timeout_ms, fresh);
-    if (!ex->upstream)
+    if (!ex->upstream &&
+        (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+        end_attempt(ex, false); /* our own lack, not the backend's */
+        answer_ourselves(ex, R_OVERLOAD, "no descriptor or memory for a connection to the backend");
+    } else if (!ex->upstream)
         exchange_upstream_failed(ex, R_CONNECT_FAILED, NULL);
     else if (ex->upstream->state == UP_BUSY)
         exchange_connected(ex);
@@ -448,7 +457,13 @@ static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
  * and does not use up the route's retries. */
 static bool may_retry(const struct exchange *ex, enum reason why, bool was_reused)
 {
-    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(worker_of(ex));
+    const struct worker *w = worker_of(ex);
+    /* Retries must not multiply an outage: at most a fifth of what is under way, but a few always.
+     */
+    uint64_t budget = MAX(w->stats.counters[STAT_downstream_requests_active] / 5, RETRIES_ALWAYS);
+    if (!ex->retrying && w->retrying >= budget)
+        return false;
+    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(w);
     if (!ex->replayable || left_s <= 0 || ex->attempts > ex->route->retries + was_reused)
         return false;
     return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT ||
@@ -476,6 +491,8 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
     /* The same target may be tried again when only its kept connection was stale. */
     if (was_reused)
         ex->last_target = NULL;
+    w->retrying += !ex->retrying;
+    ex->retrying = true;
     stats_add(&w->stats, STAT_retries_total, 1);
     choose(ex);
 }

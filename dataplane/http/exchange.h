@@ -34,6 +34,7 @@ struct exchange {
     const struct target *last_target; /* of the attempt before, to be avoided; also for the log */
     uint8_t request_state, response_state;
     uint8_t attempts;
+    bool retrying;    /* counted in worker.retrying */
     bool replayable;  /* the whole request is still in the buffer */
     bool where_stale; /* `where` points to memory that may have moved */
     bool keep_client; /* the connection goes on after this exchange */
