@@ -322,7 +322,7 @@ uint32_t stats_bounds(const struct stats *s, double bounds[STATS_MAX_BUCKETS])
     return count;
 }
 
-uint64_t stats_counter(const struct stats *s, enum stat which)
+uint64_t stats_counter(const struct stats *s, enum stat_id which)
 {
     return LOAD(s->segment->memory->counters[which]);
 }
