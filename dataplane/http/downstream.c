@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "dataplane/http/exchange.h"
+#include "dataplane/http/tunnel.h"
 #include "proto/base/log.h"
 
 /* How long a connection is read on after its last answer, so that what the client still sends does
@@ -259,6 +260,11 @@ static void on_readable(struct downstream *c)
     case IO_AGAIN:
         break;
     case IO_EOF:
+        if (c->exchange && c->exchange->tunnel) {
+            tunnel_client_end(c->exchange);
+            break;
+        }
+        __attribute__((fallthrough));
     case IO_ERROR:
         if (c->exchange)
             exchange_client_gone(c->exchange);
