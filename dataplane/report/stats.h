@@ -107,7 +107,7 @@ uint64_t stats_lineage(const struct stats *s);
 /* Copies the bounds in use; returns how many. */
 uint32_t stats_bounds(const struct stats *s, double bounds[STATS_MAX_BUCKETS]);
 
-uint64_t stats_counter(const struct stats *s, enum stat which);
+uint64_t stats_counter(const struct stats *s, enum stat_id which);
 
 /* Beyond these slots nothing has been counted. */
 uint32_t stats_route_slots(const struct stats *s);
