@@ -196,6 +196,7 @@ static void adopt_snapshot(struct worker *w)
         atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_DRAIN)
         watch_listeners(w);
     upstream_sweep(w);
+    atomic_store_explicit(&w->serving, s, memory_order_release);
     w->tell_control(w->control);
 }
 
@@ -392,6 +393,12 @@ void worker_order(struct worker *w, enum worker_order order)
 {
     atomic_store_explicit(&w->order, order, memory_order_release);
     ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_serves(const struct worker *w, const struct snapshot *s)
+{
+    return atomic_load_explicit(&w->serving, memory_order_acquire) == s ||
+           atomic_load_explicit(&w->ended, memory_order_acquire);
 }
 
 bool worker_reaches(const struct worker *w, const struct snapshot *s)

@@ -43,6 +43,7 @@ struct worker {
     /* ---- between the control thread and this worker ---- */
     struct snapshot *_Atomic published; /* written by the control thread */
     struct snapshot *_Atomic adopted;   /* written by this worker */
+    struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
     _Atomic bool ended;                 /* the thread has left its loop */
     ev_async wake;                      /* "look at published and order" */
@@ -96,6 +97,9 @@ void worker_order(struct worker *w, enum worker_order order);
 /* Control thread, after WORKER_STOP or a finished drain: waits for the thread and frees everything.
  */
 void worker_join(struct worker **w);
+
+/* Has this worker nothing of an older snapshot in use but its requests? Control thread. */
+bool worker_serves(const struct worker *w, const struct snapshot *s);
 
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);

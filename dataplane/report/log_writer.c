@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -329,6 +330,9 @@ static void *run(void *arg)
 {
     struct log_writer *w = arg;
     int old;
+    sigset_t all;
+    sigfillset(&all); /* signals are the control thread's */
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
     for (;;) {
         bool last = atomic_load(&w->stop);
