@@ -18,6 +18,7 @@
 #include "dataplane/io/buffer.h"
 #include "dataplane/io/wheel.h"
 #include "dataplane/report/access_log.h"
+#include "dataplane/report/log_writer.h"
 #include "dataplane/report/stats.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/list.h"
@@ -30,6 +31,9 @@ enum worker_order {
     WORKER_DRAIN, /* accept no more, finish what is in flight, then end */
     WORKER_STOP   /* end now */
 };
+
+/* What a wheel_entry of the worker's wheel is embedded in. */
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
 
 struct worker {
     unsigned index;
@@ -91,6 +95,12 @@ void worker_join(struct worker **w);
 
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
+
+/* Has this worker been told to finish what is in flight and end? Its own thread. */
+static inline bool worker_is_leaving(const struct worker *w)
+{
+    return w->draining && atomic_load_explicit(&w->order, memory_order_relaxed) >= WORKER_DRAIN;
+}
 
 /* Monotonic seconds, for deadlines and durations: a clock that is set does not touch them. */
 static inline double worker_now(const struct worker *w)

@@ -45,7 +45,22 @@ static enum reason check_lines(const struct head *h, const struct buffer *b, con
         if (p + 1 < end && (p[1] == ' ' || p[1] == '\t'))
             return bad(detail, "folded or indented line");
     }
-    return R_OK;
+    return R_SERVED;
+}
+
+/* method SP request-target SP HTTP-version CRLF, with exactly these spaces (RFC 9112 3). */
+static enum reason check_start_line(const struct head *h, const struct buffer *b,
+                                    const char **detail)
+{
+    const char *method = llhttp_method_name((llhttp_method_t)h->method);
+    size_t method_len = strlen(method), after = h->target_at + h->target_len;
+    const char *p = b->data;
+    if (h->target_len == 0 || h->target_at < method_len + 1 || h->bytes < after + 11 ||
+        p[h->target_at - 1] != ' ' ||
+        memcmp(p + h->target_at - 1 - method_len, method, method_len) != 0 || p[after] != ' ' ||
+        memcmp(p + after + 1, "HTTP/1.", 7) != 0 || p[after + 9] != '\r')
+        return bad(detail, "request line");
+    return R_SERVED;
 }
 
 static enum reason check_names(const struct head *h, const struct buffer *b, const char **detail)
@@ -58,7 +73,7 @@ static enum reason check_names(const struct head *h, const struct buffer *b, con
             if (!is_tchar[(unsigned char)name.at[k]])
                 return bad(detail, "field name with a byte that is no token character");
     }
-    return R_OK;
+    return R_SERVED;
 }
 
 static unsigned count_of(const struct head *h, enum field_id id)
@@ -144,7 +159,7 @@ static enum reason find_framing(struct head *h, const struct buffer *b, const ch
             return bad(detail, "Content-Length is not a number");
         h->framing = FRAMING_LENGTH;
     }
-    return R_OK;
+    return R_SERVED;
 }
 
 bool http1_is_host(struct view host)
@@ -180,22 +195,26 @@ static enum reason check_host(const struct head *h, const struct buffer *b, cons
     if (hosts > 1)
         return bad(detail, "Host given twice");
     if (hosts == 0)
-        return h->minor == 0 ? R_OK : bad(detail, "no Host");
+        return h->minor == 0 ? R_SERVED : bad(detail, "no Host");
     struct view host = head_value(h, b, FIELD_HOST);
     if (host.len > 0 && !http1_is_host(host))
         return bad(detail, "Host is not a host");
-    return R_OK;
+    return R_SERVED;
 }
 
 enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail)
 {
     enum reason r;
+    if (h->major == 0)
+        return bad(detail, "no HTTP version");
     if (h->major != 1 || h->minor > 1) {
         *detail = "HTTP version";
         return R_BAD_VERSION;
     }
-    if ((r = check_lines(h, b, detail)) != R_OK || (r = check_names(h, b, detail)) != R_OK ||
-        (r = check_host(h, b, detail)) != R_OK || (r = find_framing(h, b, detail)) != R_OK)
+    if ((r = check_lines(h, b, detail)) != R_SERVED ||
+        (r = check_start_line(h, b, detail)) != R_SERVED ||
+        (r = check_names(h, b, detail)) != R_SERVED || (r = check_host(h, b, detail)) != R_SERVED ||
+        (r = find_framing(h, b, detail)) != R_SERVED)
         return r;
     if (h->method == HTTP_CONNECT) {
         *detail = "CONNECT";
@@ -208,7 +227,7 @@ enum reason http1_check_request(struct head *h, const struct buffer *b, const ch
         return R_EXPECTATION_FAILED;
     }
     find_keep_alive(h, b);
-    return R_OK;
+    return R_SERVED;
 }
 
 enum reason http1_check_response(struct head *h, const struct buffer *b, unsigned request_method,
@@ -218,8 +237,8 @@ enum reason http1_check_response(struct head *h, const struct buffer *b, unsigne
         *detail = "status line";
         return R_BAD_RESPONSE;
     }
-    if (check_lines(h, b, detail) != R_OK || check_names(h, b, detail) != R_OK ||
-        find_framing(h, b, detail) != R_OK)
+    if (check_lines(h, b, detail) != R_SERVED || check_names(h, b, detail) != R_SERVED ||
+        find_framing(h, b, detail) != R_SERVED)
         return R_BAD_RESPONSE;
     find_keep_alive(h, b);
     /* RFC 9112 6.3, rules 1, 2 and 8 */
@@ -229,5 +248,5 @@ enum reason http1_check_response(struct head *h, const struct buffer *b, unsigne
         h->framing = FRAMING_UNTIL_CLOSE;
         h->keep_alive = false;
     }
-    return R_OK;
+    return R_SERVED;
 }

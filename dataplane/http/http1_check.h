@@ -10,7 +10,7 @@
  * has static words. */
 enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail);
 
-/* The same for a response to `request_method`. R_OK or R_BAD_RESPONSE. */
+/* The same for a response to `request_method`. R_SERVED or R_BAD_RESPONSE. */
 enum reason http1_check_response(struct head *h, const struct buffer *b, unsigned request_method,
                                  const char **detail);
 

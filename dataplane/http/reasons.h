@@ -4,6 +4,7 @@
 
 #include "proto/base/str.h"
 
+/* The first is R_SERVED and not R_OK, which <unistd.h> defines for something else. */
 enum reason {
 #define REASON(NAME, status, word, message, closes) R_##NAME,
 #include "dataplane/http/reasons.def"

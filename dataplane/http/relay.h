@@ -28,10 +28,14 @@ void relay_put_head(struct relay *r, const char *head, size_t len);
  * end of the message when `last`. Only when the piece before is gone. */
 void relay_put_piece(struct relay *r, uint32_t at, uint32_t len, bool last);
 
+static inline bool relay_piece_is_gone(const struct relay *r)
+{
+    return r->piece_len == 0 && r->prefix_sent == r->prefix_len && r->suffix_sent == r->suffix_len;
+}
+
 static inline bool relay_is_empty(const struct relay *r)
 {
-    return r->head_sent == r->head_len && r->piece_len == 0 && r->prefix_sent == r->prefix_len &&
-           r->suffix_sent == r->suffix_len;
+    return r->head_sent == r->head_len && relay_piece_is_gone(r);
 }
 
 /* Sends. IO_OK: all is gone. IO_AGAIN: the rest waits for the socket. IO_ERROR: the peer is gone.

@@ -43,7 +43,7 @@ static enum reason check_bytes(struct view v, bool *encoded, const char **detail
             return bad(detail, "encoded NUL in the target");
         *encoded = true;
     }
-    return R_OK;
+    return R_SERVED;
 }
 
 static struct view decode_unreserved(struct view v, char *out)
@@ -115,7 +115,7 @@ static enum reason split_absolute(struct view *v, struct request_target *t, cons
         return bad(detail, "the target's authority is empty or names a user");
     t->authority = (struct view){start, len};
     *v = (struct view){start + len, left - len};
-    return R_OK;
+    return R_SERVED;
 }
 
 enum reason target_parse(struct view raw, unsigned method, char *scratch, struct request_target *t,
@@ -125,12 +125,12 @@ enum reason target_parse(struct view raw, unsigned method, char *scratch, struct
     memset(t, 0, sizeof(*t));
     if (raw.len == 1 && raw.at[0] == '*') {
         t->path = raw;
-        return method == HTTP_OPTIONS ? R_OK : bad(detail, "\"*\" is for OPTIONS only");
+        return method == HTTP_OPTIONS ? R_SERVED : bad(detail, "\"*\" is for OPTIONS only");
     }
     enum reason r = check_bytes(raw, &encoded, detail);
-    if (r == R_OK && (raw.len == 0 || raw.at[0] != '/'))
+    if (r == R_SERVED && (raw.len == 0 || raw.at[0] != '/'))
         r = split_absolute(&raw, t, detail);
-    if (r != R_OK)
+    if (r != R_SERVED)
         return r;
 
     const char *mark = raw.len > 0 ? memchr(raw.at, '?', raw.len) : NULL;
@@ -143,5 +143,5 @@ enum reason target_parse(struct view raw, unsigned method, char *scratch, struct
     if (has_dot_segment(path))
         return bad(detail, "dot segment in the path");
     t->path = path;
-    return R_OK;
+    return R_SERVED;
 }

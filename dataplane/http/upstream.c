@@ -47,7 +47,7 @@ static struct upstream *connect_new(struct worker *w, struct endpoint *e, struct
     u->in = NULL;
     u->state = UP_CONNECTING;
     u->reused = false;
-    wheel_entry_init(&u->deadline);
+    wheel_entry_init(&u->deadline, DEADLINE_UPSTREAM);
     wheel_set(&w->wheel, &u->deadline, worker_now(w), connect_timeout_ms);
     transport_watch(&u->io, w->loop, EV_WRITE);
     stats_add(&w->stats, STAT_upstream_connections_total, 1);
@@ -56,9 +56,9 @@ static struct upstream *connect_new(struct worker *w, struct endpoint *e, struct
 }
 
 struct upstream *upstream_open(struct worker *w, struct endpoint *e, struct exchange *ex,
-                               uint32_t connect_timeout_ms)
+                               uint32_t connect_timeout_ms, bool fresh)
 {
-    struct upstream *u = upstream_pool_take(&w->pool, e);
+    struct upstream *u = fresh ? NULL : upstream_pool_take(&w->pool, e);
     if (!u)
         return connect_new(w, e, ex, connect_timeout_ms);
     u->state = UP_BUSY;

@@ -28,7 +28,7 @@ struct upstream {
 /* A connection to `e` for that exchange: an idle one (state BUSY), or a new one (CONNECTING,
  * exchange_connected() follows). NULL when the system refused; errno says why. */
 struct upstream *upstream_open(struct worker *w, struct endpoint *e, struct exchange *ex,
-                               uint32_t connect_timeout_ms);
+                               uint32_t connect_timeout_ms, bool fresh);
 
 /* The exchange is done with it. `clean`: request and response were complete and in step. Pools it
  * if it may be reused, closes it otherwise. Nulls *u. */

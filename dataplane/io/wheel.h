@@ -17,6 +17,7 @@ struct wheel_entry {
     struct list link;
     uint64_t due;       /* tick; 0 = no deadline */
     uint64_t slot_tick; /* tick of the slot it is linked in; 0 = not linked */
+    int kind;           /* for its owner, who tells by it what the entry is embedded in */
 };
 
 /* The deadline has passed and is cleared. May set any deadline, its own included. */
@@ -31,8 +32,9 @@ struct wheel {
 
 void wheel_init(struct wheel *w, double now_s);
 
-static inline void wheel_entry_init(struct wheel_entry *e)
+static inline void wheel_entry_init(struct wheel_entry *e, int kind)
 {
+    e->kind = kind;
     list_init(&e->link);
     e->due = e->slot_tick = 0;
 }

@@ -14,7 +14,7 @@
 
 #include "proto/base/defs.h"
 
-enum stat {
+enum stat_id {
 #define COUNTER(name, help) STAT_##name,
 #include "dataplane/report/stats.def"
 #undef COUNTER
@@ -56,13 +56,13 @@ void stats_fini(struct stats *s);
 void stats_set_bounds(struct stats *s, const double *bounds, uint32_t count);
 
 /* One writer, so load-add-store is enough; relaxed, since readers want no order. */
-static inline void stats_add(struct stats *s, enum stat which, uint64_t n)
+static inline void stats_add(struct stats *s, enum stat_id which, uint64_t n)
 {
     uint64_t *c = &s->counters[which];
     __atomic_store_n(c, __atomic_load_n(c, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
 
-static inline void stats_sub(struct stats *s, enum stat which, uint64_t n)
+static inline void stats_sub(struct stats *s, enum stat_id which, uint64_t n)
 {
     stats_add(s, which, (uint64_t)0 - n);
 }

@@ -305,12 +305,12 @@ static enum reason pick(const struct claim *claim, unsigned method, const struct
     for (uint32_t i = 0; i < claim->named_count; i++) {
         if (claim->named[i]->methods & bit) {
             *route = claim->named[i];
-            return R_OK;
+            return R_SERVED;
         }
     }
     if (claim->any) {
         *route = claim->any;
-        return R_OK;
+        return R_SERVED;
     }
     *allowed = claim->allowed;
     return R_METHOD_NOT_ALLOWED;

@@ -15,7 +15,7 @@
 MUST_CHECK int router_compile(struct snapshot *s, struct err *err);
 
 /* `host` without port, any case; `path` normalised (http/target.h), without query, begins with "/";
- * `method` is llhttp's number. R_OK sets *route; R_METHOD_NOT_ALLOWED sets *allowed (bits as in
+ * `method` is llhttp's number. R_SERVED sets *route; R_METHOD_NOT_ALLOWED sets *allowed (bits as in
  * route.methods); else R_NO_ROUTE. */
 enum reason router_find(const struct router *r, struct view host, struct view path, unsigned method,
                         const struct route **route, uint64_t *allowed);

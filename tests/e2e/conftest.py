@@ -10,6 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import BUILD, Backend, Pair, route  # noqa: E402
 
 
+def pytest_configure(config):
+    """Markers that a run may leave out."""
+    config.addinivalue_line("markers", "heavy: needs the release build or a lot of time")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Remembers how a test went, and shows the programs' logs when it failed."""

@@ -37,7 +37,7 @@ static const char *find(const char *host, const char *path, unsigned method)
     uint64_t allowed;
     enum reason r =
         router_find(snapshot->router, view_of(host), view_of(path), method, &route, &allowed);
-    return r == R_OK ? route->name.at : r == R_NO_ROUTE ? "404" : "405";
+    return r == R_SERVED ? route->name.at : r == R_NO_ROUTE ? "404" : "405";
 }
 
 #define FINDS(host, path, expected)                                                                \

@@ -1,0 +1,134 @@
+#include "dataplane/http/forward.h"
+
+#include "dataplane/http/http1_check.h"
+#include "dataplane/http/http1_write.h"
+
+/* A field that a Connection field names belongs to the connection as well (RFC 9110 7.6.1). */
+static bool is_listed(const struct head *h, const struct buffer *b, struct view name)
+{
+    for (unsigned i = h->at[FIELD_CONNECTION]; i <= h->field_count; i++)
+        if (h->fields[i - 1].id == FIELD_CONNECTION &&
+            http1_has_token(field_value(b, &h->fields[i - 1]), name))
+            return true;
+    return false;
+}
+
+/* Fields that are passed on as they are. */
+static void write_passing_fields(struct head_writer *w, const struct head *h,
+                                 const struct buffer *b)
+{
+    bool listing = h->at[FIELD_CONNECTION] != 0;
+    for (unsigned i = 0; i < h->field_count; i++) {
+        const struct field *f = &h->fields[i];
+        struct view name = field_name(b, f);
+        if (field_fate((enum field_id)f->id) != KEEP || (listing && is_listed(h, b, name)))
+            continue;
+        write_field(w, name, field_value(b, f));
+    }
+}
+
+static void write_body_framing(struct head_writer *w, enum framing framing, uint64_t length)
+{
+    if (framing == FRAMING_CHUNKED) {
+        write_literal(w, "Transfer-Encoding: chunked\r\n");
+    } else if (framing == FRAMING_LENGTH) {
+        write_literal(w, "Content-Length: ");
+        write_number(w, length);
+        write_literal(w, "\r\n");
+    }
+}
+
+/* [base path of the backend][path, its route's prefix taken off if so configured][query] */
+static void write_target(struct head_writer *w, const struct exchange *ex)
+{
+    const struct route *route = ex->route;
+    struct view path = ex->where.path;
+    if (route->strip_prefix && route->path_prefix.len > 1) {
+        path.at += route->path_prefix.len;
+        path.len -= route->path_prefix.len;
+    }
+    if (path.at != ex->where.path.at && path.len == 0)
+        path = (struct view){"/", 1};
+    if (path.at[0] != '*')
+        write_view(w, ex->target->base_path);
+    write_view(w, path);
+    write_view(w, ex->where.query);
+}
+
+size_t forward_request(struct exchange *ex)
+{
+    struct worker *worker = ex->client->worker;
+    const struct buffer *b = ex->client->in;
+    const struct head *h = &ex->head;
+    struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
+    struct view client_host =
+        ex->where.authority.len > 0 ? ex->where.authority : head_value(h, b, FIELD_HOST);
+    struct view client_ip = {ex->client_ip, ex->client_ip_len};
+
+    write_bytes(&w, llhttp_method_name((llhttp_method_t)h->method),
+                strlen(llhttp_method_name((llhttp_method_t)h->method)));
+    write_literal(&w, " ");
+    write_target(&w, ex);
+    write_literal(&w, " HTTP/1.1\r\nHost: ");
+    write_view(&w,
+               ex->route->preserve_host && client_host.len > 0 ? client_host : ex->target->host);
+    write_literal(&w, "\r\n");
+    write_passing_fields(&w, h, b);
+    /* Nobody in front of us is believed: what came in under these names was left out above. */
+    write_literal(&w, "X-Forwarded-For: ");
+    write_view(&w, client_ip);
+    write_literal(&w, "\r\nX-Forwarded-Proto: http\r\nX-Real-IP: ");
+    write_view(&w, client_ip);
+    if (client_host.len > 0) {
+        write_literal(&w, "\r\nX-Forwarded-Host: ");
+        write_view(&w, client_host);
+    }
+    write_literal(&w, "\r\nX-Request-ID: ");
+    write_bytes(&w, ex->request_id, ex->request_id_len);
+    write_literal(&w, "\r\n");
+    write_body_framing(&w, (enum framing)h->framing, h->content_length);
+    write_literal(&w, "\r\n");
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
+
+static void write_client_connection(struct head_writer *w, const struct exchange *ex)
+{
+    if (!ex->keep_client)
+        write_literal(w, "Connection: close\r\n");
+    else if (ex->client_http10)
+        write_literal(w, "Connection: keep-alive\r\n");
+}
+
+size_t forward_response(struct exchange *ex)
+{
+    struct worker *worker = ex->client->worker;
+    const struct buffer *b = ex->upstream->in;
+    const struct head *h = &ex->answer;
+    struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
+    write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
+    write_passing_fields(&w, h, b);
+    write_literal(&w, "X-Request-ID: ");
+    write_bytes(&w, ex->request_id, ex->request_id_len);
+    write_literal(&w, "\r\n");
+    /* Where there is no body, a length still tells how long it would have been: HEAD and 304 (RFC
+     * 9110 8.6). */
+    if (ex->to_client.chunked)
+        write_literal(&w, "Transfer-Encoding: chunked\r\n");
+    else if (h->at[FIELD_CONTENT_LENGTH] && h->status != 204)
+        write_body_framing(&w, FRAMING_LENGTH, h->content_length);
+    write_client_connection(&w, ex);
+    write_literal(&w, "\r\n");
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
+
+size_t forward_interim(struct exchange *ex)
+{
+    struct worker *worker = ex->client->worker;
+    const struct buffer *b = ex->upstream->in;
+    const struct head *h = &ex->answer;
+    struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
+    write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
+    write_passing_fields(&w, h, b);
+    write_literal(&w, "\r\n");
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
