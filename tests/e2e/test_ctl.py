@@ -278,7 +278,7 @@ def test_status_tells_generation_and_data_plane(pair):
     """And agrees with the API."""
     answer = pair.ctl("status")
     assert "dp-1" in answer.out and "in_sync" in answer.out
-    assert f"generation {pair.generation()} from gateway.yaml" in answer.out
+    assert f"generation {pair.generation()} from " in answer.out and "gateway.yaml" in answer.out
     assert pair.ctl("status", "-o", "json").json()["dataplanes"][0]["pid"] == pair.dataplane.pid
 
 

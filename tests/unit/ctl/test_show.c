@@ -91,7 +91,7 @@ Test(show, status_names_generation_and_last_reload)
                       "\"backends\":3,\"endpoints\":4,\"last_reload\":{\"ok\":false,\"at\":\"now\","
                       "\"message\":\"g.yaml:1:1: broken\"}},\"dataplanes\":[]}");
     cr_expect_str_eq(got, "gwp-controlplane 1.2, protocol 1, up 1 min 1 s\n"
-                          "generation 3 from g.yaml, taken by push\n"
+                          "generation 3 from g.yaml, by push\n"
                           "2 routes, 3 backends, 4 endpoints\n"
                           "last reload: refused at now: g.yaml:1:1: broken\n"
                           "\n"
