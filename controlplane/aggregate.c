@@ -101,8 +101,7 @@ static void source_free(struct source *s)
 static struct source *source_of(struct aggregate *a, const char *instance_id, uint64_t lineage)
 {
     struct source *found = NULL;
-    list_each(node, &a->sources)
-    {
+    list_each (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
         if (strcmp(s->instance_id, instance_id) != 0)
             continue;
@@ -123,16 +122,14 @@ static struct source *source_of(struct aggregate *a, const char *instance_id, ui
 void aggregate_gone(struct aggregate *a, const char *instance_id)
 {
     size_t gone = 0;
-    list_each(node, &a->sources)
-    {
+    list_each (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
         if (strcmp(s->instance_id, instance_id) == 0)
             s->is_connected = false;
         gone += !s->is_connected;
     }
     /* What a source said last is only kept for the case that it comes back. */
-    list_each_safe(node, &a->sources)
-    {
+    list_each_safe (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
         if (gone <= MAX_GONE)
             return;
@@ -151,7 +148,8 @@ void aggregate_init(struct aggregate *a)
 
 void aggregate_fini(struct aggregate *a)
 {
-    list_each_safe(node, &a->sources) source_free(CONTAINER_OF(node, struct source, link));
+    list_each_safe (node, &a->sources)
+        source_free(CONTAINER_OF(node, struct source, link));
     fini_series(&a->series);
     fini_counters(&a->counters);
     table_each(slot, &a->routes)
@@ -198,7 +196,7 @@ void aggregate_set_bounds(struct aggregate *a, const double *bounds, size_t coun
         return;
     map_buckets(a->bounds, a->bound_count, bounds, count, map);
     remap(&a->series, map, a->bound_count + 1);
-    list_each(node, &a->sources)
+    list_each (node, &a->sources)
         remap(&CONTAINER_OF(node, struct source, link)->series, map, a->bound_count + 1);
     memcpy(a->bounds, bounds, count * sizeof(*bounds));
     a->bound_count = count;
@@ -244,7 +242,8 @@ static void take_series(struct aggregate *a, struct source *source, const Gwp__R
     struct series *total = series_of(&a->series, k), *last = series_of(&source->series, k);
     if (!total || !last) {
         if (!a->is_full)
-            log_warn("aggregate", "more than %d series of routes and methods; new ones are not counted",
+            log_warn("aggregate",
+                     "more than %d series of routes and methods; new ones are not counted",
                      MAX_SERIES);
         a->is_full = true;
         return;
@@ -295,8 +294,8 @@ static void take_counter(struct aggregate *a, struct source *source, const Gwp__
         total->value += advance(&last->value, now->value);
 }
 
-/* Targets come and go with what DNS says. When their table is full it begins anew: all that is in it is repeated
- * by the reports to come. */
+/* Targets come and go with what DNS says. When their table is full it begins anew: all that is in
+ * it is repeated by the reports to come. */
 static void take_target(struct source *source, const Gwp__TargetStats *now)
 {
     struct view key = {(const char *)&now->target_id, sizeof(now->target_id)};
@@ -347,8 +346,7 @@ static bool counts(const struct source *s, const char *instance_id)
 uint64_t aggregate_reported(const struct aggregate *a, const char *name, const char *instance_id)
 {
     uint64_t sum = 0;
-    list_each(node, &a->sources)
-    {
+    list_each (node, &a->sources) {
         const struct source *s = CONTAINER_OF(node, struct source, link);
         const struct named_counter *c =
             counts(s, instance_id) ? table_get(&s->counters, view_of(name)) : NULL;
@@ -360,8 +358,7 @@ uint64_t aggregate_reported(const struct aggregate *a, const char *name, const c
 uint64_t aggregate_requests_of(const struct aggregate *a, const char *instance_id)
 {
     uint64_t sum = 0;
-    list_each(node, &a->sources)
-    {
+    list_each (node, &a->sources) {
         const struct source *s = CONTAINER_OF(node, struct source, link);
         sum += counts(s, instance_id) ? s->requests : 0;
     }
@@ -371,13 +368,11 @@ uint64_t aggregate_requests_of(const struct aggregate *a, const char *instance_i
 struct target_stats aggregate_target(const struct aggregate *a, uint64_t id)
 {
     struct target_stats sum = {.id = id};
-    list_each(node, &a->sources)
-    {
+    list_each (node, &a->sources) {
         const struct source *s = CONTAINER_OF(node, struct source, link);
         const struct target_stats *t =
-            s->is_connected
-                ? table_get(&s->targets, (struct view){(const char *)&id, sizeof(id)})
-                : NULL;
+            s->is_connected ? table_get(&s->targets, (struct view){(const char *)&id, sizeof(id)})
+                            : NULL;
         if (!t)
             continue;
         sum.requests += t->requests;

@@ -119,7 +119,8 @@ static uint32_t endpoint_of(struct build *b, char *address)
     return (uint32_t)s->n_endpoints++;
 }
 
-/* What goes into Host: the authority as a client would write it, without the port it would leave out. */
+/* What goes into Host: the authority as a client would write it, without the port it would leave
+ * out. */
 static char *host_header(struct build *b, const struct backend_config *c)
 {
     bool v6 = strchr(c->host, ':') != NULL;
@@ -259,8 +260,7 @@ static Gwp__Route *build_route(struct build *b, const struct route_config *c)
     m->max_body_bytes = c->max_body_bytes;
     m->slow_start_ms = c->slow_start_ms;
     m->panic_threshold_percent = c->panic_threshold_percent;
-    m->start_down =
-        c->health_check.enabled && c->health_check.until_checked == UNTIL_CHECKED_DOWN;
+    m->start_down = c->health_check.enabled && c->health_check.until_checked == UNTIL_CHECKED_DOWN;
     m->request_headers = build_edits(b, &c->request_headers);
     m->response_headers = build_edits(b, &c->response_headers);
     m->rate_limit = build_limit(b, c->rate_limit);
@@ -268,7 +268,8 @@ static Gwp__Route *build_route(struct build *b, const struct route_config *c)
     return m;
 }
 
-/* How many endpoints there can be at most, so that their array never moves while indexes point into it. */
+/* How many endpoints there can be at most, so that their array never moves while indexes point into
+ * it. */
 static size_t count_addresses(const struct builder_input *in)
 {
     size_t count = 0;

@@ -138,8 +138,9 @@ int files_listen_unix(const char *path, struct err *err)
         files_make_parent(path, err) < 0)
         return -1;
     if (is_alive(&a))
-        return err_set(err, "another process already listens on %s; stop it first, or choose another path",
-                       path);
+        return err_set(
+            err, "another process already listens on %s; stop it first, or choose another path",
+            path);
     if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
         unlink(path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -1,15 +1,17 @@
-/* generation: numbered generations of the configuration. Owned by the publisher; one thread, no loop.
+/* generation: numbered generations of the configuration. Owned by the publisher; one thread, no
+ * loop.
  *
  *   candidate --every data plane that was asked accepts--> in force
  *   candidate --one refuses or goes away--> dropped; the one in force stays
  *
- * A number belongs to one snapshot for ever: it grows by one with each that is sent, over restarts too, so that
- * a SnapshotResult can only mean one of them. That is why a rollback sends the previous configuration again
- * under a new number instead of the old one: who was still compiling the refused one then has its answer told
- * apart from the answer to what replaced it. A number that was refused is never in force later.
+ * A number belongs to one snapshot for ever: it grows by one with each that is sent, over restarts
+ * too, so that a SnapshotResult can only mean one of them. That is why a rollback sends the
+ * previous configuration again under a new number instead of the old one: who was still compiling
+ * the refused one then has its answer told apart from the answer to what replaced it. A number that
+ * was refused is never in force later.
  *
- * The last number is kept in the state directory (written beside, synced, renamed). Where that cannot be
- * written, numbers continue from the clock's seconds, which are ahead of any count. */
+ * The last number is kept in the state directory (written beside, synced, renamed). Where that
+ * cannot be written, numbers continue from the clock's seconds, which are ahead of any count. */
 #pragma once
 
 #include "controlplane/config/config.h"
@@ -21,15 +23,15 @@ struct shared_config; /* a struct config that several generations share; counted
 struct generation {
     uint64_t number;
     enum origin origin;
-    uint64_t created_ms;           /* wall clock */
-    uint64_t in_force_ms;          /* 0 = it is not in force */
-    const struct config *config;   /* borrowed from shared */
-    struct shared_config *shared;  /* one count owned */
-    uint8_t *packed;               /* owned: the Snapshot as it goes out */
+    uint64_t created_ms;          /* wall clock */
+    uint64_t in_force_ms;         /* 0 = it is not in force */
+    const struct config *config;  /* borrowed from shared */
+    struct shared_config *shared; /* one count owned */
+    uint8_t *packed;              /* owned: the Snapshot as it goes out */
     size_t len;
     size_t backends, endpoints;
-    uint64_t targets_hash;         /* see builder.h */
-    struct strings changes;        /* against the one before; in the arena of config */
+    uint64_t targets_hash;  /* see builder.h */
+    struct strings changes; /* against the one before; in the arena of config */
 };
 
 enum answer_state { ANSWER_PENDING, ANSWER_ACCEPTED, ANSWER_REFUSED };
@@ -45,9 +47,9 @@ struct answer {
 enum verdict { VERDICT_PENDING, VERDICT_ACCEPTED, VERDICT_REFUSED };
 
 struct generations {
-    char *path;  /* owned: where the last number is kept */
+    char *path; /* owned: where the last number is kept */
     uint64_t last;
-    bool warned; /* that it cannot be kept */
+    bool warned;                  /* that it cannot be kept */
     struct generation *in_force;  /* owned; NULL = none yet */
     struct generation *candidate; /* owned; NULL = none */
     struct answer *answers;       /* owned: to the candidate, or to what was the last one */
@@ -70,7 +72,8 @@ void generations_fini(struct generations *gs);
 /* A new number, kept on disk before it is returned. */
 uint64_t generations_next_number(struct generations *gs);
 
-/* Takes `g` over as candidate, of which there may be none yet; forgets the answers to the one before. */
+/* Takes `g` over as candidate, of which there may be none yet; forgets the answers to the one
+ * before. */
 void generations_propose(struct generations *gs, struct generation *g);
 
 /* That data plane was sent the candidate, and owes an answer. */

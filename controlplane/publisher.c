@@ -274,8 +274,7 @@ static void start(struct publisher *p, struct generation *g, const struct push *
     p->answered = false;
     p->state = PUBLISHER_NAMES;
     if (push->origin != ORIGIN_DNS)
-        g->changes =
-            compare_configs(before ? before->config : NULL, g->config, g->config->arena);
+        g->changes = compare_configs(before ? before->config : NULL, g->config, g->config->arena);
     generations_propose(&p->generations, g);
     resolver_want(p->resolver, before ? before->config : NULL, g->config);
     if (resolver_is_settled(p->resolver)) {
@@ -335,8 +334,8 @@ static void take_text(struct publisher *p, const struct push *push, char *text, 
         if (!push->dry_run)
             remember(p, true, "");
         tell(p, push,
-             &(struct push_outcome){
-                 PUSH_ACCEPTED, .unchanged = true, .diagnostics = &p->diagnostics});
+             &(struct push_outcome){PUSH_ACCEPTED, .unchanged = true,
+                                    .diagnostics = &p->diagnostics});
         return;
     }
     start(p, generation_new(cfg, push->origin), push);
@@ -453,8 +452,7 @@ static void on_addresses(struct ev_loop *loop, ev_timer *w, int revents)
         generation_free(&next);
         return;
     }
-    start(p, next,
-          &(struct push){.origin = ORIGIN_DNS, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
+    start(p, next, &(struct push){.origin = ORIGIN_DNS, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
 }
 
 /* ---- from the sessions ---- */
@@ -529,12 +527,11 @@ void publisher_fini(struct publisher *p)
     ev_timer_stop(p->loop, &p->deadline);
     ev_timer_stop(p->loop, &p->addresses);
     if (p->state != PUBLISHER_IDLE)
-        tell_candidate(p, &(struct push_outcome){
-                              .verdict = PUSH_FAILED,
-                              .message = "the control plane is stopping",
-                              .generation = p->generations.candidate->number,
-                              .previous = number_of(p->generations.in_force),
-                              .in_force = number_of(p->generations.in_force)});
+        tell_candidate(p, &(struct push_outcome){.verdict = PUSH_FAILED,
+                                                 .message = "the control plane is stopping",
+                                                 .generation = p->generations.candidate->number,
+                                                 .previous = number_of(p->generations.in_force),
+                                                 .in_force = number_of(p->generations.in_force)});
     resolver_free(&p->resolver);
     generations_fini(&p->generations);
     diagnostics_fini(&p->diagnostics);

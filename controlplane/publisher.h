@@ -1,18 +1,20 @@
-/* publisher: brings a configuration from its text into force: check, names, snapshot, data planes, verdict.
- * Owned by main.c; on the loop. The only one who changes which generation is in force.
+/* publisher: brings a configuration from its text into force: check, names, snapshot, data planes,
+ * verdict. Owned by main.c; on the loop. The only one who changes which generation is in force.
  *
  *   IDLE --a good text--> NAMES --first answers, or 2 s--> ANSWERS --all accepted--> IDLE, in force
- *                                                          ANSWERS --one refused, left, or was too slow--> IDLE
+ *                                                          ANSWERS --one refused, left, or was too
+ * slow--> IDLE
  *
- * One candidate at a time. What changes meanwhile (the file, addresses) is taken up afterwards; a push is told
- * "busy". With no data plane connected a good text is in force at once.
+ * One candidate at a time. What changes meanwhile (the file, addresses) is taken up afterwards; a
+ * push is told "busy". With no data plane connected a good text is in force at once.
  *
- * A refused candidate is undone everywhere: when anybody took it or may still take it, the configuration in force
- * is sent again to all, under a new number (generation.h says why). Only for a change of addresses is a data plane
- * that does not answer in time no reason to keep them from the others.
+ * A refused candidate is undone everywhere: when anybody took it or may still take it, the
+ * configuration in force is sent again to all, under a new number (generation.h says why). Only for
+ * a change of addresses is a data plane that does not answer in time no reason to keep them from
+ * the others.
  *
- * A pushed configuration is in force until the file's content changes, a reload is asked for (SIGHUP, API), or the
- * control plane starts again: then the file counts. */
+ * A pushed configuration is in force until the file's content changes, a reload is asked for
+ * (SIGHUP, API), or the control plane starts again: then the file counts. */
 #pragma once
 
 #include <ev.h>
@@ -55,7 +57,8 @@ struct push {
     const char *source; /* names the text in messages; borrowed for the call */
     bool dry_run;
     double wait_seconds; /* 0 = the outcome is told as soon as the candidate was sent */
-    push_done_fn *done;  /* called exactly once, maybe before publisher_push() returns; may be NULL */
+    push_done_fn
+        *done; /* called exactly once, maybe before publisher_push() returns; may be NULL */
     void *owner;
 };
 
@@ -70,23 +73,23 @@ enum publisher_state { PUBLISHER_IDLE, PUBLISHER_NAMES, PUBLISHER_ANSWERS };
 
 struct publisher {
     struct ev_loop *loop;
-    const char *path;            /* of the file; borrowed */
-    struct resolver *resolver;   /* owned */
-    struct sessions *sessions;   /* borrowed */
+    const char *path;                                        /* of the file; borrowed */
+    struct resolver *resolver;                               /* owned */
+    struct sessions *sessions;                               /* borrowed */
     void (*in_force)(void *owner, const struct config *cfg); /* another configuration is in force */
-    void *owner;                 /* of in_force; borrowed */
+    void *owner;                                             /* of in_force; borrowed */
     struct resolver_events resolver_events;
     struct generations generations;
     enum publisher_state state;
-    struct push push;            /* of the candidate; source is NULL */
-    bool answered;               /* push.done has been called */
+    struct push push;               /* of the candidate; source is NULL */
+    bool answered;                  /* push.done has been called */
     struct diagnostics diagnostics; /* of the candidate: its warnings */
-    char *diagnosed_text;        /* owned: what diagnostics points into */
-    ev_timer deadline;           /* of the state */
-    ev_timer addresses;          /* gathers changes of addresses into one generation */
-    bool file_waits;             /* the file is to be read when the candidate is decided */
+    char *diagnosed_text;           /* owned: what diagnostics points into */
+    ev_timer deadline;              /* of the state */
+    ev_timer addresses;             /* gathers changes of addresses into one generation */
+    bool file_waits;                /* the file is to be read when the candidate is decided */
     bool addresses_wait;
-    uint64_t file_hash;          /* of the content that was read last; 0 = none */
+    uint64_t file_hash; /* of the content that was read last; 0 = none */
     struct last_reload last_reload;
 };
 

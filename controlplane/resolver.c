@@ -22,7 +22,7 @@
 struct name {
     struct list link; /* of resolver.waiting, or in no list */
     struct resolver *resolver;
-    char *host; /* owned; the key of resolver.names */
+    char *host;               /* owned; the key of resolver.names */
     struct strings addresses; /* owned, sorted */
     ev_timer refresh;
     bool wanted, known;
@@ -43,12 +43,12 @@ struct resolver {
     const struct resolver_events *events; /* borrowed */
     ares_channel ares;                    /* owned */
     bool closing;
-    ev_timer timeout;     /* the next one of c-ares' own */
-    ev_timer tell;        /* tells the owner, from the loop and under nobody's feet */
-    bool has_changed;     /* since the owner was told */
-    struct table names;   /* by host -> struct name, owned */
-    struct list waiting;  /* names to be asked for when others are done */
-    struct list sockets;  /* owned */
+    ev_timer timeout;            /* the next one of c-ares' own */
+    ev_timer tell;               /* tells the owner, from the loop and under nobody's feet */
+    bool has_changed;            /* since the owner was told */
+    struct table names;          /* by host -> struct name, owned */
+    struct list waiting;         /* names to be asked for when others are done */
+    struct list sockets;         /* owned */
     unsigned in_flight, unknown; /* unknown: wanted and not known */
 };
 
@@ -189,9 +189,10 @@ static void collect(const struct ares_addrinfo *answer, struct strings *out, int
     *ttl = MAX_TTL_SECONDS;
     for (const struct ares_addrinfo_node *a = answer->nodes; a; a = a->ai_next) {
         char text[INET6_ADDRSTRLEN];
-        const void *ip = a->ai_family == AF_INET
-                             ? (const void *)&((struct sockaddr_in *)(void *)a->ai_addr)->sin_addr
-                             : (const void *)&((struct sockaddr_in6 *)(void *)a->ai_addr)->sin6_addr;
+        const void *ip =
+            a->ai_family == AF_INET
+                ? (const void *)&((struct sockaddr_in *)(void *)a->ai_addr)->sin_addr
+                : (const void *)&((struct sockaddr_in6 *)(void *)a->ai_addr)->sin6_addr;
         if (inet_ntop(a->ai_family, ip, text, sizeof(text)))
             strings_add(out, text);
         *ttl = MIN(*ttl, a->ai_ttl);
@@ -240,9 +241,8 @@ static void rearm_timeout(struct resolver *r)
 
 static void ask(struct resolver *r, struct name *n)
 {
-    static const struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC,
-                                                     .ai_flags = ARES_AI_NOSORT,
-                                                     .ai_socktype = SOCK_STREAM};
+    static const struct ares_addrinfo_hints hints = {
+        .ai_family = AF_UNSPEC, .ai_flags = ARES_AI_NOSORT, .ai_socktype = SOCK_STREAM};
     n->in_flight = n->asking_now = true;
     r->in_flight++;
     ares_getaddrinfo(r->ares, n->host, NULL, &hints, on_answer, n);
@@ -300,8 +300,7 @@ static void on_socket(struct ev_loop *loop, ev_io *w, int revents)
 
 static struct query_socket *socket_of(struct resolver *r, int fd)
 {
-    list_each(node, &r->sockets)
-    {
+    list_each (node, &r->sockets) {
         struct query_socket *s = CONTAINER_OF(node, struct query_socket, link);
         if (s->io.fd == fd)
             return s;
@@ -432,8 +431,7 @@ static void drop_unwanted(struct resolver *r)
         list_remove(&n->link);
         list_push_back(&unwanted, &n->link);
     }
-    list_each_safe(node, &unwanted)
-    {
+    list_each_safe (node, &unwanted) {
         struct name *n = CONTAINER_OF(node, struct name, link);
         table_remove(&r->names, view_of(n->host));
         list_remove(&n->link);

@@ -1,11 +1,13 @@
-/* resolver: the addresses of every name that backends use, looked up again before they grow stale. Owned by
- * main.c; on the control plane's loop, through c-ares, which reads /etc/hosts and /etc/resolv.conf.
+/* resolver: the addresses of every name that backends use, looked up again before they grow stale.
+ * Owned by main.c; on the control plane's loop, through c-ares, which reads /etc/hosts and
+ * /etc/resolv.conf.
  *
- * A name is looked up once however many backends share it. All its A and AAAA addresses count, sorted as
- * text, so that the order in which a server tells them means nothing. Literal addresses are their own answer.
+ * A name is looked up once however many backends share it. All its A and AAAA addresses count,
+ * sorted as text, so that the order in which a server tells them means nothing. Literal addresses
+ * are their own answer.
  *
- *   new --answer--> known --TTL over--> asked again: another answer, or the last one is kept and retried sooner
- *   new --failure--> known, with no addresses, retried
+ *   new --answer--> known --TTL over--> asked again: another answer, or the last one is kept and
+ * retried sooner new --failure--> known, with no addresses, retried
  *
  * A TTL counts as at least 5 s and at most 300 s; what /etc/hosts says is read again after 30 s. */
 #pragma once
@@ -29,15 +31,15 @@ struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_events
                               struct err *err);
 void resolver_free(struct resolver **r); /* nulls *r; NULL is allowed */
 
-/* From now on exactly the hosts of these configurations' backends are looked after; either may be NULL.
- * Names that are known stay known. */
+/* From now on exactly the hosts of these configurations' backends are looked after; either may be
+ * NULL. Names that are known stay known. */
 void resolver_want(struct resolver *r, const struct config *one, const struct config *other);
 
 /* Has every wanted name had its first answer? */
 bool resolver_is_settled(const struct resolver *r);
 
-/* Fits builder_lookup_fn, with the resolver as its owner. NULL for a name that is not wanted; none for one
- * that has never resolved. Borrowed until the loop's next turn. */
+/* Fits builder_lookup_fn, with the resolver as its owner. NULL for a name that is not wanted; none
+ * for one that has never resolved. Borrowed until the loop's next turn. */
 const struct strings *resolver_lookup(void *r, const char *host);
 
 /* When an answer with this TTL is to be asked for again, in seconds. Pure. */

@@ -197,7 +197,8 @@ static void take_report(struct session *s, const Gwp__StatsReport *r)
     s->sessions->events->report(s->sessions->events->owner, s, r);
 }
 
-/* Nothing is kept for data planes that nobody asked to leave it here: Welcome names no such capability. */
+/* Nothing is kept for data planes that nobody asked to leave it here: Welcome names no such
+ * capability. */
 static void close_all(const int *fds, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
@@ -225,10 +226,21 @@ static int on_message(void *owner, const struct message *m, struct err *err)
     }
 }
 
+/* A second control plane asks like this whether the socket is served: nothing to log. */
+static bool left_silently(const struct session *s)
+{
+    char byte;
+    return !s->name && recv(channel_fd(s->channel), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 {
     struct session *s = w->data;
     struct err err;
+    if (left_silently(s)) {
+        session_free(s);
+        return;
+    }
     if (s->doomed.text[0]) {
         session_end(s, &s->doomed);
         return;
@@ -293,8 +305,7 @@ static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
     struct sessions *ss = w->data;
     struct err why;
     ss->sequence++;
-    list_each(node, &ss->all)
-    {
+    list_each (node, &ss->all) {
         struct session *s = CONTAINER_OF(node, struct session, link);
         double silence = ev_now(loop) - s->heard_at;
         if (silence > (s->is_open ? SESSION_SILENCE_SECONDS : GREETING_SECONDS)) {
@@ -335,7 +346,8 @@ void sessions_fini(struct sessions *ss)
 {
     if (!ss->path)
         return;
-    list_each_safe(node, &ss->all) session_free(CONTAINER_OF(node, struct session, link));
+    list_each_safe (node, &ss->all)
+        session_free(CONTAINER_OF(node, struct session, link));
     ev_io_stop(ss->loop, &ss->listener);
     ev_timer_stop(ss->loop, &ss->heartbeat);
     close(ss->listener.fd);

@@ -1,10 +1,11 @@
-/* session: the data planes that are connected. Listens on the Unix socket, greets who connects, sends
- * snapshots, takes results and reports. Owned by main.c; on the control plane's loop.
+/* session: the data planes that are connected. Listens on the Unix socket, greets who connects,
+ * sends snapshots, takes results and reports. Owned by main.c; on the control plane's loop.
  *
  *   GREETING --Hello: versions fit--> OPEN --it goes, is silent too long, or breaks a rule--> gone
  *
- * Whatever is wrong with one session ends that session, with one log line, and touches no other. Any number up
- * to a bound may be connected at once: that is how one data plane replaces another. */
+ * Whatever is wrong with one session ends that session, with one log line, and touches no other.
+ * Any number up to a bound may be connected at once: that is how one data plane replaces another.
+ */
 #pragma once
 
 #include <ev.h>
@@ -33,7 +34,7 @@ struct session {
     bool refused;        /* the last one sent */
     char *reason;        /* owned; why, or NULL */
     uint64_t rss_bytes;
-    struct err doomed;   /* not empty: it ends at the next turn of the loop, for this reason */
+    struct err doomed; /* not empty: it ends at the next turn of the loop, for this reason */
 };
 
 /* Each is called from the loop. The session and the message are borrowed for the call. */
@@ -69,6 +70,6 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
 
 /* Opened sessions, in the order of connecting. */
 #define sessions_each(s, ss)                                                                       \
-    list_each(s##_node, &(ss)->all) for (struct session *s =                                       \
-                                             CONTAINER_OF(s##_node, struct session, link);         \
-                                         s && s->is_open; s = NULL)
+    list_each (s##_node, &(ss)->all)                                                               \
+        for (struct session *s = CONTAINER_OF(s##_node, struct session, link); s && s->is_open;    \
+             s = NULL)

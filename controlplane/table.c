@@ -49,7 +49,7 @@ static void grow(struct table *t)
     t->slots = calloc(t->size, sizeof(*t->slots));
     if (!t->slots)
         log_fatal("table", "out of memory: %zu slots", t->size);
-    table_each(slot, &old) *find(t, slot->hash, slot->key) = *slot;
+    table_each(slot, &old) * find(t, slot->hash, slot->key) = *slot;
     free(old.slots);
 }
 

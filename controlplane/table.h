@@ -1,6 +1,6 @@
-/* table: a hash table from bytes to things. Keys are borrowed: they normally lie inside the thing they
- * lead to, and must live as long as it is in the table. Owns only its slots. One thread. Running out
- * of memory ends the program. */
+/* table: a hash table from bytes to things. Keys are borrowed: they normally lie inside the thing
+ * they lead to, and must live as long as it is in the table. Owns only its slots. One thread.
+ * Running out of memory ends the program. */
 #pragma once
 
 #include "proto/base/str.h"

@@ -42,7 +42,8 @@ static bool same_fields(const struct header_field *a, size_t a_count, const stru
     return true;
 }
 
-/* ---- parts of a route; places do not count, since a line moves when one is put in above it ---- */
+/* ---- parts of a route; places do not count, since a line moves when one is put in above it ----
+ */
 
 static bool same_edits(const struct header_edits *a, const struct header_edits *b)
 {
@@ -119,8 +120,7 @@ static bool same_bounds(const struct route_config *a, const struct route_config 
 static bool same_balancing(const struct route_config *a, const struct route_config *b)
 {
     return a->lb_algorithm == b->lb_algorithm && same_backends(a, b) &&
-           same_check(&a->health_check, &b->health_check) &&
-           a->slow_start_ms == b->slow_start_ms &&
+           same_check(&a->health_check, &b->health_check) && a->slow_start_ms == b->slow_start_ms &&
            a->panic_threshold_percent == b->panic_threshold_percent;
 }
 
@@ -173,8 +173,8 @@ static bool same_metrics(const struct config *a, const struct config *b)
 static void say(struct strings *list, struct arena *a, const char *what, const char *name,
                 const char *how)
 {
-    list->at[list->count++] = name ? arena_printf(a, "%s %s %s", what, name, how)
-                                   : arena_printf(a, "%s %s", what, how);
+    list->at[list->count++] =
+        name ? arena_printf(a, "%s %s %s", what, name, how) : arena_printf(a, "%s %s", what, how);
 }
 
 static void compare_sections(const struct config *before, const struct config *now,

@@ -6,8 +6,7 @@
 
 #define NAME_MAX_BYTES 128
 
-/* What the data plane puts into header values for each request; not ours to expand. */
-static const char *const request_variables[] = {"client_ip", "request_id", "host", "route"};
+const char *const env_request_variables[] = {"client_ip", "request_id", "host", "route", NULL};
 
 struct out {
     char *at; /* NULL while measuring */
@@ -32,8 +31,8 @@ static size_t name_length(struct view v)
 
 static void unset(const char *name, struct err *advice, struct err *err)
 {
-    for (size_t i = 0; i < COUNT_OF(request_variables); i++)
-        if (strcmp(name, request_variables[i]) == 0)
+    for (size_t i = 0; env_request_variables[i]; i++)
+        if (strcmp(name, env_request_variables[i]) == 0)
             snprintf(advice->text, sizeof(advice->text),
                      "write $${%s} for what each request puts there", name);
     if (!*advice->text)

@@ -6,6 +6,10 @@
 #include "proto/base/arena.h"
 #include "proto/base/err.h"
 
+/* What the data plane puts into header values for each request: "${client_ip}" and its like are not
+ * ours to expand. Ended by NULL. */
+extern const char *const env_request_variables[];
+
 /* Is there anything to expand? */
 static inline bool env_concerns(struct view text)
 {

@@ -9,10 +9,10 @@
 
 #include "proto/base/log.h"
 
-/* Everything that can give a name in the directory another content. Not IN_MODIFY: half a write is of no use, and
- * a log in the same directory would keep us busy. */
+/* Everything that can give a name in the directory another content. Not IN_MODIFY: half a write is
+ * of no use, and a log in the same directory would keep us busy. */
 #define EVENTS                                                                                     \
-    (IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
+    (IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB |            \
      IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
 static struct file_identity identify(const char *path)
@@ -49,8 +49,8 @@ static void on_settled(struct ev_loop *loop, ev_timer *t, int revents)
         w->changed(w->owner);
 }
 
-/* The file's own events begin the quiet time anew. What happens to other names counts when the path leads
- * somewhere else since: that is how a symlink on the way is swapped. */
+/* The file's own events begin the quiet time anew. What happens to other names counts when the path
+ * leads somewhere else since: that is how a symlink on the way is swapped. */
 static void take_event(struct watcher *w, const struct inotify_event *e)
 {
     struct file_identity now;
@@ -111,8 +111,9 @@ void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, wat
     if (fd >= 0)
         ev_io_start(loop, &w->events);
     if (w->directory_watch < 0)
-        log_warn("watcher", "changes of %s are not told by the system, it is looked at every %.0f s",
-                 path, WATCHER_POLL_SECONDS);
+        log_warn("watcher",
+                 "changes of %s are not told by the system, it is looked at every %.0f s", path,
+                 WATCHER_POLL_SECONDS);
     ev_timer_init(&w->settle, on_settled, 0., WATCHER_SETTLE_SECONDS);
     ev_timer_init(&w->poll, on_poll, WATCHER_POLL_SECONDS, WATCHER_POLL_SECONDS);
     w->settle.data = w->poll.data = w;

@@ -1,11 +1,12 @@
-/* watcher: says when a configuration file may have new content. Watches the file's directory, not the file,
- * because editors and config managers replace it: written in place, renamed over, deleted and made again, or a
- * symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is. Speaks only when it has been quiet
- * for a moment, so that half of a write is not read. A slow look at the file's identity (device, inode, size,
- * time) is the second line, for what inotify does not tell: other hosts' writes on a network file system, a
- * directory that is itself replaced.
+/* watcher: says when a configuration file may have new content. Watches the file's directory, not
+ * the file, because editors and config managers replace it: written in place, renamed over, deleted
+ * and made again, or a symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is.
+ * Speaks only when it has been quiet for a moment, so that half of a write is not read. A slow look
+ * at the file's identity (device, inode, size, time) is the second line, for what inotify does not
+ * tell: other hosts' writes on a network file system, a directory that is itself replaced.
  *
- * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on the loop. */
+ * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on
+ * the loop. */
 #pragma once
 
 #include <ev.h>
@@ -30,7 +31,7 @@ struct file_identity {
 struct watcher {
     struct ev_loop *loop;
     watcher_fn *changed;
-    void *owner;        /* borrowed */
+    void *owner;         /* borrowed */
     char *path, *dir;    /* owned */
     const char *base;    /* its name in the directory, within path */
     int directory_watch; /* of inotify, -1 = the directory is not watched now */
@@ -39,7 +40,8 @@ struct watcher {
     struct file_identity seen;
 };
 
-/* Without inotify (none left for this user) a warning is logged and the slow look is all there is. */
+/* Without inotify (none left for this user) a warning is logged and the slow look is all there is.
+ */
 void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, watcher_fn *changed,
                   void *owner);
 void watcher_fini(struct watcher *w);

@@ -3,6 +3,10 @@
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/http1_write.h"
 
+/* How this hop is called in Via (RFC 9110 7.6.3): what came in through it was HTTP/1.1 or 1.0, and
+ * nobody tells them apart. */
+#define VIA "1.1 gateway-pro"
+
 /* A field that a Connection field names belongs to the connection as well (RFC 9110 7.6.1). */
 static bool is_listed(const struct head *h, const struct buffer *b, struct view name)
 {
@@ -55,6 +59,14 @@ static void write_target(struct head_writer *w, const struct exchange *ex)
     write_view(w, ex->where.query);
 }
 
+/* Upgrade belongs to one connection: where it shall go on, this hop says so itself. */
+static void write_upgrade(struct head_writer *w, const struct head *h, const struct buffer *b)
+{
+    write_literal(w, "Connection: upgrade\r\nUpgrade: ");
+    write_view(w, head_value(h, b, FIELD_UPGRADE));
+    write_literal(w, "\r\n");
+}
+
 size_t forward_request(struct exchange *ex)
 {
     struct worker *worker = ex->client->worker;
@@ -85,7 +97,10 @@ size_t forward_request(struct exchange *ex)
     }
     write_literal(&w, "\r\nX-Request-ID: ");
     write_bytes(&w, ex->request_id, ex->request_id_len);
-    write_literal(&w, "\r\n");
+    write_literal(&w, "\r\nVia: ");
+    write_literal(&w, VIA "\r\n");
+    if (ex->upgrade)
+        write_upgrade(&w, h, b);
     write_body_framing(&w, (enum framing)h->framing, h->content_length);
     write_literal(&w, "\r\n");
     return w.overflow ? 0 : (size_t)(w.at - w.start);
@@ -121,7 +136,7 @@ size_t forward_response(struct exchange *ex)
     return w.overflow ? 0 : (size_t)(w.at - w.start);
 }
 
-size_t forward_interim(struct exchange *ex)
+static size_t write_interim(struct exchange *ex, bool switching)
 {
     struct worker *worker = ex->client->worker;
     const struct buffer *b = ex->upstream->in;
@@ -129,6 +144,18 @@ size_t forward_interim(struct exchange *ex)
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
     write_passing_fields(&w, h, b);
+    if (switching)
+        write_upgrade(&w, h, b);
     write_literal(&w, "\r\n");
     return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
+
+size_t forward_interim(struct exchange *ex)
+{
+    return write_interim(ex, false);
+}
+
+size_t forward_switch(struct exchange *ex)
+{
+    return write_interim(ex, true);
 }

@@ -131,7 +131,7 @@ static int check_head(int fd, const char *path, struct head *head, struct err *e
 
 static uint8_t *read_file(int fd, const char *path, size_t *len, struct err *err)
 {
-    struct head head;
+    struct head head = {0};
     if (check_head(fd, path, &head, err) < 0)
         return NULL;
     uint8_t *packed = malloc(head.length + 1);
