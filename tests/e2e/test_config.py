@@ -59,6 +59,7 @@ def test_file_written_in_place_is_taken(pair, backend):
 
 def test_broken_push_is_refused_with_places(pair):
     """Exit 1, every error as file:line:column, and nothing changed."""
+    pair.expect_refusal()
     text = pair.yaml().replace("path_prefix", "path_prefx").replace("shutdown_grace_seconds: 10",
                                                                     "shutdown_grace_seconds: soon")
     before = pair.generation()
@@ -76,7 +77,7 @@ def test_broken_push_is_refused_with_places(pair):
 
 def test_broken_file_keeps_the_old_configuration(pair, backend):
     """Status tells, traffic does not notice, and mending the file is enough."""
-    pair.expect_log(r"gateway\.yaml")
+    pair.expect_refusal()
     before = pair.generation()
     pair.write_config("routes: [\n")
     wait_until(lambda: pair.status()["config"]["last_reload"]["ok"] is False, "status tells")
@@ -89,7 +90,7 @@ def test_broken_file_keeps_the_old_configuration(pair, backend):
 
 def test_empty_file_keeps_the_old_configuration(pair):
     """An editor that truncates first must not take the gateway down."""
-    pair.expect_log(r"gateway\.yaml")
+    pair.expect_refusal()
     pair.config_path.write_text("")
     wait_until(lambda: pair.status()["config"]["last_reload"]["ok"] is False, "status tells")
     assert pair.get("/").status == 200
@@ -114,6 +115,7 @@ def test_reload_command_reads_the_file_again(pair, backend):
 
 def test_dry_run_changes_nothing(pair, backend):
     """Checked here and in the data plane, then forgotten."""
+    pair.expect_refusal()
     before = pair.generation()
     text = pair.yaml([route("new", "/new", backend)])
     dry = pair.ctl("push", "config", "-", "--dry-run", stdin=text)
@@ -213,6 +215,7 @@ def test_environment_is_expanded(make_pair, backend, monkeypatch):
     monkeypatch.setenv("E2E_BACKEND", backend.url)
     pair = make_pair([route("all", "/", "${E2E_BACKEND}")])
     assert pair.get("/").status == 200
+    pair.expect_refusal()
     refused = pair.push(pair.yaml([route("all", "/", "${E2E_MISSING}")]))
     assert refused.status == 422 and "E2E_MISSING" in refused.json()["text"]
 
@@ -220,6 +223,7 @@ def test_environment_is_expanded(make_pair, backend, monkeypatch):
 def test_concurrent_pushes_do_not_mix(make_pair, backend):
     """Each is in force, refused or told to wait; the last word is a whole one."""
     pair = make_pair([route("all", "/", backend)])
+    pair.expect_refusal()
     answers = []
 
     def push(number):
@@ -263,6 +267,7 @@ def test_listen_address_can_change(make_pair, backend):
 ], ids=["unknown-key", "bad-prefix", "bad-url", "out-of-range"])
 def test_every_kind_of_error_is_refused(pair, edit):
     """422 with at least one diagnostic that has a place."""
+    pair.expect_refusal()
     text = pair.yaml()
     assert edit[0] in text
     refused = pair.push(text.replace(*edit))

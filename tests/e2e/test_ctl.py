@@ -298,6 +298,7 @@ def test_commands_work_over_tcp(pair):
 
 def test_push_speaks_json(pair, backend):
     """Taken or not."""
+    pair.expect_refusal()
     text = pair.yaml([route("new", "/new", backend)])
     answer = pair.ctl("push", "config", "-", "-o", "json", stdin=text)
     assert answer.code == 0 and answer.json()["dataplanes"][0]["accepted"] is True
