@@ -8,7 +8,7 @@
 #include "controlplane/config/symbols.h"
 
 #define PAIRWISE_MAX 16 /* maps up to here are checked for duplicate keys without a table */
-#define MERGE_MAX 1000  /* "<<" compares keys pairwise; nothing real comes near this */
+#define MERGE_MAX 100   /* "<<" compares keys pairwise; nothing real comes near this */
 
 struct loader {
     yaml_parser_t parser;
@@ -288,6 +288,10 @@ static int merge_map(struct loader *l, struct node *map, const struct node *sour
         node_error(l->d, source, NULL, "\"<<\" takes keys from a map or a list of maps");
         return 0;
     }
+    if (map->count + source->count > MERGE_MAX) {
+        node_error(l->d, source, NULL, "\"<<\" makes a map of more than %d keys", MERGE_MAX);
+        return -1;
+    }
     for (const struct node *n = source->first; n; n = n->next) {
         if (find_key(map, NULL, n->key->text))
             continue;
@@ -322,10 +326,6 @@ static int merge(struct loader *l, struct node *map)
     const struct node *source = take_merge_key(map);
     if (!source)
         return 0;
-    if (map->count > MERGE_MAX) {
-        node_error(l->d, source, NULL, "\"<<\" in a map of more than %d keys", MERGE_MAX);
-        return -1;
-    }
     if (source->kind != NODE_LIST)
         return merge_map(l, map, source);
     for (const struct node *n = source->first; n; n = n->next)

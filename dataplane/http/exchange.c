@@ -304,9 +304,7 @@ static void strip_port(struct view *host)
         host->len = (size_t)(colon - host->at);
 }
 
-/* What is asked for, in the terms that routing and forwarding use. Its views point into the
- * client's buffer and the worker's scratch, so it is done again when either may have changed. */
-static enum reason find_where(struct exchange *ex)
+enum reason exchange_find_where(struct exchange *ex)
 {
     const struct head *h = &ex->head;
     const struct buffer *b = ex->client->in;
@@ -358,7 +356,7 @@ static void on_head(struct exchange *ex)
         http1_parse_start_body(&ex->request, (enum framing)h->framing, h->content_length);
         ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
         ex->upgrade = tunnel_may_upgrade(h, c->in);
-        r = find_where(ex);
+        r = exchange_find_where(ex);
     }
     if (r == R_SERVED)
         r = find_route(ex);
@@ -438,7 +436,7 @@ void exchange_connected(struct exchange *ex)
     if (!u->reused)
         ex->connect_s = now - ex->attempt_s;
     if (ex->where_stale || ex->attempts > 1)
-        (void)find_where(ex); /* it was right before and is right again */
+        (void)exchange_find_where(ex); /* it was right before and is right again */
     wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
     http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
     relay_reset(&ex->to_upstream, &w->buffers);

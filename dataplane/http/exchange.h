@@ -85,6 +85,11 @@ void exchange_upstream_timeout(struct exchange *ex);
 /* The attempt has failed: tries again where that is allowed and safe, else answers or cuts off. */
 void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *detail);
 
+/* What is asked for, in the terms that routing and forwarding use: fills `where` and `host`. Their
+ * views point into the client's buffer and the worker's scratch, so it is done again when either
+ * may have changed. */
+enum reason exchange_find_where(struct exchange *ex);
+
 /* For tunnel.c. The snapshot is not needed any more. */
 void exchange_let_go_of_snapshot(struct exchange *ex);
 /* The client has got all it will get: counts, logs, ends; the connection goes on where it may. */
