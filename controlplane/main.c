@@ -1,4 +1,220 @@
-int main(void)
+/* gwp-controlplane: one thread, one loop; wires the modules together. */
+#include <ev.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "controlplane/admin/admin.h"
+#include "controlplane/aggregate.h"
+#include "controlplane/config/diagnostics.h"
+#include "controlplane/config/schema.h"
+#include "controlplane/config/watcher.h"
+#include "controlplane/publisher.h"
+#include "controlplane/session.h"
+#include "proto/base/log.h"
+#include "proto/base/options.h"
+#include "proto/base/version.h"
+
+struct controlplane {
+    struct ev_loop *loop;
+    const char *config, *socket, *state_dir, *admin_socket; /* options; borrowed */
+    bool check, reference;
+    struct aggregate aggregate;
+    struct sessions sessions;
+    struct publisher publisher;
+    struct admin admin;
+    struct watcher watcher;
+    ev_signal terminate, interrupt, hangup;
+};
+
+/* ---- between the modules ---- */
+
+static void on_opened(void *owner, struct session *s)
 {
+    struct controlplane *cp = owner;
+    publisher_opened(&cp->publisher, s);
+}
+
+static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult *r)
+{
+    struct controlplane *cp = owner;
+    publisher_result(&cp->publisher, s, r);
+}
+
+static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
+{
+    struct controlplane *cp = owner;
+    aggregate_take(&cp->aggregate, s->instance_id, r);
+}
+
+static void on_gone(void *owner, struct session *s)
+{
+    struct controlplane *cp = owner;
+    aggregate_gone(&cp->aggregate, s->instance_id);
+    publisher_gone(&cp->publisher, s);
+}
+
+static void on_in_force(void *owner, const struct config *cfg)
+{
+    struct controlplane *cp = owner;
+    log_set((enum log_level)cfg->logging.level,
+            cfg->logging.format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
+    aggregate_set_bounds(&cp->aggregate, cfg->duration_buckets, cfg->duration_bucket_count);
+    admin_apply(&cp->admin, &cfg->admin);
+}
+
+static void on_file_changed(void *owner)
+{
+    struct controlplane *cp = owner;
+    publisher_file_changed(&cp->publisher);
+}
+
+/* ---- signals ---- */
+
+static void on_stop(struct ev_loop *loop, ev_signal *w, int revents)
+{
+    log_info("main", "stopping on %s", strsignal(w->signum));
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
+{
+    struct controlplane *cp = w->data;
+    struct push push = {.origin = ORIGIN_RELOAD, .wait_seconds = PUBLISHER_ANSWER_SECONDS};
+    publisher_reload(&cp->publisher, &push);
+}
+
+static void start_signals(struct controlplane *cp)
+{
+    signal(SIGPIPE, SIG_IGN);
+    ev_signal_init(&cp->terminate, on_stop, SIGTERM);
+    ev_signal_init(&cp->interrupt, on_stop, SIGINT);
+    ev_signal_init(&cp->hangup, on_hangup, SIGHUP);
+    cp->hangup.data = cp;
+    ev_signal_start(cp->loop, &cp->terminate);
+    ev_signal_start(cp->loop, &cp->interrupt);
+    ev_signal_start(cp->loop, &cp->hangup);
+}
+
+/* ---- life ---- */
+
+/* What the file says before anything is opened: a broken one is told whole, on stderr. */
+static struct config *load(const char *path, FILE *out)
+{
+    struct diagnostics d;
+    diagnostics_init(&d);
+    struct config *cfg = config_load_file(path, &d);
+    diagnostics_print(&d, out, isatty(fileno(out)));
+    diagnostics_fini(&d);
+    return cfg;
+}
+
+static int check(const struct controlplane *cp)
+{
+    struct config *cfg = load(cp->config, stderr);
+    if (!cfg)
+        return EXIT_FAILURE;
+    printf("%s is valid: %zu route%s\n", cp->config, cfg->route_count,
+           cfg->route_count == 1 ? "" : "s");
+    config_free(&cfg);
+    return EXIT_SUCCESS;
+}
+
+static int open_all(struct controlplane *cp, const struct config *cfg,
+                    const struct session_events *events, struct err *err)
+{
+    const char *admin_socket = cp->admin_socket ? cp->admin_socket : cfg->admin.socket;
+    struct admin_context context = {.publisher = &cp->publisher,
+                                    .sessions = &cp->sessions,
+                                    .aggregate = &cp->aggregate,
+                                    .started_at = ev_time(),
+                                    .path = cp->config};
+    aggregate_init(&cp->aggregate);
+    if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
+        publisher_init(&cp->publisher, cp->loop, cp->config, cp->state_dir, &cp->sessions, err) <
+            0 ||
+        admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
+        return -1;
+    cp->publisher.in_force = on_in_force;
+    cp->publisher.owner = cp;
     return 0;
+}
+
+static void close_all(struct controlplane *cp)
+{
+    publisher_fini(&cp->publisher);
+    admin_fini(&cp->admin);
+    sessions_fini(&cp->sessions);
+    watcher_fini(&cp->watcher);
+    aggregate_fini(&cp->aggregate);
+}
+
+static int run(struct controlplane *cp, const struct config *cfg)
+{
+    const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
+    struct err err;
+    int result = EXIT_FAILURE;
+    cp->loop = ev_default_loop(EVFLAG_AUTO);
+    if (!cp->loop)
+        log_fatal("main", "no event loop");
+    if (open_all(cp, cfg, &events, &err) == 0) {
+        log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
+                 (int)getpid(), cp->socket, cp->config);
+        start_signals(cp);
+        watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
+        publisher_file_changed(&cp->publisher);
+        ev_run(cp->loop, 0);
+        result = EXIT_SUCCESS;
+    } else {
+        log_error("main", "%s", err.text);
+    }
+    close_all(cp);
+    ev_loop_destroy(cp->loop);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    static struct controlplane cp;
+    struct err err;
+    const struct option_row rows[] = {
+        {"config", "GWP_CONFIG", "/etc/gwp/gateway.yaml", "FILE", "the configuration", &cp.config,
+         NULL},
+        {"socket", "GWP_SOCKET", "/run/gwp/control.sock", "PATH", "where data planes connect",
+         &cp.socket, NULL},
+        {"state-dir", "GWP_STATE_DIR", "/var/lib/gwp", "DIR", "what is kept over restarts",
+         &cp.state_dir, NULL},
+        {"admin-socket", "GWP_ADMIN_SOCKET", NULL, "PATH",
+         "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
+        {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
+        {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
+         &cp.reference},
+    };
+    const struct option_table options = {"gwp-controlplane",
+                                         "reads the configuration and directs the data planes",
+                                         rows, COUNT_OF(rows)};
+    log_init("gwp-controlplane", LOG_INFO, LOG_CONSOLE);
+    int parsed = options_parse(&options, argc, argv, &err);
+    if (parsed != 0) {
+        if (parsed < 0)
+            fprintf(stderr, "gwp-controlplane: %s\n", err.text);
+        return parsed < 0 ? EX_USAGE : EXIT_SUCCESS;
+    }
+    if (cp.reference) {
+        schema_print_reference(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (cp.check)
+        return check(&cp);
+    struct config *cfg = load(cp.config, stderr);
+    if (!cfg)
+        return EXIT_FAILURE;
+    log_set((enum log_level)cfg->logging.level,
+            cfg->logging.format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
+    int result = run(&cp, cfg);
+    config_free(&cfg);
+    return result;
 }

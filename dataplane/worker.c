@@ -1,12 +1,15 @@
 #include "dataplane/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "dataplane/http/downstream.h"
 #include "dataplane/http/exchange.h"
@@ -61,6 +64,22 @@ static void pause_accepting(struct worker *w)
     ev_timer_start(w->loop, &w->accept_pause);
 }
 
+/* Out of descriptors: room is made by closing what is idle; where nothing is, the spare descriptor
+ * is given up for a moment so that the client gets an answer instead of waiting in the backlog. */
+static bool make_room(struct worker *w, int listening)
+{
+    if (worker_shed(w))
+        return true;
+    if (w->spare_fd < 0)
+        return false;
+    close(w->spare_fd);
+    int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        downstream_refuse(w, fd);
+    w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return fd >= 0;
+}
+
 static void on_connection(struct ev_loop *loop, ev_io *io, int events)
 {
     struct listener_watch *watch = CONTAINER_OF(io, struct listener_watch, io);
@@ -78,8 +97,10 @@ static void on_connection(struct ev_loop *loop, ev_io *io, int events)
         if (errno == EINTR || errno == ECONNABORTED)
             continue;
         stats_add(&w->stats, STAT_accept_errors_total, 1);
-        pause_accepting(w);
-        return;
+        if ((errno != EMFILE && errno != ENFILE) || !make_room(w, io->fd)) {
+            pause_accepting(w);
+            return;
+        }
     }
 }
 
@@ -99,6 +120,19 @@ static void watch_listeners(struct worker *w)
     }
     if (!ev_is_active(&w->accept_pause))
         start_accepting(w);
+}
+
+bool worker_shed(struct worker *w)
+{
+    list_each (node, &w->idle_clients) {
+        struct downstream *c = CONTAINER_OF(node, struct downstream, link);
+        if (c->state == DOWN_OPEN) {
+            downstream_close(c, false);
+            stats_add(&w->stats, STAT_shed_total, 1);
+            return true;
+        }
+    }
+    return upstream_shed(w);
 }
 
 /* ---- snapshots and orders ---- */
@@ -129,6 +163,18 @@ static void fit_scratch(struct worker *w)
     w->scratch_bytes = bytes;
 }
 
+/* As configured, or as descriptors allow: a reserve stays for backends, files and the control
+ * plane. */
+static uint32_t max_clients(const struct snapshot *s)
+{
+    struct rlimit files;
+    if (s->server.max_connections > 0)
+        return s->server.max_connections;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > UINT32_MAX)
+        return UINT32_MAX;
+    return (uint32_t)(files.rlim_cur - MIN(files.rlim_cur / 2, MAX(files.rlim_cur / 8, 64)));
+}
+
 /* The hazard pointer of worker.h. From the store to `adopted` on, the old snapshot may be freed at
  * any time. */
 static void adopt_snapshot(struct worker *w)
@@ -144,6 +190,7 @@ static void adopt_snapshot(struct worker *w)
     w->log_console = s->log_format == LOG_CONSOLE;
     upstream_pool_resize(&w->pool, s->endpoint_slots);
     stats_set_bounds(&w->stats, s->duration_buckets, s->duration_bucket_count);
+    w->max_clients = max_clients(s);
     fit_scratch(w);
     if (!same_listeners(w, s) &&
         atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_DRAIN)
@@ -153,15 +200,21 @@ static void adopt_snapshot(struct worker *w)
     w->tell_control(w->control);
 }
 
-static void close_clients(struct worker *w, bool idle_only)
+static void close_idle_clients(struct worker *w)
 {
-    list_each_safe (node, &w->clients) {
+    list_each_safe (node, &w->idle_clients) {
         struct downstream *c = CONTAINER_OF(node, struct downstream, link);
-        if (!c->exchange && (c->state == DOWN_OPEN || !idle_only))
+        if (c->state == DOWN_OPEN)
             downstream_close(c, false);
-        else if (c->exchange && !idle_only)
-            exchange_client_gone(c->exchange);
     }
+}
+
+static void close_all_clients(struct worker *w)
+{
+    while (!list_is_empty(&w->clients))
+        exchange_client_gone(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
+    while (!list_is_empty(&w->idle_clients))
+        downstream_close(CONTAINER_OF(w->idle_clients.next, struct downstream, link), false);
 }
 
 static void obey(struct worker *w)
@@ -176,13 +229,13 @@ static void obey(struct worker *w)
         w->draining = true;
         ev_timer_stop(w->loop, &w->accept_pause);
         stop_accepting(w);
-        close_clients(w, true);
+        close_idle_clients(w);
         break;
     case WORKER_STOP:
         w->draining = true;
         ev_timer_stop(w->loop, &w->accept_pause);
         stop_accepting(w);
-        close_clients(w, false);
+        close_all_clients(w);
         ev_break(w->loop, EVBREAK_ALL);
         break;
     }
@@ -311,6 +364,7 @@ struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_co
     w->tell_control = tell_control;
     w->control = control;
     list_init(&w->clients);
+    list_init(&w->idle_clients);
     list_init(&w->dead_clients);
     list_init(&w->dead_upstreams);
     list_init(&w->spare_clients);
@@ -320,6 +374,7 @@ struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_co
     stats_init(&w->stats, index);
     if (getrandom(w->random, sizeof(w->random), 0) != (ssize_t)sizeof(w->random))
         w->random[0] = (uint64_t)time(NULL) ^ (uint64_t)index << 32 ^ 1;
+    w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     init_watchers(w);
     int error = pthread_create(&w->thread, NULL, run, w);
     if (error)
@@ -373,6 +428,8 @@ void worker_join(struct worker **wp)
     upstream_pool_fini(&w->pool);
     buffer_stock_fini(&w->buffers);
     stats_fini(&w->stats);
+    if (w->spare_fd >= 0)
+        close(w->spare_fd);
     ev_loop_destroy(w->loop);
     free(w->watches);
     free(w->scratch);

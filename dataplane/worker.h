@@ -59,13 +59,17 @@ struct worker {
     struct stats stats;
     struct log_ring *log; /* of the log writer */
     bool log_console;
-    struct list clients;      /* every downstream connection */
+    struct list clients;      /* downstream connections with a request under way */
+    struct list idle_clients; /* and those without, the one that is idle longest first */
     struct list dead_clients; /* closed in this turn, recycled at its end */
     struct list dead_upstreams;
     struct list spare_exchanges; /* recycled, owned; likewise the next two */
     struct list spare_clients;
     struct list spare_upstreams;
-    uint32_t client_count;          /* in `clients` */
+    uint32_t client_count; /* in both lists */
+    uint32_t max_clients;  /* of the process: beyond it room is made, or clients are refused */
+    uint32_t retrying;     /* exchanges beyond their first attempt */
+    int spare_fd;          /* given up for a moment to refuse a client when descriptors run out */
     struct listener_watch *watches; /* owned array */
     uint32_t watch_count;
     bool draining; /* order is QUIET or more */
@@ -99,6 +103,10 @@ bool worker_serves(const struct worker *w, const struct snapshot *s);
 
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
+
+/* Closes what is idle longest, to make room: a client first, then a connection to a backend. false:
+ * nothing is idle. */
+bool worker_shed(struct worker *w);
 
 /* Has this worker been told to finish what is in flight and end? Its own thread. */
 static inline bool worker_is_leaving(const struct worker *w)

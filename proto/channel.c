@@ -164,7 +164,9 @@ static void refuse(struct channel *ch, const struct err *why)
 
 bool channel_read(struct channel *ch, struct err *err)
 {
-    for (int i = 0; i < FRAMES_PER_READ; i++) {
+    /* What has been received is handled to its end: the socket does not tell of it a second time.
+     */
+    for (int i = 0; i < FRAMES_PER_READ || frame_is_buffered(&ch->in); i++) {
         struct frame f;
         switch (frame_read(&ch->in, ch->fd, &f, err)) {
         case FRAME_READY:

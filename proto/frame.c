@@ -202,6 +202,12 @@ enum frame_status frame_read(struct frame_reader *r, int fd, struct frame *f, st
     return take_frame(r, f, &need, err);
 }
 
+bool frame_is_buffered(const struct frame_reader *r)
+{
+    size_t have = r->used - r->taken;
+    return have >= FRAME_HEAD_BYTES && have - FRAME_HEAD_BYTES >= get_u32(r->buffer + r->taken);
+}
+
 /* ---- writing ---- */
 
 void frame_writer_init(struct frame_writer *w)

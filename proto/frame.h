@@ -48,6 +48,10 @@ void frame_reader_fini(struct frame_reader *r); /* closes descriptors that nobod
  * what it did wrong. */
 enum frame_status frame_read(struct frame_reader *r, int fd, struct frame *f, struct err *err);
 
+/* Is there a frame that frame_read() would yield without asking the socket? Then the socket may
+ * never become readable again, however much is still to be handled. */
+bool frame_is_buffered(const struct frame_reader *r);
+
 struct frame_writer {
     struct frame_out *first, *last; /* owned queue */
     size_t queued_bytes;

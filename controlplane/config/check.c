@@ -66,9 +66,11 @@ static void report_unknown(struct checker *c, const struct section *s, const str
 {
     char advice[160];
     struct suggest near = {.wanted = key->text};
-    for (size_t i = 0; i < s->count; i++)
+    bool kept = c->reader.d->count < DIAGNOSTICS_MAX; /* a million of them need no advice */
+    for (size_t i = 0; i < s->count && kept; i++)
         suggest_consider(&near, s->keys[i].name);
-    struct view best = suggest_best(&near), home = other_home(key->text);
+    struct view best = suggest_best(&near);
+    struct view home = kept ? other_home(key->text) : (struct view){NULL, 0};
     if (best.len > 0)
         snprintf(advice, sizeof(advice), "did you mean \"%.*s\"?", VIEW_ARG(best));
     else if (home.len > 0)
@@ -104,15 +106,13 @@ static void report_null(struct checker *c, const struct key *k, const struct nod
 
 /* ---- sections ---- */
 
-static void check_map(struct checker *c, const struct section *s, const struct node *map,
-                      void *base);
+static void check_map(struct checker *c, const struct section *s, struct node *map, void *base);
 
-static void check_list(struct checker *c, const struct section *s, const struct node *list,
-                       void *base)
+static void check_list(struct checker *c, const struct section *s, struct node *list, void *base)
 {
     const struct key *k = s->key;
     if (list->kind != NODE_LIST) {
-        value_mismatch(&c->reader, k, list, NULL);
+        list->bad = !value_mismatch(&c->reader, k, list, NULL);
         return;
     }
     if (list->count == 0 && (k->flags & KEY_REQUIRED))
@@ -120,20 +120,20 @@ static void check_list(struct checker *c, const struct section *s, const struct 
     char *at = arena_array(c->reader.arena, list->count, k->bytes);
     MEMBER(void *, base, k->offset) = at;
     MEMBER(size_t, base, k->count_offset) = list->count;
-    for (const struct node *n = list->first; n; n = n->next, at += k->bytes) {
+    for (struct node *n = list->first; n; n = n->next, at += k->bytes) {
         memcpy(at, s->preset, k->bytes);
         check_map(c, s, n, at);
     }
 }
 
-static void check_key(struct checker *c, const struct section_key *found, const struct node *n,
+static void check_key(struct checker *c, const struct section_key *found, struct node *n,
                       void *base)
 {
     const struct key *k = found->key;
     if (n->null) {
         report_null(c, k, n);
     } else if (!found->section) {
-        value_read(&c->reader, k, n, base);
+        n->bad = !value_read(&c->reader, k, n, base);
     } else if (k->type == VALUE_SECTION_LIST) {
         check_list(c, found->section, n, base);
     } else if (k->type == VALUE_SECTION) {
@@ -146,18 +146,17 @@ static void check_key(struct checker *c, const struct section_key *found, const 
     }
 }
 
-static void check_map(struct checker *c, const struct section *s, const struct node *map,
-                      void *base)
+static void check_map(struct checker *c, const struct section *s, struct node *map, void *base)
 {
     if (map->bad)
         return;
     if (map->kind != NODE_MAP) {
-        value_mismatch(&c->reader, s->key, map, NULL);
+        map->bad = !value_mismatch(&c->reader, s->key, map, NULL);
         return;
     }
     if (s->key && (s->key->flags & KEY_PLACE))
         *(struct place *)base = map->key ? map->key->place : map->place;
-    for (const struct node *n = map->first; n; n = n->next) {
+    for (struct node *n = map->first; n; n = n->next) {
         const struct section_key *found = schema_find(s, n->key->text);
         if (n->key->bad)
             continue;
@@ -173,7 +172,7 @@ static void check_map(struct checker *c, const struct section *s, const struct n
 
 /* ---- the door ---- */
 
-static void check_tree(const struct node *root, struct arena *scratch, struct config *cfg,
+static void check_tree(struct node *root, struct arena *scratch, struct config *cfg,
                        struct diagnostics *d)
 {
     struct checker c = {.reader = {cfg->arena, d}, .scratch = scratch};
@@ -200,7 +199,7 @@ struct config *config_load(const char *source, struct view text, struct diagnost
     cfg->arena = kept;
     cfg->source = arena_copy(kept, view_of(source));
 
-    const struct node *root = load_tree(d->text, scratch, kept, d);
+    struct node *root = load_tree(d->text, scratch, kept, d);
     if (root)
         check_tree(root, scratch, cfg, d);
     arena_free(&scratch);

@@ -16,13 +16,38 @@ void diagnostics_fini(struct diagnostics *d)
     *d = (struct diagnostics){.source = ""};
 }
 
-/* Messages quote what the file or the environment says: an escape sequence in there would be acted
- * on by the terminal of whoever reads about it. */
+static bool continues_character(char byte)
+{
+    return ((unsigned char)byte & 0xc0) == 0x80;
+}
+
+/* Bytes of the character that `v` begins with; 0 when a terminal might act on it or it is no UTF-8
+ * at all. U+0080 to U+009F are control characters too. */
+static size_t harmless(struct view v)
+{
+    unsigned char first = (unsigned char)v.at[0];
+    size_t len = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 1;
+    if (first < 0x20 || first == 0x7f || (first >= 0x80 && first < 0xc2) || first > 0xf4 ||
+        len > v.len || (first == 0xc2 && (unsigned char)v.at[1] < 0xa0))
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if (!continues_character(v.at[i]))
+            return 0;
+    return len;
+}
+
+/* Messages quote what the file or the environment says, perhaps cut off within a character: an
+ * escape sequence in there would be acted on by the terminal of whoever reads about it. */
 static void disarm(char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
+    struct view rest = view_of(text);
+    while (rest.len > 0) {
+        size_t len = harmless(rest);
+        if (len == 0)
+            text[rest.at - text] = '?';
+        len = MAX(len, 1);
+        rest = (struct view){rest.at + len, rest.len - len};
+    }
 }
 
 static struct diagnostic *next_free(struct diagnostics *d)
@@ -96,7 +121,8 @@ void diagnostics_sort(struct diagnostics *d)
 /* Walks the text once, line by line: diagnostics come sorted. */
 struct cursor {
     const char *at, *end;
-    uint32_t line; /* number of the line that `at` begins */
+    uint32_t line;    /* number of the line that `at` begins */
+    struct view seen; /* that line, once it was asked for: a long one is measured once */
 };
 
 /* Length of the line break at `p`, 0 = there is none. Those that libyaml counts (YAML 1.1, 5.4), or
@@ -117,6 +143,8 @@ static size_t break_length(const char *p, const char *end)
 
 static struct view line_at(struct cursor *c, uint32_t line)
 {
+    if (c->line == line && c->seen.at == c->at)
+        return c->seen;
     while (c->line < line && c->at < c->end) {
         size_t n = break_length(c->at, c->end);
         c->at += n ? n : 1;
@@ -125,12 +153,8 @@ static struct view line_at(struct cursor *c, uint32_t line)
     const char *p = c->at;
     while (p < c->end && break_length(p, c->end) == 0)
         p++;
-    return (struct view){c->at, (size_t)(p - c->at)};
-}
-
-static bool continues_character(char byte)
-{
-    return ((unsigned char)byte & 0xc0) == 0x80;
+    c->seen = (struct view){c->at, (size_t)(p - c->at)};
+    return c->seen;
 }
 
 /* Bytes that the first `characters` characters of `v` take. */
@@ -146,9 +170,14 @@ static size_t bytes_of(struct view v, size_t characters)
 
 static void print_line(struct view line, FILE *out)
 {
-    for (size_t i = 0; i < line.len; i++) {
-        unsigned char c = (unsigned char)line.at[i];
-        fputc(c == '\t' ? ' ' : c < 0x20 || c == 0x7f ? '?' : c, out);
+    while (line.len > 0) {
+        size_t len = harmless(line);
+        if (len > 0)
+            fwrite(line.at, 1, len, out);
+        else
+            fputc(*line.at == '\t' ? ' ' : '?', out);
+        len = MAX(len, 1);
+        line = (struct view){line.at + len, line.len - len};
     }
 }
 
@@ -195,7 +224,7 @@ static void print_one(const struct diagnostic *one, const char *source, FILE *ou
 
 void diagnostics_print(const struct diagnostics *d, FILE *out, bool color)
 {
-    struct cursor cursor = {d->text.at, d->text.at + d->text.len, 1};
+    struct cursor cursor = {.at = d->text.at, .end = d->text.at + d->text.len, .line = 1};
     for (size_t i = 0; i < d->count; i++) {
         const struct diagnostic *one = &d->at[i];
         print_one(one, d->source, out, color);

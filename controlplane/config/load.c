@@ -8,7 +8,7 @@
 #include "controlplane/config/symbols.h"
 
 #define PAIRWISE_MAX 16 /* maps up to here are checked for duplicate keys without a table */
-#define MERGE_MAX 1000  /* "<<" compares keys pairwise; nothing real comes near this */
+#define MERGE_MAX 100   /* "<<" compares keys pairwise; nothing real comes near this */
 
 struct loader {
     yaml_parser_t parser;
@@ -18,6 +18,7 @@ struct loader {
     struct symbols anchors;      /* name -> struct anchor */
     size_t values;               /* so far, as LOAD_MAX_VALUES counts them */
     size_t expanded_bytes;
+    bool in_headers; /* within the value of a key "headers" */
 };
 
 struct anchor {
@@ -106,12 +107,14 @@ static int count_values(struct loader *l, size_t values, struct place place)
     return -1;
 }
 
-static void check_tag(struct loader *l, const yaml_event_t *e, const yaml_char_t *tag)
+/* Tags would say what a value is; here its key does. */
+static void check_tag(struct loader *l, const yaml_char_t *tag, struct node *n)
 {
     const char *text = (const char *)tag;
-    if (text && strcmp(text, "!") != 0 && strncmp(text, "tag:yaml.org,2002:", 18) != 0)
-        diagnostics_add(l->d, SEVERITY_ERROR, place_of(e->start_mark), 0, "leave it out",
-                        "the tag \"%.60s\" means nothing here", text);
+    if (!text || strcmp(text, "!") == 0 || strncmp(text, "tag:yaml.org,2002:", 18) == 0)
+        return;
+    n->bad = true;
+    node_error(l->d, n, "leave it out", "the tag \"%.60s\" means nothing here", text);
 }
 
 static struct node *new_node(struct loader *l, const yaml_event_t *e, enum node_kind kind)
@@ -143,7 +146,7 @@ static struct anchor *define_anchor(struct loader *l, const yaml_char_t *name, s
 static void expand_variables(struct loader *l, struct node *n)
 {
     struct err err, advice;
-    struct view expanded = env_expand(l->texts, n->text, &advice, &err);
+    struct view expanded = env_expand(l->texts, n->text, l->in_headers, &advice, &err);
     const char *suggestion = *advice.text ? advice.text : NULL;
     if (!expanded.at) {
         n->bad = true;
@@ -169,7 +172,7 @@ static struct node *read_scalar(struct loader *l, const yaml_event_t *e, bool is
 {
     struct node *n = new_node(l, e, NODE_SCALAR);
     struct view text = {(const char *)e->data.scalar.value, e->data.scalar.length};
-    check_tag(l, e, e->data.scalar.tag);
+    check_tag(l, e->data.scalar.tag, n);
     n->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     n->null = n->plain && !is_key && is_null(text);
     n->text = (struct view){arena_copy(is_key ? l->nodes : l->texts, text), text.len};
@@ -220,7 +223,7 @@ static struct node *read_list(struct loader *l, const yaml_event_t *start, unsig
 {
     struct node *list = new_node(l, start, NODE_LIST), **tail = &list->first;
     struct anchor *a = define_anchor(l, start->data.sequence_start.anchor, list);
-    check_tag(l, start, start->data.sequence_start.tag);
+    check_tag(l, start->data.sequence_start.tag, list);
     for (;;) {
         yaml_event_t e;
         if (next_event(l, &e))
@@ -250,16 +253,23 @@ static struct node *find_key(const struct node *map, const struct node *before, 
     return NULL;
 }
 
-/* Of two values under one key, YAML readers keep the first, the last or neither: so neither. */
-static void refuse_duplicates(struct loader *l, const struct node *map)
+/* Of two values under one key, YAML readers keep the first, the last or neither. This is refused;
+ * the later one is left out, so that those who look for a key all find the same. */
+static void refuse_duplicates(struct loader *l, struct node *map)
 {
     struct symbols seen = {.arena = map->count > PAIRWISE_MAX ? arena_new(8192) : NULL};
-    for (struct node *n = map->first; n; n = n->next) {
+    for (struct node **at = &map->first; *at;) {
+        struct node *n = *at;
         const struct node *earlier =
             seen.arena ? symbols_put(&seen, n->key->text, n) : find_key(map, n, n->key->text);
-        if (earlier)
-            node_error(l->d, n->key, NULL, "duplicate key \"%.60s\", first given on line %u",
-                       n->key->text.at, earlier->key->place.line);
+        if (!earlier) {
+            at = &n->next;
+            continue;
+        }
+        node_error(l->d, n->key, NULL, "duplicate key \"%.60s\", first given on line %u",
+                   n->key->text.at, earlier->key->place.line);
+        *at = n->next;
+        map->count--;
     }
     arena_free(&seen.arena);
 }
@@ -278,6 +288,10 @@ static int merge_map(struct loader *l, struct node *map, const struct node *sour
     if (source->kind != NODE_MAP) {
         node_error(l->d, source, NULL, "\"<<\" takes keys from a map or a list of maps");
         return 0;
+    }
+    if (map->count + source->count > MERGE_MAX) {
+        node_error(l->d, source, NULL, "\"<<\" makes a map of more than %d keys", MERGE_MAX);
+        return -1;
     }
     for (const struct node *n = source->first; n; n = n->next) {
         if (find_key(map, NULL, n->key->text))
@@ -308,14 +322,11 @@ static struct node *take_merge_key(struct node *map)
     return NULL;
 }
 
-/* There is one merge key at most: a second one is a duplicate, and its error refuses the file. */
 static int merge(struct loader *l, struct node *map)
 {
     const struct node *source = take_merge_key(map);
-    if (map->count > MERGE_MAX) {
-        node_error(l->d, source, NULL, "\"<<\" in a map of more than %d keys", MERGE_MAX);
-        return -1;
-    }
+    if (!source)
+        return 0;
     if (source->kind != NODE_LIST)
         return merge_map(l, map, source);
     for (const struct node *n = source->first; n; n = n->next)
@@ -339,7 +350,12 @@ static struct node *read_pair(struct loader *l, const yaml_event_t *key_event, u
     yaml_event_t e;
     if (!key || next_event(l, &e))
         return NULL;
+    /* In there ${client_ip} and its like are for the data plane. */
+    bool outside = !l->in_headers;
+    l->in_headers = !outside || view_equal(key->text, view_of("headers"));
     value = read_node(l, &e, depth);
+    if (outside)
+        l->in_headers = false;
     yaml_event_delete(&e);
     if (value)
         value->key = key;
@@ -351,7 +367,7 @@ static struct node *read_map(struct loader *l, const yaml_event_t *start, unsign
     struct node *map = new_node(l, start, NODE_MAP), **tail = &map->first;
     struct anchor *a = define_anchor(l, start->data.mapping_start.anchor, map);
     bool merges = false;
-    check_tag(l, start, start->data.mapping_start.tag);
+    check_tag(l, start->data.mapping_start.tag, map);
     for (;;) {
         yaml_event_t e;
         if (next_event(l, &e))

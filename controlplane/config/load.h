@@ -1,6 +1,6 @@
 /* load: a YAML text as a tree of nodes that know where they stand. Aliases and merge keys ("<<")
  * are resolved, ${VAR}s expanded; what a key means is not known here. Nothing in the tree changes
- * once it is made. */
+ * once it is made, but that check.c marks as bad what it reported. */
 #pragma once
 
 #include "controlplane/config/diagnostics.h"
@@ -16,7 +16,7 @@ struct node {
     enum node_kind kind;
     bool plain; /* a scalar without quotes */
     bool null;  /* nothing, "~" or "null": the key has no value */
-    bool bad;   /* was reported already: not worth a second message */
+    bool bad;   /* was reported: not worth a second message */
     struct place place;
     uint32_t length; /* on its line; 0 = not known */
     uint32_t weight; /* values in here, itself included, each as often as aliases repeat it */

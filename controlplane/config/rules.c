@@ -29,10 +29,19 @@ void rules_init(struct rules *r, struct arena *kept, struct arena *scratch, stru
 /* The value of a key that was written with one, or NULL. */
 static const struct node *given(const struct node *map, const char *name)
 {
-    for (const struct node *n = map ? map->first : NULL; n; n = n->next)
+    if (!map || map->kind != NODE_MAP)
+        return NULL;
+    for (const struct node *n = map->first; n; n = n->next)
         if (view_equal(n->key->text, view_of(name)))
             return n->null ? NULL : n;
     return NULL;
+}
+
+/* Was its value reported, so that the default in its place says nothing? */
+static bool is_bad(const struct node *map, const char *name)
+{
+    const struct node *n = given(map, name);
+    return n && n->bad;
 }
 
 /* Where a section is spoken of as a whole: at its key, or where it begins in a list. */
@@ -96,7 +105,7 @@ static void check_health(struct rules *r, const struct node *map, struct health_
     if (!h->enabled && h->until_checked == UNTIL_CHECKED_DOWN)
         node_error(r->reader.d, until ? until : head(map), NULL,
                    "without checks an endpoint that is down until it is checked stays down");
-    if (!*h->path) {
+    if (!*h->path && !is_bad(map, "path")) {
         warn_idle(r, map, "expected_status", "without a \"path\": only a connection is made");
         warn_idle(r, map, "host", "without a \"path\": only a connection is made");
     }
@@ -145,8 +154,7 @@ static void check_limit(struct rules *r, const struct node *map, struct rate_lim
         warn_idle(r, map, "user_header", "unless \"key_by\" is user");
     if (l->key_by != LIMIT_BY_API_KEY)
         warn_idle(r, map, "api_key_header", "unless \"key_by\" is api_key");
-    const struct node *url = given(map, "redis_url");
-    if (!*l->redis_url && !(url && url->bad)) {
+    if (!*l->redis_url && !is_bad(map, "redis_url")) {
         warn_idle(r, map, "redis_timeout_ms", "without \"redis_url\"");
         warn_idle(r, map, "on_redis_failure", "without \"redis_url\"");
     }
@@ -248,9 +256,10 @@ static void check_name(struct rules *r, const struct node *map, struct route_con
 
 static void check_methods(struct rules *r, const struct node *map, struct route_config *route)
 {
-    const struct node *list = given(map, "methods"), *n = list ? list->first : NULL;
-    for (size_t i = 0; i < route->methods.count; i++, n = n->next)
-        for (size_t j = 0; j < i; j++)
+    const struct node *list = given(map, "methods");
+    const struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
+    for (size_t i = 0; i < route->methods.count; i++, n = n ? n->next : NULL)
+        for (size_t j = 0; j < i && n; j++)
             if (strcmp(route->methods.at[i], route->methods.at[j]) == 0) {
                 node_warning(r->reader.d, n, NULL, "\"%s\" is listed twice", route->methods.at[i]);
                 break;
@@ -264,7 +273,7 @@ static void check_route(struct rules *r, const struct node *map, struct route_co
         route->max_body_bytes = BODY_AS_SERVER;
     check_name(r, map, route);
     check_methods(r, map, route);
-    if (route->path_prefix)
+    if (route->path_prefix && !is_bad(map, "host") && !is_bad(map, "methods"))
         check_match(r, map, route);
     check_backends(r, map, route);
     if (connect && route->connect_timeout_ms > route->timeout_ms)
@@ -334,23 +343,26 @@ static const char *listen_identity(struct rules *r, const char *text)
 struct listener {
     const char *text;
     const struct node *node; /* NULL = a default */
+    bool bad;                /* the default stands in for what could not be read */
 };
 
 static void claim(struct rules *r, struct symbols *taken, struct listener l)
 {
-    const char *identity = listen_identity(r, l.text);
+    const char *identity = l.bad ? NULL : listen_identity(r, l.text);
     if (!identity)
         return;
     struct listener *mine = arena_alloc(r->scratch, sizeof(*mine));
     *mine = l;
     const struct listener *other = symbols_put(taken, view_of(identity), mine);
-    const struct node *n = l.node ? l.node : other ? other->node : NULL;
-    if (other && n && other->node)
-        node_error(r->reader.d, n, NULL, "\"%s\" is listened on already, on line %u", l.text,
+    if (!other)
+        return;
+    if (l.node && other->node)
+        node_error(r->reader.d, l.node, NULL, "\"%s\" is listened on already, on line %u", l.text,
                    other->node->place.line);
-    else if (other && n)
-        node_error(r->reader.d, n, NULL, "\"%s\" is listened on already: it is a default",
-                   other->node ? l.text : other->text);
+    else if (l.node || other->node)
+        node_error(r->reader.d, l.node ? l.node : other->node, NULL,
+                   "\"%s\" is taken by what another key listens on by default: \"%s\"",
+                   l.node ? l.text : other->text, l.node ? other->text : l.text);
 }
 
 static void check_listeners(struct rules *r, const struct node *root, const struct config *cfg)
@@ -359,16 +371,18 @@ static void check_listeners(struct rules *r, const struct node *root, const stru
     const struct node *list = given(given(root, "server"), "addr");
     const struct node *n = list && list->kind == NODE_LIST ? list->first : list;
     const struct node *admin = given(root, "admin");
-    if (r->reader.d->errors > 0)
-        return; /* values and nodes may not belong together */
     for (size_t i = 0; i < cfg->server.addr.count; i++, n = n ? n->next : NULL)
-        claim(r, &taken, (struct listener){cfg->server.addr.at[i], n});
-    claim(r, &taken, (struct listener){cfg->admin.addr, given(admin, "addr")});
+        claim(r, &taken, (struct listener){cfg->server.addr.at[i], n, list && list->bad});
+    n = given(admin, "addr");
+    claim(r, &taken, (struct listener){cfg->admin.addr, n, n && n->bad});
     const char *socket = arena_printf(r->scratch, "unix:%s", cfg->admin.socket);
-    claim(r, &taken, (struct listener){socket, given(admin, "socket")});
+    n = given(admin, "socket");
+    claim(r, &taken, (struct listener){socket, n, n && n->bad});
 }
 
-/* Host and prefix say which route it is. Routes that only differ in methods get these behind it. */
+/* Host and prefix say which route it is. Routes that only differ in methods get these behind it.
+ * Only for a file without errors: there are at most as many of one host and prefix as there are
+ * methods. */
 static void invent_name(struct rules *r, struct route_config *route)
 {
     const char *base = arena_printf(r->reader.arena, "%s%s", route->host, route->path_prefix);
@@ -393,7 +407,7 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
                         "there are no routes: every request will be answered 404");
     for (size_t i = 0; i < cfg->route_count; i++) {
         struct route_config *route = &cfg->routes[i];
-        if (!*route->name && route->path_prefix)
+        if (!*route->name && r->reader.d->errors == 0)
             invent_name(r, route);
         if (route->max_body_bytes == BODY_AS_SERVER)
             route->max_body_bytes = cfg->server.max_body_bytes;

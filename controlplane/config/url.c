@@ -129,7 +129,8 @@ static int check_scheme(const char *text, struct err *advice, struct err *err)
 {
     const char *colon = strstr(text, "://");
     if (!colon) {
-        snprintf(advice->text, sizeof(advice->text), "write \"http://%.200s\"", text);
+        if (*text)
+            snprintf(advice->text, sizeof(advice->text), "write \"http://%.200s\"", text);
         return err_set(err, "\"%.60s\" is not a URL", text);
     }
     if (strncasecmp(text, "https:", 6) == 0)

@@ -5,8 +5,10 @@
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "dataplane/http/exchange.h"
+#include "dataplane/http/tunnel.h"
 #include "proto/base/log.h"
 
 /* How long a connection is read on after its last answer, so that what the client still sends does
@@ -47,9 +49,36 @@ static void note_peer(struct downstream *c, const struct sockaddr *peer)
     }
 }
 
+/* Clients of all workers, lingering ones included: what server.max_connections bounds. */
+static _Atomic uint32_t open_clients;
+
+void downstream_refuse(struct worker *w, int fd)
+{
+    static const char answer[] =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: "
+        "69\r\n"
+        "Retry-After: 1\r\nConnection: close\r\n\r\n"
+        "{\"error\":\"overload\",\"message\":\"The gateway has no room for clients.\"}\n";
+    char request[4096];
+    /* What was received and not read would make the kernel reset the connection and the answer with
+     * it. */
+    ssize_t ignored = recv(fd, request, sizeof(request), MSG_DONTWAIT);
+    ignored = send(fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)ignored;
+    shutdown(fd, SHUT_WR);
+    close(fd);
+    stats_add(&w->stats, STAT_refused_connections_total, 1);
+}
+
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
     int one = 1;
+    if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
+        !worker_shed(w)) {
+        atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
+        downstream_refuse(w, fd);
+        return;
+    }
     struct downstream *c = take_spare(w);
     memset(c, 0, sizeof(*c));
     c->worker = w;
@@ -58,7 +87,8 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     transport_init(&c->io, fd, on_ready);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
-    list_push_back(&w->clients, &c->link);
+    list_init(&c->link);
+    list_push_back(&w->idle_clients, &c->link);
     w->client_count++;
     stats_add(&w->stats, STAT_downstream_connections_total, 1);
     stats_add(&w->stats, STAT_downstream_connections_active, 1);
@@ -118,6 +148,7 @@ void downstream_close(struct downstream *c, bool reset)
     buffer_give(&w->buffers, &c->in);
     stats_sub(&w->stats, STAT_downstream_connections_active, 1);
     w->client_count--;
+    atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
     list_remove(&c->link);
     list_push_back(&w->dead_clients, &c->link);
 }
@@ -128,12 +159,19 @@ void downstream_recycle(struct downstream *c)
     list_push_front(&c->worker->spare_clients, &c->link);
 }
 
+static void become_idle(struct downstream *c)
+{
+    list_remove(&c->link);
+    list_push_back(&c->worker->idle_clients, &c->link);
+}
+
 void downstream_finish(struct downstream *c)
 {
     struct worker *w = c->worker;
     c->state = DOWN_LINGERING;
     shutdown(transport_fd(&c->io), SHUT_WR);
     buffer_give(&w->buffers, &c->in);
+    become_idle(c);
     transport_watch(&c->io, w->loop, EV_READ);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), LINGER_MS);
 }
@@ -161,6 +199,7 @@ static void go_idle(struct downstream *c)
 {
     struct worker *w = c->worker;
     buffer_give(&w->buffers, &c->in);
+    become_idle(c);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), w->snapshot->server.idle_timeout_ms);
     transport_watch(&c->io, w->loop, EV_READ);
 }
@@ -174,6 +213,8 @@ static void process(struct downstream *c)
     while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
         if (!c->exchange) {
             exchange_begin(c);
+            list_remove(&c->link);
+            list_push_back(&w->clients, &c->link);
             wheel_set(&w->wheel, &c->deadline, worker_now(w),
                       w->snapshot->server.header_timeout_ms);
         }
@@ -219,6 +260,11 @@ static void on_readable(struct downstream *c)
     case IO_AGAIN:
         break;
     case IO_EOF:
+        if (c->exchange && c->exchange->tunnel) {
+            tunnel_client_end(c->exchange);
+            break;
+        }
+        __attribute__((fallthrough));
     case IO_ERROR:
         if (c->exchange)
             exchange_client_gone(c->exchange);

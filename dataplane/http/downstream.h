@@ -20,7 +20,8 @@ struct downstream {
     struct worker *worker;
     struct exchange *exchange; /* owned; NULL between requests */
     struct buffer *in;         /* owned; NULL while nothing is received */
-    struct list link;          /* of worker.clients, .dead_clients or .spare_clients */
+    struct list link; /* of worker.clients while an exchange is under way, else .idle_clients; then
+                       * .dead_clients, .spare_clients */
     struct wheel_entry deadline;
     uint32_t requests;
     uint8_t state;   /* enum downstream_state */
@@ -32,8 +33,12 @@ struct downstream {
 _Static_assert(sizeof(struct downstream) <= 200,
                "idle keep-alive budget: 256 bytes with malloc's and libev's share");
 
-/* Takes over an accepted socket. */
+/* Takes over an accepted socket. Beyond server.max_connections the idlest client makes room, or
+ * this one is refused. */
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer);
+
+/* Answers 503 on an accepted socket and closes it, with nothing allocated. */
+void downstream_refuse(struct worker *w, int fd);
 
 /* The exchange is over and the connection goes on: looks at what else was received, or waits. */
 void downstream_next(struct downstream *c);

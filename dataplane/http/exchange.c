@@ -2,11 +2,13 @@
  * log's, no system call but those of the relays and reads. */
 #include "dataplane/http/exchange.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/reply.h"
+#include "dataplane/http/tunnel.h"
 #include "dataplane/route/balancer.h"
 #include "dataplane/route/router.h"
 #include "proto/base/log.h"
@@ -14,8 +16,9 @@
 /* Room for body bytes behind the head: a read of less would not be worth its system call. */
 #define BODY_ROOM_BYTES (16u * 1024)
 
-static void pump_request(struct exchange *ex);
-static void pump_response(struct exchange *ex);
+/* Retries that a worker may have under way however little else it does. */
+#define RETRIES_ALWAYS 3
+
 static void choose(struct exchange *ex);
 static void answer_ourselves(struct exchange *ex, enum reason r, const char *detail);
 
@@ -59,7 +62,6 @@ static void write_log(const struct exchange *ex, double now_s)
     struct worker *w = worker_of(ex);
     const struct buffer *b = ex->client->in;
     const struct head *h = &ex->head;
-    const struct target *t = ex->target ? ex->target : ex->last_target;
     struct access_record record = {
         .time = ex->wall_s,
         .request_id = {ex->request_id, ex->request_id_len},
@@ -74,9 +76,9 @@ static void write_log(const struct exchange *ex, double now_s)
         .user_agent = head_value(h, b, FIELD_USER_AGENT),
         .referer = head_value(h, b, FIELD_REFERER),
         .traceparent = head_value(h, b, FIELD_TRACEPARENT),
-        .route = ex->route ? ex->route->name : (struct view){NULL, 0},
-        .endpoint = t ? view_of(t->endpoint->text) : (struct view){NULL, 0},
-        .generation = ex->snapshot->generation,
+        .route = view_of(ex->route_state ? ex->route_state->name : NULL),
+        .endpoint = view_of(ex->endpoint ? ex->endpoint->text : NULL),
+        .generation = ex->generation,
         .status = ex->status,
         .upstream_status = ex->upstream_status,
         .bytes_in = ex->body_in,
@@ -94,17 +96,20 @@ static void write_log(const struct exchange *ex, double now_s)
 /* The attempt at ex->target is over, well or not. */
 static void end_attempt(struct exchange *ex, bool failed)
 {
-    if (!ex->target)
+    if (!ex->target_state)
         return;
     if (ex->connected_s > 0)
         ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
-    stats_attempt(&worker_of(ex)->stats, ex->target->state->slot, failed);
-    balancer_done(ex->target);
+    stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, failed);
+    balancer_done(ex->target_state);
+    if (ex->tunnel)
+        target_unhold(&ex->target_state);
     ex->last_target = ex->target;
     ex->target = NULL;
+    ex->target_state = NULL;
 }
 
-static void let_go_of_snapshot(struct exchange *ex)
+void exchange_let_go_of_snapshot(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
     if (!ex->snapshot)
@@ -125,14 +130,17 @@ static void end(struct exchange *ex)
     if (ex->upstream)
         upstream_close(&ex->upstream);
     end_attempt(ex, ex->upstream_status >= 500);
-    if (ex->snapshot) {
+    if (ex->started_s > 0) {
         double now = worker_now(w);
-        stats_request(&w->stats, ex->route ? ex->route->state->slot : STATS_NO_ROUTE,
+        stats_request(&w->stats, ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
                       method_label(ex->head.method), ex->status, now - ex->started_s);
         if (!log_ring_is_off(w->log))
             write_log(ex, now);
     }
-    let_go_of_snapshot(ex);
+    w->retrying -= ex->retrying;
+    exchange_let_go_of_snapshot(ex);
+    if (ex->tunnel)
+        tunnel_end(ex);
     relay_reset(&ex->to_upstream, &w->buffers);
     relay_reset(&ex->to_client, &w->buffers);
     stats_sub(&w->stats, STAT_downstream_requests_active, 1);
@@ -141,7 +149,7 @@ static void end(struct exchange *ex)
 }
 
 /* The client has got its whole answer. */
-static void finish(struct exchange *ex)
+void exchange_finish(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     bool all_read = ex->request_state == REQ_DONE;
@@ -216,6 +224,7 @@ static void adopt(struct exchange *ex)
     struct worker *w = worker_of(ex);
     ex->snapshot = w->snapshot;
     snapshot_hold(ex->snapshot, w->index);
+    ex->generation = ex->snapshot->generation;
     ex->started_s = worker_now(w);
     ex->wall_s = worker_wall(w);
     ex->client_ip_len = (uint8_t)downstream_ip(ex->client, ex->client_ip);
@@ -240,7 +249,7 @@ static void flush_own(struct exchange *ex)
     struct worker *w = c->worker;
     switch (relay_flush(&ex->to_client, &c->io, NULL, &w->buffers)) {
     case IO_OK:
-        finish(ex);
+        exchange_finish(ex);
         break;
     case IO_AGAIN:
         transport_watch(&c->io, w->loop, transport_watched(&c->io) | EV_WRITE);
@@ -295,9 +304,7 @@ static void strip_port(struct view *host)
         host->len = (size_t)(colon - host->at);
 }
 
-/* What is asked for, in the terms that routing and forwarding use. Its views point into the
- * client's buffer and the worker's scratch, so it is done again when either may have changed. */
-static enum reason find_where(struct exchange *ex)
+enum reason exchange_find_where(struct exchange *ex)
 {
     const struct head *h = &ex->head;
     const struct buffer *b = ex->client->in;
@@ -323,6 +330,9 @@ static enum reason find_route(struct exchange *ex)
                                 &ex->allowed);
     if (r != R_SERVED)
         return r;
+    ex->route_state = ex->route->state;
+    ex->max_body_bytes = ex->route->max_body_bytes;
+    ex->response_idle_ms = ex->route->response_idle_timeout_ms;
     if (ex->route->max_body_bytes > 0 && ex->head.framing == FRAMING_LENGTH &&
         ex->head.content_length > ex->route->max_body_bytes)
         return R_BODY_TOO_LARGE;
@@ -345,7 +355,8 @@ static void on_head(struct exchange *ex)
             h->keep_alive && !c->worker->draining && (most == 0 || c->requests < most);
         http1_parse_start_body(&ex->request, (enum framing)h->framing, h->content_length);
         ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
-        r = find_where(ex);
+        ex->upgrade = tunnel_may_upgrade(h, c->in);
+        r = exchange_find_where(ex);
     }
     if (r == R_SERVED)
         r = find_route(ex);
@@ -382,7 +393,7 @@ void exchange_client_bytes(struct exchange *ex)
         parse_head(ex);
     else if (ex->request_state == REQ_BODY && ex->response_state != RES_OWN && ex->upstream &&
              ex->upstream->state == UP_BUSY)
-        pump_request(ex);
+        exchange_pump_request(ex);
 }
 
 /* ---- attempts ---- */
@@ -396,13 +407,19 @@ static void choose(struct exchange *ex)
         answer_ourselves(ex, R_NO_ENDPOINT, NULL);
         return;
     }
+    ex->target_state = ex->target->state;
+    ex->endpoint = ex->target->endpoint;
     ex->attempt_s = worker_now(w);
     ex->connected_s = 0;
     /* A kept connection that failed may have gone stale together with all others: the next attempt
      * makes a new one. */
     bool fresh = ex->attempts++ > 0;
     ex->upstream = upstream_open(w, ex->target->endpoint, ex, route->connect_timeout_ms, fresh);
-    if (!ex->upstream)
+    if (!ex->upstream &&
+        (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+        end_attempt(ex, false); /* our own lack, not the backend's */
+        answer_ourselves(ex, R_OVERLOAD, "no descriptor or memory for a connection to the backend");
+    } else if (!ex->upstream)
         exchange_upstream_failed(ex, R_CONNECT_FAILED, NULL);
     else if (ex->upstream->state == UP_BUSY)
         exchange_connected(ex);
@@ -419,7 +436,7 @@ void exchange_connected(struct exchange *ex)
     if (!u->reused)
         ex->connect_s = now - ex->attempt_s;
     if (ex->where_stale || ex->attempts > 1)
-        (void)find_where(ex); /* it was right before and is right again */
+        (void)exchange_find_where(ex); /* it was right before and is right again */
     wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
     http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
     relay_reset(&ex->to_upstream, &w->buffers);
@@ -433,7 +450,7 @@ void exchange_connected(struct exchange *ex)
     relay_put_head(&ex->to_upstream, w->scratch, len);
     if (ex->request_state == REQ_DONE && ex->attempts > 1)
         relay_put_piece(&ex->to_upstream, ex->replay_at, ex->replay_len, true);
-    pump_request(ex);
+    exchange_pump_request(ex);
 }
 
 static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
@@ -448,7 +465,13 @@ static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
  * and does not use up the route's retries. */
 static bool may_retry(const struct exchange *ex, enum reason why, bool was_reused)
 {
-    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(worker_of(ex));
+    const struct worker *w = worker_of(ex);
+    /* Retries must not multiply an outage: at most a fifth of what is under way, but a few always.
+     */
+    uint64_t budget = MAX(w->stats.counters[STAT_downstream_requests_active] / 5, RETRIES_ALWAYS);
+    if (!ex->retrying && w->retrying >= budget)
+        return false;
+    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(w);
     if (!ex->replayable || left_s <= 0 || ex->attempts > ex->route->retries + was_reused)
         return false;
     return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT ||
@@ -476,6 +499,8 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
     /* The same target may be tried again when only its kept connection was stale. */
     if (was_reused)
         ex->last_target = NULL;
+    w->retrying += !ex->retrying;
+    ex->retrying = true;
     stats_add(&w->stats, STAT_retries_total, 1);
     choose(ex);
 }
@@ -483,6 +508,10 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
 void exchange_upstream_timeout(struct exchange *ex)
 {
     bool connecting = ex->upstream->state == UP_CONNECTING;
+    if (ex->tunnel) {
+        tunnel_timeout(ex);
+        return;
+    }
     exchange_upstream_failed(ex, connecting ? R_CONNECT_TIMEOUT : R_UPSTREAM_TIMEOUT, NULL);
 }
 
@@ -514,7 +543,7 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
         return false;
     }
     ex->body_in += p->piece_len;
-    if (ex->route->max_body_bytes > 0 && ex->body_in > ex->route->max_body_bytes) {
+    if (ex->max_body_bytes > 0 && ex->body_in > ex->max_body_bytes) {
         refuse_body(ex, R_BODY_TOO_LARGE, NULL);
         return false;
     }
@@ -533,13 +562,17 @@ static void await_body(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
+    if (ex->tunnel) {
+        tunnel_await(ex);
+        return;
+    }
     if (buffer_room(c->in) < BODY_ROOM_BYTES)
         buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
     downstream_resume(c);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
 }
 
-static void pump_request(struct exchange *ex)
+void exchange_pump_request(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
@@ -585,7 +618,7 @@ static void pump_request(struct exchange *ex)
 
 void exchange_upstream_writable(struct exchange *ex)
 {
-    pump_request(ex);
+    exchange_pump_request(ex);
 }
 
 /* ---- response: backend -> client ---- */
@@ -610,7 +643,7 @@ static void start_response(struct exchange *ex)
     ex->status = h->status;
     ex->response_state = RES_BODY;
     relay_put_head(&ex->to_client, w->scratch, len);
-    pump_response(ex);
+    exchange_pump_response(ex);
 }
 
 /* 1xx: passed on to those who know them, then the head that counts is awaited (RFC 9110 15.2). */
@@ -687,10 +720,14 @@ static void wait_for_client(struct exchange *ex)
 
 static void await_response_body(struct exchange *ex)
 {
+    if (ex->tunnel) {
+        tunnel_await(ex);
+        return;
+    }
     struct worker *w = worker_of(ex);
     struct upstream *u = ex->upstream;
     transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
-    wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->route->response_idle_timeout_ms);
+    wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
 }
 
 static bool next_response_piece(struct exchange *ex, bool *starved)
@@ -709,7 +746,7 @@ static bool next_response_piece(struct exchange *ex, bool *starved)
     return true;
 }
 
-static void pump_response(struct exchange *ex)
+void exchange_pump_response(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
@@ -728,7 +765,7 @@ static void pump_response(struct exchange *ex)
             return;
         }
         if (ex->response_state == RES_DONE) {
-            finish(ex);
+            exchange_finish(ex);
             return;
         }
         buffer_compact(ex->upstream->in);
@@ -740,7 +777,7 @@ void exchange_client_writable(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     transport_watch(&c->io, c->worker->loop, transport_watched(&c->io) & ~EV_WRITE);
-    if (ex->request_state == REQ_BODY)
+    if (ex->request_state == REQ_BODY && !ex->tunnel)
         wheel_set(&c->worker->wheel, &c->deadline, worker_now(c->worker),
                   exchange_settings(ex)->read_timeout_ms);
     else
@@ -748,16 +785,18 @@ void exchange_client_writable(struct exchange *ex)
     if (ex->response_state == RES_OWN)
         flush_own(ex);
     else if (ex->response_state != RES_NONE)
-        pump_response(ex);
+        exchange_pump_response(ex);
 }
 
 /* The backend has closed: the end of a body that has no other, or a failure. */
 static void on_upstream_end(struct exchange *ex)
 {
-    if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
+    if (ex->tunnel) {
+        tunnel_upstream_end(ex);
+    } else if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
         ex->response_state = RES_DONE;
         relay_put_piece(&ex->to_client, 0, 0, true);
-        pump_response(ex);
+        exchange_pump_response(ex);
     } else if (ex->response_state == RES_NONE) {
         bool silent = !ex->upstream->in || ex->upstream->in->used == 0;
         exchange_upstream_failed(ex, silent ? R_RESET : R_BAD_RESPONSE,
@@ -780,7 +819,7 @@ void exchange_upstream_readable(struct exchange *ex)
         if (ex->response_state == RES_NONE)
             parse_response_head(ex);
         else
-            pump_response(ex);
+            exchange_pump_response(ex);
         break;
     case IO_AGAIN:
         break;

@@ -9,7 +9,7 @@
  * answers itself)
  *
  * REQ_ABANDONED: the backend takes no more of the body; what it answers is still passed on.
- * RES_HEAD: a final head was passed on, from here on a failure can only cut the response off. */
+ * RES_BODY: a final head was passed on, from here on a failure can only cut the response off. */
 #pragma once
 
 #include "dataplane/http/downstream.h"
@@ -28,16 +28,25 @@ struct exchange {
     struct list link; /* of worker.spare_exchanges */
     struct downstream *client;
     struct upstream *upstream;   /* owned; NULL before and between attempts */
-    struct snapshot *snapshot;   /* held; NULL before the head is complete */
+    struct snapshot *snapshot;   /* held; NULL before the head is complete, and again in a tunnel */
     const struct route *route;   /* of the snapshot; NULL when none matched */
-    const struct target *target; /* of the route: the present attempt's; counted in its `active` */
-    const struct target *last_target; /* of the attempt before, to be avoided; also for the log */
+    const struct target *target; /* of the route: the present attempt's; NULL between attempts */
+    const struct target *last_target; /* of the attempt before, to be avoided */
+    /* What outlives the snapshot, for counting and logging; a tunnel holds the last two. */
+    struct route_state *route_state;
+    struct target_state *target_state; /* counted in its `active`; NULL between attempts */
+    struct endpoint *endpoint;         /* of the last attempt */
+    uint64_t generation, max_body_bytes;
+    uint32_t response_idle_ms;
     uint8_t request_state, response_state;
     uint8_t attempts;
+    bool retrying;    /* counted in worker.retrying */
     bool replayable;  /* the whole request is still in the buffer */
     bool where_stale; /* `where` points to memory that may have moved */
     bool keep_client; /* the connection goes on after this exchange */
     bool client_http10;
+    bool upgrade; /* the client asks for another protocol, and that may be passed on */
+    bool tunnel;  /* and got it: bytes both ways, tunnel.c */
     uint8_t client_ip_len, request_id_len;
     uint16_t status;          /* sent to the client; 0 = none yet */
     uint16_t upstream_status; /* 0 = none */
@@ -75,6 +84,19 @@ void exchange_upstream_writable(struct exchange *ex);
 void exchange_upstream_timeout(struct exchange *ex);
 /* The attempt has failed: tries again where that is allowed and safe, else answers or cuts off. */
 void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *detail);
+
+/* What is asked for, in the terms that routing and forwarding use: fills `where` and `host`. Their
+ * views point into the client's buffer and the worker's scratch, so it is done again when either
+ * may have changed. */
+enum reason exchange_find_where(struct exchange *ex);
+
+/* For tunnel.c. The snapshot is not needed any more. */
+void exchange_let_go_of_snapshot(struct exchange *ex);
+/* The client has got all it will get: counts, logs, ends; the connection goes on where it may. */
+void exchange_finish(struct exchange *ex);
+/* Bytes are, or may be, there to be moved on. */
+void exchange_pump_request(struct exchange *ex);
+void exchange_pump_response(struct exchange *ex);
 
 /* The snapshot's settings, for those who hold only the exchange or the worker. */
 const struct server_settings *exchange_settings(const struct exchange *ex);

@@ -11,4 +11,5 @@ size_t forward_request(struct exchange *ex);
 
 /* The final response's head for the client, or an interim one (1xx) as it is; likewise. */
 size_t forward_response(struct exchange *ex);
+size_t forward_switch(struct exchange *ex); /* 101 */
 size_t forward_interim(struct exchange *ex);

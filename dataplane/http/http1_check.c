@@ -63,16 +63,19 @@ static enum reason check_start_line(const struct head *h, const struct buffer *b
     return R_SERVED;
 }
 
+bool http1_is_token(struct view v)
+{
+    for (size_t i = 0; i < v.len; i++)
+        if (!is_tchar[(unsigned char)v.at[i]])
+            return false;
+    return v.len > 0;
+}
+
 static enum reason check_names(const struct head *h, const struct buffer *b, const char **detail)
 {
-    for (unsigned i = 0; i < h->field_count; i++) {
-        struct view name = field_name(b, &h->fields[i]);
-        if (name.len == 0)
-            return bad(detail, "empty field name");
-        for (size_t k = 0; k < name.len; k++)
-            if (!is_tchar[(unsigned char)name.at[k]])
-                return bad(detail, "field name with a byte that is no token character");
-    }
+    for (unsigned i = 0; i < h->field_count; i++)
+        if (!http1_is_token(field_name(b, &h->fields[i])))
+            return bad(detail, "field name that is no token");
     return R_SERVED;
 }
 

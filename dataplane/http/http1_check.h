@@ -17,5 +17,8 @@ enum reason http1_check_response(struct head *h, const struct buffer *b, unsigne
 /* Is `host` a host and optional port as RFC 9110 4.2 has it? Registered names, IPv4, [IPv6]. */
 bool http1_is_host(struct view host);
 
+/* Is it a token, as methods and field names are? (RFC 9110 5.6.2) */
+bool http1_is_token(struct view v);
+
 /* Does the list field `value` hold that token, in any case? (RFC 9110 5.6.1) */
 bool http1_has_token(struct view value, struct view token);

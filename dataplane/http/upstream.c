@@ -28,8 +28,10 @@ static struct upstream *take_spare(struct worker *w)
 static struct upstream *connect_new(struct worker *w, struct endpoint *e, struct exchange *ex,
                                     uint32_t connect_timeout_ms)
 {
-    int one = 1,
-        fd = socket(e->addr.sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const int kind = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    int one = 1, fd = socket(e->addr.sa.any.sa_family, kind, 0);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE) && worker_shed(w))
+        fd = socket(e->addr.sa.any.sa_family, kind, 0);
     if (fd < 0)
         return NULL;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
@@ -132,6 +134,18 @@ void upstream_sweep(struct worker *w)
                 upstream_close(&u);
         }
     }
+}
+
+bool upstream_shed(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->pool.slot_count; i++) {
+        if (w->pool.slots[i].count == 0)
+            continue;
+        struct upstream *u = CONTAINER_OF(w->pool.slots[i].idle.prev, struct upstream, link);
+        upstream_close(&u);
+        return true;
+    }
+    return false;
 }
 
 void upstream_on_deadline(struct upstream *u)

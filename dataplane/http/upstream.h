@@ -43,4 +43,7 @@ void upstream_recycle(struct upstream *u);
 /* Closes idle connections to endpoints that the worker's snapshot does not list any more. */
 void upstream_sweep(struct worker *w);
 
+/* Closes one idle connection, to make room. false: none is idle. */
+bool upstream_shed(struct worker *w);
+
 void upstream_on_deadline(struct upstream *u);

@@ -10,9 +10,9 @@
 const struct target *balancer_pick(const struct route *route, const struct target *avoid);
 
 /* The request at it is over. */
-static inline void balancer_done(const struct target *t)
+static inline void balancer_done(struct target_state *s)
 {
-    atomic_fetch_sub_explicit(&t->state->active, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&s->active, 1, memory_order_relaxed);
 }
 
 /* What an algorithm is: the index of the target to try first; the balancer goes on from there until

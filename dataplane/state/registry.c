@@ -349,7 +349,7 @@ static bool collect_endpoint(struct registry *r, void *entry)
 static bool collect_target(struct registry *r, void *entry)
 {
     struct target_state *t = entry;
-    if (t->refs > 0)
+    if (atomic_load_explicit(&t->refs, memory_order_acquire) > 0)
         return false;
     free(t);
     return true;

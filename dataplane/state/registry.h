@@ -8,9 +8,9 @@
  *
  * Life: each snapshot that refers to an entry holds one reference, taken by registry_*() and given
  * back by registry_release_*() when the snapshot is freed; whoever outlives its snapshot (a tunnel)
- * takes one for itself with endpoint_hold(). registry_collect() frees endpoints and targets that
- * nobody refers to; a route's entry, and which slot a target had, are remembered for ever, so that
- * an identity which comes back goes on counting where it was. */
+ * takes its own with endpoint_hold(), target_hold(). registry_collect() frees endpoints and targets
+ * that nobody refers to; a route's entry, and which slot a target had, are remembered for ever, so
+ * that an identity which comes back goes on counting where it was. */
 #pragma once
 
 #include <stdatomic.h>
@@ -31,7 +31,7 @@ struct endpoint {
 struct target_state {
     uint64_t id;   /* Target.id of the contract */
     uint32_t slot; /* index into every worker's target counters */
-    uint32_t refs; /* control thread */
+    _Atomic uint32_t refs;
     uint32_t told; /* control thread: the round in which the control plane last spoke of it */
     struct target_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
@@ -78,6 +78,17 @@ static inline void endpoint_unhold(struct endpoint **e)
 {
     atomic_fetch_sub_explicit(&(*e)->refs, 1, memory_order_release);
     *e = NULL;
+}
+
+static inline void target_hold(struct target_state *t)
+{
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+}
+
+static inline void target_unhold(struct target_state **t)
+{
+    atomic_fetch_sub_explicit(&(*t)->refs, 1, memory_order_release);
+    *t = NULL;
 }
 
 /* Frees endpoints and targets without references. Called after a snapshot was freed; route and

@@ -292,6 +292,15 @@ static int take_targets(struct compilation *c, struct route *r, const Gwp__Route
     return 0;
 }
 
+static int take_edits(struct compilation *c, struct route *r, const Gwp__Route *in)
+{
+    struct err why;
+    if (edits_compile(&r->request_edits, in->request_headers, c->out->arena, &why) < 0 ||
+        edits_compile(&r->response_edits, in->response_headers, c->out->arena, &why) < 0)
+        return refuse_route(c, r, "%s", why.text);
+    return 0;
+}
+
 static int take_route(struct compilation *c, struct route *r, const Gwp__Route *in)
 {
     r->name = copy(c, in->name);
@@ -314,7 +323,7 @@ static int take_route(struct compilation *c, struct route *r, const Gwp__Route *
     if (r->name.len == 0)
         return err_set(c->err, "%s:%u: a route without a name", c->out->source.at, r->line);
     if (check_bounds(c, r->name.at, r->line, rows, COUNT_OF(rows)) < 0 || check_match(c, r) < 0 ||
-        take_methods(c, r, in) < 0 || take_algorithm(c, r, in) < 0)
+        take_methods(c, r, in) < 0 || take_algorithm(c, r, in) < 0 || take_edits(c, r, in) < 0)
         return -1;
     return take_targets(c, r, in);
 }

@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include "dataplane/http/edits.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/state/registry.h"
 #include "proto/base/arena.h"
@@ -47,6 +48,7 @@ struct route {
     uint32_t retries;
     uint64_t max_body_bytes; /* 0 = unlimited */
     bool strip_prefix, preserve_host;
+    struct edits request_edits, response_edits;
 };
 
 struct server_settings {

@@ -1,0 +1,293 @@
+#include "controlplane/admin/documents.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "controlplane/builder.h"
+#include "proto/base/log.h"
+#include "proto/base/version.h"
+
+/* Text of others (names, reasons) may be no UTF-8; then it is left out rather than the document. */
+static json_t *text_of(const char *text)
+{
+    json_t *t = json_string(text ? text : "");
+    return t ? t : json_string("?");
+}
+
+static json_t *number_of(uint64_t n)
+{
+    return json_integer((json_int_t)n);
+}
+
+json_t *document_time(double seconds)
+{
+    char text[40];
+    struct tm tm;
+    time_t whole = (time_t)seconds;
+    if (whole == 0)
+        return json_string("");
+    gmtime_r(&whole, &tm);
+    size_t len = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(text + len, sizeof(text) - len, ".%03dZ", (int)((seconds - (double)whole) * 1000));
+    return json_string(text);
+}
+
+/* ---- data planes ---- */
+
+static const char *state_of(const struct session *s, uint64_t in_force)
+{
+    if (in_force > 0 && s->generation == in_force)
+        return "in_sync";
+    return s->refused && s->sent == in_force ? "refused" : "pending";
+}
+
+static json_t *dataplane_of(const struct admin_context *c, const struct session *s)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    return json_pack(
+        "{s:o, s:o, s:o, s:I, s:I, s:o, s:I, s:s, s:o, s:I, s:I, s:I}", "name", text_of(s->name),
+        "instance_id", text_of(s->instance_id), "version", text_of(s->version), "pid",
+        (json_int_t)s->pid, "workers", (json_int_t)s->workers, "connected_since",
+        document_time(s->connected_at), "generation", (json_int_t)s->generation, "state",
+        state_of(s, g ? g->number : 0), "reason", text_of(s->reason), "active_connections",
+        (json_int_t)aggregate_reported(c->aggregate, "downstream_connections_active",
+                                       s->instance_id),
+        "requests_total", (json_int_t)aggregate_requests_of(c->aggregate, s->instance_id),
+        "rss_bytes", (json_int_t)s->rss_bytes);
+}
+
+static json_t *dataplanes(const struct admin_context *c)
+{
+    json_t *list = json_array();
+    sessions_each(s, c->sessions) json_array_append_new(list, dataplane_of(c, s));
+    return list;
+}
+
+json_t *document_dataplanes(const struct admin_context *c)
+{
+    return json_pack("{s:o}", "dataplanes", dataplanes(c));
+}
+
+/* ---- status ---- */
+
+static json_t *config_of(const struct admin_context *c)
+{
+    const struct publisher *p = c->publisher;
+    const struct generation *g = p->generations.in_force;
+    const struct last_reload *last = &p->last_reload;
+    char hash[17] = "";
+    if (g)
+        snprintf(hash, sizeof(hash), "%016llx", (unsigned long long)g->config->hash);
+    return json_pack(
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source", text_of(c->path),
+        "generation", number_of(g ? g->number : 0), "origin", g ? origin_word(g->origin) : "",
+        "since", document_time(g ? (double)g->in_force_ms / 1000 : 0), "hash", hash, "routes",
+        (json_int_t)(g ? g->config->route_count : 0), "backends", (json_int_t)(g ? g->backends : 0),
+        "endpoints", (json_int_t)(g ? g->endpoints : 0), "last_reload", "ok", (int)last->ok, "at",
+        document_time(last->at), "message", text_of(last->message));
+}
+
+json_t *document_status(const struct admin_context *c)
+{
+    double uptime = ev_time() - c->started_at;
+    return json_pack("{s:s, s:i, s:f, s:o, s:o}", "version", GWP_VERSION, "protocol",
+                     GWP_PROTOCOL_MAX, "uptime_seconds", uptime, "config", config_of(c),
+                     "dataplanes", dataplanes(c));
+}
+
+/* ---- routes ---- */
+
+static const char *algorithm_word(enum lb_algorithm algorithm)
+{
+    static const char *const words[] = {"round_robin", "least_conn", "weighted", "ip_hash"};
+    return words[algorithm];
+}
+
+static json_t *strings_of(const struct strings *s)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < s->count; i++)
+        json_array_append_new(list, text_of(s->at[i]));
+    return list;
+}
+
+static size_t endpoints_of(const struct admin_context *c, const struct route_config *r)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < r->backend_count; i++) {
+        const struct strings *ips = resolver_lookup(c->publisher->resolver, r->backends[i].host);
+        count += ips ? ips->count : 0;
+    }
+    return count;
+}
+
+static json_t *route_of(const struct admin_context *c, const struct config *cfg,
+                        const struct route_config *r)
+{
+    char place[300];
+    snprintf(place, sizeof(place), "%s:%u", cfg->source, r->place.line);
+    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:b, s:f, s:I, s:I, s:o, s:I}", "name",
+                     text_of(r->name), "host", text_of(r->host), "path_prefix",
+                     text_of(r->path_prefix), "methods", strings_of(&r->methods), "algorithm",
+                     algorithm_word(r->lb_algorithm), "strip_prefix", (int)r->strip_prefix,
+                     "timeout_seconds", r->timeout_ms / 1000., "backends",
+                     (json_int_t)r->backend_count, "endpoints", (json_int_t)endpoints_of(c, r),
+                     "place", text_of(place), "requests_total",
+                     (json_int_t)aggregate_route_requests(c->aggregate, r->name));
+}
+
+json_t *document_routes(const struct admin_context *c)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    json_t *list = json_array();
+    for (size_t i = 0; g && i < g->config->route_count; i++)
+        json_array_append_new(list, route_of(c, g->config, &g->config->routes[i]));
+    return json_pack("{s:o, s:o}", "generation", number_of(g ? g->number : 0), "routes", list);
+}
+
+/* ---- backends ---- */
+
+static json_t *endpoint_of(const struct admin_context *c, struct arena *a,
+                           const struct route_config *r, const struct backend_config *b,
+                           const char *ip)
+{
+    static const char *const breaker_words[] = {"closed", "open", "half_open"};
+    const char *address = builder_address(a, ip, b->port);
+    struct target_stats t =
+        aggregate_target(c->aggregate, builder_target_id(r->name, b->url, address));
+    return json_pack("{s:o, s:s, s:b, s:s, s:I, s:I, s:I}", "address", text_of(address), "health",
+                     "up", "draining", 0, "breaker", breaker_words[MIN(t.breaker_state, 2)],
+                     "active", (json_int_t)t.active, "requests", (json_int_t)t.requests, "failures",
+                     (json_int_t)t.failures);
+}
+
+static json_t *backend_of(const struct admin_context *c, struct arena *a,
+                          const struct route_config *r, const struct backend_config *b)
+{
+    json_t *list = json_array();
+    const struct strings *ips = resolver_lookup(c->publisher->resolver, b->host);
+    for (size_t i = 0; ips && i < ips->count; i++)
+        json_array_append_new(list, endpoint_of(c, a, r, b, ips->at[i]));
+    return json_pack("{s:o, s:I, s:o}", "url", text_of(b->url), "weight", (json_int_t)b->weight,
+                     "endpoints", list);
+}
+
+json_t *document_backends(const struct admin_context *c)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    struct arena *a = arena_new(16 * 1024);
+    json_t *routes = json_array();
+    for (size_t i = 0; g && i < g->config->route_count; i++) {
+        const struct route_config *r = &g->config->routes[i];
+        json_t *list = json_array();
+        for (size_t k = 0; k < r->backend_count; k++)
+            json_array_append_new(list, backend_of(c, a, r, &r->backends[k]));
+        json_array_append_new(routes,
+                              json_pack("{s:o, s:s, s:o}", "name", text_of(r->name), "algorithm",
+                                        algorithm_word(r->lb_algorithm), "backends", list));
+    }
+    arena_free(&a);
+    return json_pack("{s:o, s:o}", "generation", number_of(g ? g->number : 0), "routes", routes);
+}
+
+/* ---- diagnostics and outcomes ---- */
+
+static json_t *diagnostics_of(const struct diagnostics *d, bool warnings_only)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; d && i < d->count; i++) {
+        const struct diagnostic *one = &d->at[i];
+        bool is_error = one->severity == SEVERITY_ERROR;
+        if (warnings_only && is_error)
+            continue;
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "severity",
+                      is_error ? "error" : "warning", "source", text_of(d->source), "line",
+                      (json_int_t)one->place.line, "column", (json_int_t)one->place.column,
+                      "length", (json_int_t)one->length, "message", text_of(one->message),
+                      "suggestion", one->suggestion ? text_of(one->suggestion) : json_null()));
+    }
+    return list;
+}
+
+static json_t *printed(const struct diagnostics *d)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+    if (!out)
+        log_fatal("documents", "out of memory");
+    diagnostics_print(d, out, false);
+    if (fclose(out) != 0)
+        log_fatal("documents", "out of memory");
+    json_t *t = text_of(text);
+    free(text);
+    return t;
+}
+
+json_t *document_validity(const struct diagnostics *d)
+{
+    json_t *document = json_pack("{s:b, s:o, s:o}", "valid", d->errors == 0, "diagnostics",
+                                 diagnostics_of(d, false), "text", printed(d));
+    if (d->errors == 0)
+        return document;
+    json_object_set_new(document, "error", json_string("invalid_config"));
+    json_object_set_new(
+        document, "message",
+        json_sprintf("%s has %zu error%s", d->source, d->errors, d->errors == 1 ? "" : "s"));
+    return document;
+}
+
+static json_t *answers_of(const struct push_outcome *o)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < o->answer_count; i++) {
+        const struct answer *a = &o->answers[i];
+        json_t *accepted =
+            a->state == ANSWER_PENDING ? json_null() : json_boolean(a->state == ANSWER_ACCEPTED);
+        json_array_append_new(
+            list,
+            json_pack("{s:o, s:o, s:o, s:o, s:I, s:I}", "name", text_of(a->name), "instance_id",
+                      text_of(a->instance_id), "accepted", accepted, "reason", text_of(a->reason),
+                      "compile_us", (json_int_t)a->compile_us, "swap_us", (json_int_t)a->swap_us));
+    }
+    return list;
+}
+
+static json_t *accepted_outcome(const struct push_outcome *o)
+{
+    json_t *document =
+        json_pack("{s:I, s:I, s:b, s:b, s:o, s:o, s:o}", "generation", (json_int_t)o->generation,
+                  "previous", (json_int_t)o->previous, "dry_run", (int)o->dry_run, "unchanged",
+                  (int)o->unchanged, "changes", strings_of(&o->changes), "warnings",
+                  diagnostics_of(o->diagnostics, true), "dataplanes", answers_of(o));
+    if (o->answer_count == 0 && !o->unchanged)
+        json_object_set_new(document, "note",
+                            json_string("no data plane is connected: the configuration was checked "
+                                        "by the control plane alone"));
+    return document;
+}
+
+json_t *document_outcome(const struct push_outcome *o)
+{
+    static const char *const codes[] = {
+        [PUSH_ACCEPTED] = "",       [PUSH_INVALID] = "invalid_config",
+        [PUSH_REFUSED] = "refused", [PUSH_TIMEOUT] = "timeout",
+        [PUSH_BUSY] = "busy",       [PUSH_FAILED] = "failed"};
+    if (o->verdict == PUSH_ACCEPTED)
+        return accepted_outcome(o);
+    json_t *document =
+        json_pack("{s:s, s:o}", "error", codes[o->verdict], "message", text_of(o->message));
+    if (o->verdict == PUSH_INVALID) {
+        json_object_set_new(document, "diagnostics", diagnostics_of(o->diagnostics, false));
+        json_object_set_new(document, "text", printed(o->diagnostics));
+    } else if (o->verdict == PUSH_REFUSED || o->verdict == PUSH_TIMEOUT) {
+        json_object_set_new(document, "generation", number_of(o->generation));
+        json_object_set_new(document, "in_force", number_of(o->in_force));
+        json_object_set_new(document, "dataplanes", answers_of(o));
+    }
+    return document;
+}

@@ -1,0 +1,22 @@
+/* documents: what the admin API tells, as JSON. Each returns a new document that the caller owns.
+ * On the control plane's loop; reads the publisher, the sessions and the aggregate as they are now.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "controlplane/admin/admin.h"
+
+json_t *document_status(const struct admin_context *c);
+json_t *document_routes(const struct admin_context *c);
+json_t *document_backends(const struct admin_context *c);
+json_t *document_dataplanes(const struct admin_context *c);
+
+/* What became of a push, for every verdict. */
+json_t *document_outcome(const struct push_outcome *outcome);
+
+/* {"valid": true, "diagnostics": [...], "text": "..."} */
+json_t *document_validity(const struct diagnostics *d);
+
+/* RFC 3339 in UTC; `seconds` of the wall clock. NULL text for 0. */
+json_t *document_time(double seconds);

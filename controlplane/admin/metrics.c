@@ -1,0 +1,177 @@
+#include "controlplane/admin/metrics.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/log.h"
+#include "proto/base/version.h"
+
+/* What the counters of data planes are, for HELP lines: those that are known here by name. Others
+ * may come from a newer data plane; they say so. */
+static const struct {
+    const char *name, *help;
+} helps[] = {
+    {"downstream_connections_total", "Client connections accepted"},
+    {"upstream_connections_total", "Connections to backends opened"},
+    {"upstream_reused_total", "Requests sent on a kept connection"},
+    {"upstream_connect_failures_total", "Connections to backends that failed or timed out"},
+    {"retries_total", "Requests sent again after a failure"},
+    {"received_bytes_total", "Bytes received from clients"},
+    {"sent_bytes_total", "Bytes sent to clients"},
+    {"rejected_total", "Requests answered by the gateway itself"},
+    {"upgrades_total", "Connections switched to another protocol"},
+    {"accept_errors_total", "Times accepting a connection failed"},
+    {"access_log_dropped_total", "Access log lines dropped because the sink was too slow"},
+};
+
+static const char *help_of(const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(helps); i++)
+        if (strcmp(helps[i].name, name) == 0)
+            return helps[i].help;
+    return "Reported by the data planes under this name";
+}
+
+static void head(FILE *out, const char *name, const char *type, const char *help)
+{
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* A label's value: backslash, quote and line feed are escaped. */
+static void put_label(FILE *out, const char *name, const char *value)
+{
+    fprintf(out, "%s=\"", name);
+    for (; *value; value++) {
+        if (*value == '\n')
+            fputs("\\n", out);
+        else if (*value == '\\' || *value == '"')
+            fprintf(out, "\\%c", *value);
+        else
+            fputc(*value, out);
+    }
+    fputc('"', out);
+}
+
+static void put_series(FILE *out, const char *name, const struct series *s)
+{
+    fprintf(out, "%s{", name);
+    put_label(out, "route", s->route);
+    fputc(',', out);
+    put_label(out, "method", s->method);
+}
+
+/* ---- what data planes report ---- */
+
+static void print_requests(const struct series *const *all, size_t count, FILE *out)
+{
+    head(out, "gateway_requests_total", "counter",
+         "Requests answered, by route, method and status");
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < all[i]->status_count; k++) {
+            const struct status_count *status = &all[i]->statuses[k];
+            put_series(out, "gateway_requests_total", all[i]);
+            fprintf(out, ",status=\"%" PRIu32 "\"} %" PRIu64 "\n", status->status, status->count);
+        }
+    }
+}
+
+static void print_histogram(const struct aggregate *a, const struct series *s, FILE *out)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i <= a->bound_count; i++) {
+        sum += s->buckets[i];
+        put_series(out, "gateway_request_duration_seconds_bucket", s);
+        if (i < a->bound_count)
+            fprintf(out, ",le=\"%.10g\"} %" PRIu64 "\n", a->bounds[i], sum);
+        else
+            fprintf(out, ",le=\"+Inf\"} %" PRIu64 "\n", sum);
+    }
+    put_series(out, "gateway_request_duration_seconds_sum", s);
+    fprintf(out, "} %.9g\n", s->sum_seconds);
+    put_series(out, "gateway_request_duration_seconds_count", s);
+    fprintf(out, "} %" PRIu64 "\n", sum);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(struct named_counter *const *)a)->name,
+                  (*(struct named_counter *const *)b)->name);
+}
+
+static bool is_metric_name(const char *name)
+{
+    return name[0] != '\0' &&
+           name[strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] ==
+               '\0';
+}
+
+static void print_counters(const struct aggregate *a, FILE *out)
+{
+    size_t count = 0;
+    const struct named_counter **all = malloc((a->counters.count + 1) * sizeof(void *));
+    if (!all)
+        log_fatal("metrics", "out of memory");
+    table_each(slot, &a->counters) all[count++] = slot->item;
+    qsort(all, count, sizeof(void *), by_name);
+    for (size_t i = 0; i < count; i++) {
+        char name[256];
+        /* The gateway's own word for its requests is the family above. */
+        if (!is_metric_name(all[i]->name) || strcmp(all[i]->name, "requests_total") == 0)
+            continue;
+        snprintf(name, sizeof(name), "gateway_%.200s", all[i]->name);
+        head(out, name, "counter", help_of(all[i]->name));
+        fprintf(out, "%s %" PRIu64 "\n", name, all[i]->value);
+    }
+    free(all);
+}
+
+void metrics_print_aggregate(const struct aggregate *a, FILE *out)
+{
+    size_t count;
+    struct series **all = aggregate_sorted(a, &count);
+    print_requests((const struct series *const *)all, count, out);
+    head(out, "gateway_request_duration_seconds", "histogram",
+         "Time from a request's first byte to the last byte of its response");
+    for (size_t i = 0; i < count; i++)
+        print_histogram(a, all[i], out);
+    free(all);
+    head(out, "gateway_active_connections", "gauge", "Client connections open now");
+    fprintf(out, "gateway_active_connections %" PRIu64 "\n",
+            aggregate_reported(a, "downstream_connections_active", NULL));
+    print_counters(a, out);
+}
+
+/* ---- what the control plane knows ---- */
+
+static void print_own(const struct admin_context *c, FILE *out)
+{
+    const struct publisher *p = c->publisher;
+    const struct generation *g = p->generations.in_force;
+    head(out, "gateway_config_generation", "gauge", "Generation of the configuration in force");
+    fprintf(out, "gateway_config_generation %" PRIu64 "\n", g ? g->number : 0);
+    head(out, "gateway_config_last_reload_success", "gauge",
+         "1 if the last configuration came into force, 0 if it was refused");
+    fprintf(out, "gateway_config_last_reload_success %d\n", p->last_reload.ok);
+    head(out, "gateway_config_last_reload_timestamp_seconds", "gauge",
+         "When the last configuration was tried");
+    fprintf(out, "gateway_config_last_reload_timestamp_seconds %.3f\n", p->last_reload.at);
+    head(out, "gateway_dataplanes_connected", "gauge", "Data planes that are connected");
+    fprintf(out, "gateway_dataplanes_connected %zu\n", c->sessions->open_count);
+    head(out, "gateway_build_info", "gauge", "1, with the version as label");
+    fprintf(out, "gateway_build_info{version=\"%s\"} 1\n", GWP_VERSION);
+}
+
+char *metrics_print(const struct admin_context *c, size_t *len)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, len);
+    if (!out)
+        log_fatal("metrics", "out of memory");
+    metrics_print_aggregate(c->aggregate, out);
+    print_own(c, out);
+    if (fclose(out) != 0)
+        log_fatal("metrics", "out of memory");
+    return text;
+}

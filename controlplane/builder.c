@@ -1,0 +1,324 @@
+#include "controlplane/builder.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "controlplane/table.h"
+#include "proto/base/log.h"
+#include "proto/gateway.pb-c.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+static_assert((int)LB_IP_HASH == (int)GWP__ROUTE__ALGORITHM__IP_HASH, "carried as numbers");
+static_assert((int)LIMIT_SLIDING_WINDOW == (int)GWP__RATE_LIMIT__ALGORITHM__SLIDING_WINDOW,
+              "carried as numbers");
+static_assert((int)LIMIT_BY_API_KEY == (int)GWP__RATE_LIMIT__KEY__API_KEY, "carried as numbers");
+static_assert((int)REDIS_DENY == (int)GWP__RATE_LIMIT__ON_REDIS_FAILURE__DENY,
+              "carried as numbers");
+static_assert((int)LOG_ERROR == (int)GWP__LOGGING__LEVEL__ERROR, "carried as numbers");
+static_assert((int)CONFIG_LOG_CONSOLE == (int)GWP__LOGGING__FORMAT__CONSOLE, "carried as numbers");
+
+struct build {
+    const struct builder_input *in;
+    struct builder_output *out;
+    struct arena *arena; /* owned: the message tree; its texts are borrowed from the config */
+    struct table endpoint_index;
+    Gwp__Snapshot *snapshot;
+    XXH3_state_t *targets;
+};
+
+/* A message in the arena, as its INIT macro makes it. */
+#define MAKE(b, Type, INIT)                                                                        \
+    ({                                                                                             \
+        Type *made_ = arena_alloc((b)->arena, sizeof(Type));                                       \
+        *made_ = (Type)INIT;                                                                       \
+        made_;                                                                                     \
+    })
+
+/* ---- server and logging ---- */
+
+static char **texts(const struct strings *s)
+{
+    return (char **)s->at; /* protobuf-c has no const, and packing changes nothing */
+}
+
+static Gwp__Server *build_server(struct build *b)
+{
+    const struct server_config *c = &b->in->config->server;
+    Gwp__Server *m = MAKE(b, Gwp__Server, GWP__SERVER__INIT);
+    m->listen = texts(&c->addr);
+    m->n_listen = c->addr.count;
+    m->workers = c->workers;
+    m->read_timeout_ms = c->read_timeout_ms;
+    m->write_timeout_ms = c->write_timeout_ms;
+    m->header_timeout_ms = c->header_timeout_ms;
+    m->idle_timeout_ms = c->idle_timeout_ms;
+    m->max_header_bytes = c->max_header_bytes;
+    m->max_headers = c->max_headers;
+    m->max_body_bytes = c->max_body_bytes;
+    m->max_connections = c->max_connections;
+    m->max_requests_per_connection = c->max_requests_per_connection;
+    m->drain_delay_ms = c->drain_delay_ms;
+    m->shutdown_grace_ms = c->shutdown_grace_ms;
+    m->trusted_proxies = texts(&c->trusted_proxies);
+    m->n_trusted_proxies = c->trusted_proxies.count;
+    m->proxy_protocol = c->proxy_protocol;
+    return m;
+}
+
+static Gwp__Logging *build_logging(struct build *b)
+{
+    const struct logging_config *c = &b->in->config->logging;
+    Gwp__Logging *m = MAKE(b, Gwp__Logging, GWP__LOGGING__INIT);
+    m->level = (Gwp__Logging__Level)c->level;
+    m->format = (Gwp__Logging__Format)c->format;
+    m->access_log = (char *)c->access_log;
+    m->access_log_sample = c->access_log_sample;
+    return m;
+}
+
+/* ---- endpoints and targets ---- */
+
+static Gwp__Place *build_place(struct build *b, struct place place)
+{
+    Gwp__Place *m = MAKE(b, Gwp__Place, GWP__PLACE__INIT);
+    m->line = place.line;
+    m->column = place.column;
+    return m;
+}
+
+uint64_t builder_target_id(const char *route, const char *url, const char *address)
+{
+    XXH3_state_t state;
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, route, strlen(route) + 1);
+    XXH3_64bits_update(&state, url, strlen(url) + 1);
+    XXH3_64bits_update(&state, address, strlen(address));
+    return XXH3_64bits_digest(&state);
+}
+
+char *builder_address(struct arena *a, const char *ip, uint16_t port)
+{
+    return strchr(ip, ':') ? arena_printf(a, "[%s]:%u", ip, port)
+                           : arena_printf(a, "%s:%u", ip, port);
+}
+
+/* Each address once: the index of an endpoint, which is made when it is new. */
+static uint32_t endpoint_of(struct build *b, char *address)
+{
+    Gwp__Snapshot *s = b->snapshot;
+    Gwp__Endpoint **known = table_get(&b->endpoint_index, view_of(address));
+    if (known)
+        return (uint32_t)(known - s->endpoints);
+    Gwp__Endpoint *m = MAKE(b, Gwp__Endpoint, GWP__ENDPOINT__INIT);
+    m->address = address;
+    s->endpoints[s->n_endpoints] = m;
+    table_add(&b->endpoint_index, view_of(address), &s->endpoints[s->n_endpoints]);
+    return (uint32_t)s->n_endpoints++;
+}
+
+/* What goes into Host: the authority as a client would write it, without the port it would leave
+ * out. */
+static char *host_header(struct build *b, const struct backend_config *c)
+{
+    bool v6 = strchr(c->host, ':') != NULL;
+    if (c->port == 80)
+        return v6 ? arena_printf(b->arena, "[%s]", c->host) : (char *)c->host;
+    return builder_address(b->arena, c->host, c->port);
+}
+
+static void build_target(struct build *b, Gwp__Route *route, const struct backend_config *c,
+                         Gwp__Place *place, char *host, const char *ip)
+{
+    char *address = builder_address(b->arena, ip, c->port);
+    Gwp__Target *m = MAKE(b, Gwp__Target, GWP__TARGET__INIT);
+    m->id = builder_target_id(route->name, c->url, address);
+    m->endpoint = endpoint_of(b, address);
+    m->url = (char *)c->url;
+    m->place = place;
+    m->weight = c->weight;
+    m->max_connections = c->max_connections;
+    m->host = host;
+    m->base_path = (char *)c->base_path;
+    XXH3_64bits_update(b->targets, &m->id, sizeof(m->id));
+    route->targets[route->n_targets++] = m;
+}
+
+static void build_targets(struct build *b, Gwp__Route *m, const struct route_config *c)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < c->backend_count; i++) {
+        const struct strings *ips = b->in->lookup(b->in->owner, c->backends[i].host);
+        count += ips ? ips->count : 0;
+    }
+    m->targets = arena_alloc(b->arena, count * sizeof(*m->targets));
+    for (size_t i = 0; i < c->backend_count; i++) {
+        const struct backend_config *backend = &c->backends[i];
+        const struct strings *ips = b->in->lookup(b->in->owner, backend->host);
+        Gwp__Place *place = build_place(b, backend->place);
+        char *host = host_header(b, backend);
+        for (size_t k = 0; ips && k < ips->count; k++)
+            build_target(b, m, backend, place, host, ips->at[k]);
+    }
+    b->out->backends += c->backend_count;
+}
+
+/* ---- policies ---- */
+
+static Gwp__HeaderField **build_fields(struct build *b, const struct header_field *fields,
+                                       size_t count)
+{
+    Gwp__HeaderField **list = arena_alloc(b->arena, count * sizeof(*list));
+    for (size_t i = 0; i < count; i++) {
+        list[i] = MAKE(b, Gwp__HeaderField, GWP__HEADER_FIELD__INIT);
+        list[i]->name = (char *)fields[i].name;
+        list[i]->value = (char *)fields[i].value;
+    }
+    return list;
+}
+
+static Gwp__HeaderEdits *build_edits(struct build *b, const struct header_edits *c)
+{
+    if (c->set_count + c->add_count + c->remove.count == 0)
+        return NULL;
+    Gwp__HeaderEdits *m = MAKE(b, Gwp__HeaderEdits, GWP__HEADER_EDITS__INIT);
+    m->set = build_fields(b, c->set, c->set_count);
+    m->n_set = c->set_count;
+    m->add = build_fields(b, c->add, c->add_count);
+    m->n_add = c->add_count;
+    m->remove = texts(&c->remove);
+    m->n_remove = c->remove.count;
+    return m;
+}
+
+static Gwp__RateLimit *build_limit(struct build *b, const struct rate_limit_config *c)
+{
+    if (!c)
+        return NULL;
+    Gwp__RateLimit *m = MAKE(b, Gwp__RateLimit, GWP__RATE_LIMIT__INIT);
+    m->place = build_place(b, c->place);
+    m->observe = c->mode == LIMIT_OBSERVE;
+    m->algorithm = (Gwp__RateLimit__Algorithm)c->algorithm;
+    m->rate = c->rate;
+    m->burst = c->burst;
+    m->window_ms = c->window_ms;
+    m->key_by = (Gwp__RateLimit__Key)c->key_by;
+    m->user_header = (char *)c->user_header;
+    m->api_key_header = (char *)c->api_key_header;
+    m->ipv6_prefix = c->ipv6_prefix;
+    m->max_keys = c->max_keys;
+    m->redis_url = (char *)c->redis_url;
+    m->redis_timeout_ms = c->redis_timeout_ms;
+    m->on_redis_failure = (Gwp__RateLimit__OnRedisFailure)c->on_redis_failure;
+    return m;
+}
+
+static Gwp__CircuitBreaker *build_breaker(struct build *b, const struct circuit_breaker_config *c)
+{
+    if (!c || !c->enabled)
+        return NULL;
+    Gwp__CircuitBreaker *m = MAKE(b, Gwp__CircuitBreaker, GWP__CIRCUIT_BREAKER__INIT);
+    m->place = build_place(b, c->place);
+    m->failure_threshold_percent = c->failure_threshold_percent;
+    m->min_requests = c->min_requests;
+    m->window_ms = c->window_ms;
+    m->open_duration_ms = c->open_duration_ms;
+    m->half_open_requests = c->half_open_requests;
+    m->max_open_duration_ms = c->max_open_duration_ms;
+    m->max_open_percent = c->max_open_percent;
+    m->n_failure_status = c->failure_status.count;
+    m->failure_status = arena_alloc(b->arena, m->n_failure_status * sizeof(*m->failure_status));
+    for (size_t i = 0; i < m->n_failure_status; i++) {
+        m->failure_status[i] = MAKE(b, Gwp__StatusRange, GWP__STATUS_RANGE__INIT);
+        m->failure_status[i]->first = c->failure_status.at[i].first;
+        m->failure_status[i]->last = c->failure_status.at[i].last;
+    }
+    return m;
+}
+
+/* ---- the whole ---- */
+
+static Gwp__Route *build_route(struct build *b, const struct route_config *c)
+{
+    Gwp__Route *m = MAKE(b, Gwp__Route, GWP__ROUTE__INIT);
+    m->name = (char *)c->name;
+    m->place = build_place(b, c->place);
+    m->host = (char *)c->host;
+    m->path_prefix = (char *)c->path_prefix;
+    m->methods = texts(&c->methods);
+    m->n_methods = c->methods.count;
+    build_targets(b, m, c);
+    m->algorithm = (Gwp__Route__Algorithm)c->lb_algorithm;
+    m->strip_prefix = c->strip_prefix;
+    m->timeout_ms = c->timeout_ms;
+    m->connect_timeout_ms = c->connect_timeout_ms;
+    m->response_idle_timeout_ms = c->response_idle_timeout_ms;
+    m->retries = c->retries;
+    m->preserve_host = c->preserve_host;
+    m->max_body_bytes = c->max_body_bytes;
+    m->slow_start_ms = c->slow_start_ms;
+    m->panic_threshold_percent = c->panic_threshold_percent;
+    m->start_down = c->health_check.enabled && c->health_check.until_checked == UNTIL_CHECKED_DOWN;
+    m->request_headers = build_edits(b, &c->request_headers);
+    m->response_headers = build_edits(b, &c->response_headers);
+    m->rate_limit = build_limit(b, c->rate_limit);
+    m->circuit_breaker = build_breaker(b, c->circuit_breaker);
+    return m;
+}
+
+/* How many endpoints there can be at most, so that their array never moves while indexes point into
+ * it. */
+static size_t count_addresses(const struct builder_input *in)
+{
+    size_t count = 0;
+    for (size_t r = 0; r < in->config->route_count; r++) {
+        const struct route_config *route = &in->config->routes[r];
+        for (size_t i = 0; i < route->backend_count; i++) {
+            const struct strings *ips = in->lookup(in->owner, route->backends[i].host);
+            count += ips ? ips->count : 0;
+        }
+    }
+    return count;
+}
+
+static Gwp__Snapshot *build_snapshot(struct build *b)
+{
+    const struct config *c = b->in->config;
+    Gwp__Snapshot *s = b->snapshot = MAKE(b, Gwp__Snapshot, GWP__SNAPSHOT__INIT);
+    s->generation = b->in->generation;
+    s->content_hash = c->hash;
+    s->source = (char *)c->source;
+    s->created_ms = b->in->created_ms;
+    s->dry_run = b->in->dry_run;
+    s->server = build_server(b);
+    s->logging = build_logging(b);
+    s->duration_buckets_seconds = c->duration_buckets;
+    s->n_duration_buckets_seconds = c->duration_bucket_count;
+    s->endpoints = arena_alloc(b->arena, count_addresses(b->in) * sizeof(*s->endpoints));
+    s->routes = arena_alloc(b->arena, c->route_count * sizeof(*s->routes));
+    for (size_t i = 0; i < c->route_count; i++)
+        s->routes[s->n_routes++] = build_route(b, &c->routes[i]);
+    return s;
+}
+
+void builder_build(const struct builder_input *in, struct builder_output *out)
+{
+    XXH3_state_t targets;
+    struct build b = {.in = in, .out = out, .arena = arena_new(64 * 1024), .targets = &targets};
+    memset(out, 0, sizeof(*out));
+    table_init(&b.endpoint_index);
+    XXH3_INITSTATE(&targets);
+    XXH3_64bits_reset(&targets);
+    const Gwp__Snapshot *s = build_snapshot(&b);
+    out->endpoints = s->n_endpoints;
+    out->targets_hash = XXH3_64bits_digest(&targets);
+    out->len = gwp__snapshot__get_packed_size(s);
+    out->packed = malloc(out->len);
+    if (!out->packed)
+        log_fatal("builder", "out of memory: a snapshot of %zu bytes", out->len);
+    gwp__snapshot__pack(s, out->packed);
+    table_fini(&b.endpoint_index);
+    arena_free(&b.arena);
+}

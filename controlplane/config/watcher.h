@@ -1,0 +1,47 @@
+/* watcher: says when a configuration file may have new content. Watches the file's directory, not
+ * the file, because editors and config managers replace it: written in place, renamed over, deleted
+ * and made again, or a symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is.
+ * Speaks only when it has been quiet for a moment, so that half of a write is not read. A slow look
+ * at the file's identity (device, inode, size, time) is the second line, for what inotify does not
+ * tell: other hosts' writes on a network file system, a directory that is itself replaced.
+ *
+ * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on
+ * the loop. */
+#pragma once
+
+#include <ev.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "proto/base/err.h"
+
+#define WATCHER_SETTLE_SECONDS 0.015
+#define WATCHER_POLL_SECONDS 2.
+
+typedef void watcher_fn(void *owner);
+
+/* What tells two states of a file apart without reading it. */
+struct file_identity {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec changed;
+};
+
+struct watcher {
+    struct ev_loop *loop;
+    watcher_fn *changed;
+    void *owner;         /* borrowed */
+    char *path, *dir;    /* owned */
+    const char *base;    /* its name in the directory, within path */
+    int directory_watch; /* of inotify, -1 = the directory is not watched now */
+    ev_io events;
+    ev_timer settle, poll;
+    struct file_identity seen;
+};
+
+/* Without inotify (none left for this user) a warning is logged and the slow look is all there is.
+ */
+void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, watcher_fn *changed,
+                  void *owner);
+void watcher_fini(struct watcher *w);

@@ -1,0 +1,111 @@
+/* publisher: brings a configuration from its text into force: check, names, snapshot, data planes,
+ * verdict. Owned by main.c; on the loop. The only one who changes which generation is in force.
+ *
+ *   IDLE --a good text--> NAMES --first answers, or 2 s--> ANSWERS
+ *   ANSWERS --all accepted--> IDLE, in force
+ *   ANSWERS --one refused, left, or was too slow--> IDLE, as before
+ *
+ * One candidate at a time. What changes meanwhile (the file, addresses) is taken up afterwards; a
+ * push is told "busy". With no data plane connected a good text is in force at once.
+ *
+ * A refused candidate is undone everywhere: when anybody took it or may still take it, the
+ * configuration in force is sent again to all, under a new number (generation.h says why). Only for
+ * a change of addresses is a data plane that does not answer in time no reason to keep them from
+ * the others.
+ *
+ * A pushed configuration is in force until the file's content changes, a reload is asked for
+ * (SIGHUP, API), or the control plane starts again: then the file counts. */
+#pragma once
+
+#include <ev.h>
+
+#include "controlplane/config/diagnostics.h"
+#include "controlplane/generation.h"
+#include "controlplane/resolver.h"
+#include "controlplane/session.h"
+
+#define PUBLISHER_CONFIG_MAX_BYTES (16u * 1024 * 1024)
+#define PUBLISHER_ANSWER_SECONDS 5. /* for who does not say how long to wait */
+
+enum push_verdict {
+    PUSH_ACCEPTED, /* in force, or would be (dry run), or under way (nobody wanted to wait) */
+    PUSH_INVALID,  /* the text is wrong: see diagnostics */
+    PUSH_REFUSED,  /* by a data plane */
+    PUSH_TIMEOUT,  /* not every data plane answered */
+    PUSH_BUSY,     /* another one is under way */
+    PUSH_FAILED,   /* by the control plane itself: see message */
+};
+
+/* Everything is borrowed for the call. */
+struct push_outcome {
+    enum push_verdict verdict;
+    const char *message; /* one sentence; "" when there is nothing to say */
+    uint64_t generation; /* of the candidate; in force only when it was accepted and no dry run */
+    uint64_t previous;   /* in force before, 0 = none */
+    uint64_t in_force;   /* now */
+    bool dry_run, unchanged;
+    struct strings changes;
+    const struct diagnostics *diagnostics; /* NULL when there was no text to check */
+    const struct answer *answers;
+    size_t answer_count;
+};
+
+typedef void push_done_fn(void *owner, const struct push_outcome *outcome);
+
+struct push {
+    enum origin origin;
+    const char *source; /* names the text in messages; borrowed for the call */
+    bool dry_run;
+    double wait_seconds; /* 0 = the outcome is told as soon as the candidate was sent */
+    push_done_fn *done;  /* called exactly once, maybe before publisher_push() returns, or NULL */
+    void *owner;
+};
+
+/* What became of the last configuration that was not a dry run. */
+struct last_reload {
+    bool ok;
+    double at; /* wall clock, seconds; 0 = there was none */
+    char message[ERR_MAX_BYTES];
+};
+
+enum publisher_state { PUBLISHER_IDLE, PUBLISHER_NAMES, PUBLISHER_ANSWERS };
+
+struct publisher {
+    struct ev_loop *loop;
+    const char *path;                                        /* of the file; borrowed */
+    struct resolver *resolver;                               /* owned */
+    struct sessions *sessions;                               /* borrowed */
+    void (*in_force)(void *owner, const struct config *cfg); /* another configuration is in force */
+    void *owner;                                             /* of in_force; borrowed */
+    struct resolver_events resolver_events;
+    struct generations generations;
+    enum publisher_state state;
+    struct push push;               /* of the candidate; source is NULL */
+    bool answered;                  /* push.done has been called */
+    struct diagnostics diagnostics; /* of the candidate: its warnings */
+    char *diagnosed_text;           /* owned: what diagnostics points into */
+    ev_timer deadline;              /* of the state */
+    ev_timer addresses;             /* gathers changes of addresses into one generation */
+    bool file_waits;                /* the file is to be read when the candidate is decided */
+    bool addresses_wait;
+    uint64_t file_hash; /* of the content that was read last; 0 = none */
+    struct last_reload last_reload;
+};
+
+MUST_CHECK int publisher_init(struct publisher *p, struct ev_loop *loop, const char *path,
+                              const char *state_dir, struct sessions *sessions, struct err *err);
+void publisher_fini(struct publisher *p); /* whoever waits for an outcome is told */
+
+/* Reads the file and brings it into force as `push` says. Its `source` is ignored. */
+void publisher_reload(struct publisher *p, const struct push *push);
+
+/* The same if the file's content is another than the last time; else nothing. */
+void publisher_file_changed(struct publisher *p);
+
+/* Brings a text into force. */
+void publisher_push(struct publisher *p, const struct push *push, struct view text);
+
+/* From the sessions. */
+void publisher_opened(struct publisher *p, struct session *s);
+void publisher_result(struct publisher *p, struct session *s, const Gwp__SnapshotResult *r);
+void publisher_gone(struct publisher *p, struct session *s);

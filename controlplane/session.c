@@ -1,0 +1,357 @@
+#include "controlplane/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "controlplane/files.h"
+#include "proto/base/log.h"
+#include "proto/base/version.h"
+
+#define GREETING_SECONDS 5.
+#define ACCEPTS_PER_TURN 16
+
+/* ---- ending ---- */
+
+static void session_free(struct session *s)
+{
+    ev_io_stop(s->sessions->loop, &s->io);
+    list_remove(&s->link);
+    s->sessions->count--;
+    channel_free(&s->channel);
+    free(s->name);
+    free(s->instance_id);
+    free(s->version);
+    free(s->reason);
+    free(s);
+}
+
+/* The one way out. */
+static void session_end(struct session *s, const struct err *why)
+{
+    struct sessions *ss = s->sessions;
+    if (s->is_open) {
+        s->is_open = false;
+        ss->open_count--;
+        log_info("session", "data plane %s disconnected: %s", s->name, why->text);
+        ss->events->gone(ss->events->owner, s);
+    } else {
+        log_warn("session", "a data plane was turned away: %s", why->text);
+    }
+    session_free(s);
+}
+
+/* For those who are called from within a session's own events, or from another's. */
+static void doom(struct session *s, const struct err *why)
+{
+    if (s->doomed.text[0])
+        return;
+    s->doomed = *why;
+    ev_feed_event(s->sessions->loop, &s->io, EV_CUSTOM);
+}
+
+/* ---- sending ---- */
+
+static void watch(struct session *s)
+{
+    int events = EV_READ | (channel_wants_write(s->channel) ? EV_WRITE : 0);
+    if (s->io.events == events)
+        return;
+    ev_io_stop(s->sessions->loop, &s->io);
+    ev_io_set(&s->io, channel_fd(s->channel), events);
+    ev_io_start(s->sessions->loop, &s->io);
+}
+
+/* What the socket takes at once goes at once. */
+static void flush(struct session *s)
+{
+    struct err err;
+    if (!channel_write(s->channel, &err))
+        doom(s, &err);
+    watch(s);
+}
+
+void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
+                           const uint8_t *packed, size_t len)
+{
+    struct err err;
+    if (!dry_run)
+        s->sent = generation;
+    if (channel_send_packed(s->channel, MSG_SNAPSHOT, packed, (uint32_t)len, &err))
+        flush(s);
+    else
+        doom(s, &err);
+}
+
+static void send_heartbeat(struct session *s, double now)
+{
+    struct err err;
+    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
+    beat.sequence = s->sessions->sequence;
+    beat.sent_ms = (uint64_t)(now * 1000);
+    if (channel_send(s->channel, MSG_HEARTBEAT, &beat.base, NULL, 0, &err))
+        flush(s);
+    else
+        doom(s, &err);
+}
+
+/* ---- greeting ---- */
+
+/* Not the channel's own last words, which say "malformed". Those are said as well, and not read. */
+static int refuse(struct session *s, const char *code, struct err *why)
+{
+    struct err ignored;
+    Gwp__Refusal refusal = GWP__REFUSAL__INIT;
+    refusal.reason = why->text;
+    refusal.code = (char *)code;
+    if (channel_send(s->channel, MSG_REFUSAL, &refusal.base, NULL, 0, &ignored) &&
+        !channel_write(s->channel, &ignored))
+        log_debug("session", "a refusal was not heard: %s", ignored.text);
+    return -1;
+}
+
+static char *copy(const char *text)
+{
+    char *out = strdup(text);
+    if (!out)
+        log_fatal("session", "out of memory");
+    return out;
+}
+
+/* The same process again: its old session has died without our noticing. */
+static void end_older_self(const struct session *s)
+{
+    sessions_each(other, s->sessions)
+    {
+        struct err why;
+        if (strcmp(other->instance_id, s->instance_id) != 0)
+            continue;
+        err_set(&why, "it connected again");
+        doom(other, &why);
+    }
+}
+
+static int send_welcome(struct session *s, uint32_t protocol, struct err *err)
+{
+    Gwp__Welcome welcome = GWP__WELCOME__INIT;
+    welcome.protocol = protocol;
+    welcome.version = (char *)GWP_VERSION;
+    welcome.instance_id = s->sessions->instance_id;
+    welcome.report_interval_ms = SESSION_REPORT_INTERVAL_MS;
+    welcome.heartbeat_interval_ms = SESSION_HEARTBEAT_INTERVAL_MS;
+    return channel_send(s->channel, MSG_WELCOME, &welcome.base, NULL, 0, err) ? 0 : -1;
+}
+
+static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
+{
+    struct sessions *ss = s->sessions;
+    if (hello->instance_id[0] == '\0' || hello->name[0] == '\0')
+        return err_set(err, "a Hello without name or instance id");
+    uint32_t protocol = channel_negotiate(GWP_PROTOCOL_MIN, GWP_PROTOCOL_MAX, hello->protocol_min,
+                                          hello->protocol_max, err);
+    if (protocol == 0)
+        return refuse(s, "protocol", err);
+    s->name = copy(hello->name);
+    s->instance_id = copy(hello->instance_id);
+    s->version = copy(hello->version);
+    s->pid = hello->pid;
+    s->workers = hello->workers;
+    if (send_welcome(s, protocol, err) < 0)
+        return -1;
+    channel_opened(s->channel);
+    end_older_self(s);
+    s->is_open = true;
+    ss->open_count++;
+    log_info("session",
+             "data plane %s connected: version %s, process %llu, %u workers, protocol %u", s->name,
+             s->version, (unsigned long long)s->pid, s->workers, protocol);
+    ss->events->opened(ss->events->owner, s);
+    return 0;
+}
+
+/* ---- receiving ---- */
+
+static void take_result(struct session *s, const Gwp__SnapshotResult *r)
+{
+    struct sessions *ss = s->sessions;
+    if (!r->dry_run) {
+        if (r->accepted)
+            s->generation = r->generation;
+        if (r->generation == s->sent) {
+            s->refused = !r->accepted;
+            free(s->reason);
+            s->reason = r->accepted ? NULL : copy(r->reason);
+        }
+    }
+    ss->events->result(ss->events->owner, s, r);
+}
+
+static void take_report(struct session *s, const Gwp__StatsReport *r)
+{
+    if (r->rss_bytes > 0)
+        s->rss_bytes = r->rss_bytes;
+    s->sessions->events->report(s->sessions->events->owner, s, r);
+}
+
+/* Nothing is kept for data planes that nobody asked to leave it here: Welcome names no such
+ * capability. */
+static void close_all(const int *fds, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        close(fds[i]);
+}
+
+static int on_message(void *owner, const struct message *m, struct err *err)
+{
+    struct session *s = owner;
+    close_all(m->fds, m->fd_count);
+    switch (m->type) {
+    case MSG_HELLO:
+        return on_hello(s, (const Gwp__Hello *)(const void *)m->body, err);
+    case MSG_SNAPSHOT_RESULT:
+        take_result(s, (const Gwp__SnapshotResult *)(const void *)m->body);
+        return 0;
+    case MSG_STATS_REPORT:
+        take_report(s, (const Gwp__StatsReport *)(const void *)m->body);
+        return 0;
+    case MSG_REFUSAL:
+        return err_set(err, "it refused: %s",
+                       ((const Gwp__Refusal *)(const void *)m->body)->reason);
+    default: /* a heartbeat, or something kept for later versions: that it was heard is enough */
+        return 0;
+    }
+}
+
+/* A second control plane asks like this whether the socket is served: nothing to log. */
+static bool left_silently(const struct session *s)
+{
+    char byte;
+    return !s->name && recv(channel_fd(s->channel), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+{
+    struct session *s = w->data;
+    struct err err;
+    if (left_silently(s)) {
+        session_free(s);
+        return;
+    }
+    if (s->doomed.text[0]) {
+        session_end(s, &s->doomed);
+        return;
+    }
+    if (revents & EV_READ) {
+        s->heard_at = ev_now(loop);
+        if (!channel_read(s->channel, &err)) {
+            session_end(s, &err);
+            return;
+        }
+    }
+    flush(s);
+}
+
+/* ---- accepting ---- */
+
+static void session_new(struct sessions *ss, int fd)
+{
+    struct session *s = calloc(1, sizeof(*s));
+    if (!s)
+        log_fatal("session", "out of memory");
+    s->sessions = ss;
+    s->connected_at = ev_time();
+    s->heard_at = ev_now(ss->loop);
+    s->channel = channel_new(CHANNEL_CONTROLPLANE, fd, on_message, s);
+    ev_io_init(&s->io, on_io, fd, EV_READ);
+    s->io.data = s;
+    ev_io_start(ss->loop, &s->io);
+    list_push_back(&ss->all, &s->link);
+    ss->count++;
+}
+
+static void turn_away(int fd, const char *code, struct err *why)
+{
+    struct session s = {.channel = channel_new(CHANNEL_CONTROLPLANE, fd, on_message, NULL)};
+    refuse(&s, code, why);
+    log_warn("session", "a data plane was turned away: %s", why->text);
+    channel_free(&s.channel);
+}
+
+static void on_connection(struct ev_loop *loop, ev_io *w, int revents)
+{
+    struct sessions *ss = w->data;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct err err;
+        int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        if (channel_check_peer(fd, &err) < 0) {
+            turn_away(fd, "credentials", &err);
+        } else if (ss->count >= SESSION_MAX) {
+            err_set(&err, "%zu data planes are connected already", ss->count);
+            turn_away(fd, "busy", &err);
+        } else {
+            session_new(ss, fd);
+        }
+    }
+}
+
+static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    struct sessions *ss = w->data;
+    struct err why;
+    ss->sequence++;
+    list_each (node, &ss->all) {
+        struct session *s = CONTAINER_OF(node, struct session, link);
+        double silence = ev_now(loop) - s->heard_at;
+        if (silence > (s->is_open ? SESSION_SILENCE_SECONDS : GREETING_SECONDS)) {
+            err_set(&why, "it was silent for %.0f s", silence);
+            doom(s, &why);
+        } else if (s->is_open) {
+            send_heartbeat(s, ev_time());
+        }
+    }
+}
+
+int sessions_init(struct sessions *ss, struct ev_loop *loop, const char *path,
+                  const struct session_events *events, struct err *err)
+{
+    uint64_t id = 0;
+    memset(ss, 0, sizeof(*ss));
+    ss->loop = loop;
+    ss->events = events;
+    list_init(&ss->all);
+    int fd = files_listen_unix(path, err);
+    if (fd < 0)
+        return -1;
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        id = (uint64_t)getpid();
+    snprintf(ss->instance_id, sizeof(ss->instance_id), "%016llx", (unsigned long long)id);
+    ss->path = copy(path);
+    ev_io_init(&ss->listener, on_connection, fd, EV_READ);
+    ss->listener.data = ss;
+    ev_io_start(loop, &ss->listener);
+    double interval = SESSION_HEARTBEAT_INTERVAL_MS / 1000.;
+    ev_timer_init(&ss->heartbeat, on_heartbeat, interval, interval);
+    ss->heartbeat.data = ss;
+    ev_timer_start(loop, &ss->heartbeat);
+    return 0;
+}
+
+void sessions_fini(struct sessions *ss)
+{
+    if (!ss->path)
+        return;
+    list_each_safe (node, &ss->all)
+        session_free(CONTAINER_OF(node, struct session, link));
+    ev_io_stop(ss->loop, &ss->listener);
+    ev_timer_stop(ss->loop, &ss->heartbeat);
+    close(ss->listener.fd);
+    unlink(ss->path);
+    free(ss->path);
+    ss->path = NULL;
+}

@@ -1,0 +1,75 @@
+/* session: the data planes that are connected. Listens on the Unix socket, greets who connects,
+ * sends snapshots, takes results and reports. Owned by main.c; on the control plane's loop.
+ *
+ *   GREETING --Hello: versions fit--> OPEN --it goes, is silent too long, or breaks a rule--> gone
+ *
+ * Whatever is wrong with one session ends that session, with one log line, and touches no other.
+ * Any number up to a bound may be connected at once: that is how one data plane replaces another.
+ */
+#pragma once
+
+#include <ev.h>
+
+#include "proto/base/list.h"
+#include "proto/channel.h"
+
+#define SESSION_REPORT_INTERVAL_MS 500
+#define SESSION_HEARTBEAT_INTERVAL_MS 2000
+#define SESSION_SILENCE_SECONDS 10. /* five heartbeats: then it is taken for dead */
+#define SESSION_MAX 64
+
+struct session {
+    struct list link; /* of struct sessions.all */
+    struct sessions *sessions;
+    struct channel *channel; /* owned */
+    ev_io io;
+    bool is_open;
+    char *name, *instance_id, *version; /* owned, NULL before Hello */
+    uint64_t pid;
+    uint32_t workers;
+    double connected_at; /* wall clock, seconds */
+    double heard_at;     /* loop time of the last bytes */
+    uint64_t sent;       /* the last generation that was sent, 0 = none; dry runs do not count */
+    uint64_t generation; /* the last one it accepted, 0 = none */
+    bool refused;        /* the last one sent */
+    char *reason;        /* owned; why, or NULL */
+    uint64_t rss_bytes;
+    struct err doomed; /* not empty: it ends at the next turn of the loop, for this reason */
+};
+
+/* Each is called from the loop. The session and the message are borrowed for the call. */
+struct session_events {
+    void (*opened)(void *owner, struct session *s);
+    void (*result)(void *owner, struct session *s, const Gwp__SnapshotResult *r);
+    void (*report)(void *owner, struct session *s, const Gwp__StatsReport *r);
+    void (*gone)(void *owner, struct session *s); /* only for those that were opened */
+    void *owner;
+};
+
+struct sessions {
+    struct ev_loop *loop;
+    const struct session_events *events; /* borrowed */
+    char *path;                          /* owned */
+    char instance_id[17];                /* ours, new for each start */
+    ev_io listener;
+    ev_timer heartbeat;
+    struct list all; /* of struct session.link, owned */
+    size_t count;    /* of all */
+    size_t open_count;
+    uint64_t sequence; /* of heartbeats */
+};
+
+/* -1 with `err`, for example when another control plane listens there. */
+MUST_CHECK int sessions_init(struct sessions *ss, struct ev_loop *loop, const char *path,
+                             const struct session_events *events, struct err *err);
+void sessions_fini(struct sessions *ss); /* ends all, unlinks the socket; tells nobody */
+
+/* Queues a packed snapshot. What goes wrong with it ends the session later, from the loop. */
+void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
+                           const uint8_t *packed, size_t len);
+
+/* Opened sessions, in the order of connecting. */
+#define sessions_each(s, ss)                                                                       \
+    list_each (s##_node, &(ss)->all)                                                               \
+        for (struct session *s = CONTAINER_OF(s##_node, struct session, link); s && s->is_open;    \
+             s = NULL)
