@@ -70,7 +70,7 @@ static struct access_record record(void)
         .upstream_s = 0.001,
         .connect_s = -1,
         .attempts = 1,
-        .reason = R_OK,
+        .reason = R_SERVED,
     };
 }
 
