@@ -167,7 +167,7 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
 	@mkdir -p $$(@D)
 	@echo "  TEST  $$@"
 	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
-	    -MMD -MP -MF $$@.d -o $$@ $$(filter %.c %.a,$$^) -lcriterion -lev $$(LLHTTP_LIBS) \
+	    -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) -lcriterion -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl

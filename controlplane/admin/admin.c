@@ -91,6 +91,13 @@ void request_reply(struct request *rq, unsigned status, const char *type, char *
     if (rq->is_asleep) {
         rq->is_asleep = false;
         MHD_resume_connection(rq->connection);
+        struct front *fronts[] = {rq->admin->tcp, rq->admin->unix_side};
+        for (size_t i = 0; i < 2; i++)
+            if (fronts[i]) {
+                ev_timer_stop(rq->admin->loop, &fronts[i]->turn);
+                ev_timer_set(&fronts[i]->turn, 0., 0.);
+                ev_timer_start(rq->admin->loop, &fronts[i]->turn);
+            }
     }
 }
 

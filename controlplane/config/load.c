@@ -18,6 +18,7 @@ struct loader {
     struct symbols anchors;      /* name -> struct anchor */
     size_t values;               /* so far, as LOAD_MAX_VALUES counts them */
     size_t expanded_bytes;
+    bool in_headers; /* within the value of a key "headers" */
 };
 
 struct anchor {
@@ -145,7 +146,7 @@ static struct anchor *define_anchor(struct loader *l, const yaml_char_t *name, s
 static void expand_variables(struct loader *l, struct node *n)
 {
     struct err err, advice;
-    struct view expanded = env_expand(l->texts, n->text, &advice, &err);
+    struct view expanded = env_expand(l->texts, n->text, l->in_headers, &advice, &err);
     const char *suggestion = *advice.text ? advice.text : NULL;
     if (!expanded.at) {
         n->bad = true;
@@ -349,7 +350,12 @@ static struct node *read_pair(struct loader *l, const yaml_event_t *key_event, u
     yaml_event_t e;
     if (!key || next_event(l, &e))
         return NULL;
+    /* In there ${client_ip} and its like are for the data plane. */
+    bool outside = !l->in_headers;
+    l->in_headers = !outside || view_equal(key->text, view_of("headers"));
     value = read_node(l, &e, depth);
+    if (outside)
+        l->in_headers = false;
     yaml_event_delete(&e);
     if (value)
         value->key = key;

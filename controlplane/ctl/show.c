@@ -1,0 +1,350 @@
+#include "controlplane/ctl/show.h"
+
+#include <string.h>
+
+#include "controlplane/ctl/print.h"
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+/* What the words of the API mean to whoever looks at the table. */
+static enum tint tint_of(const char *word)
+{
+    static const struct {
+        const char *word;
+        enum tint tint;
+    } words[] = {
+        {"in_sync", TINT_GOOD},  {"pending", TINT_WARN},   {"refused", TINT_BAD},
+        {"up", TINT_GOOD},       {"healthy", TINT_GOOD},   {"down", TINT_BAD},
+        {"unhealthy", TINT_BAD}, {"unknown", TINT_WARN},   {"closed", TINT_GOOD},
+        {"open", TINT_BAD},      {"half_open", TINT_WARN}, {"draining", TINT_WARN},
+    };
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        if (strcmp(words[i].word, word) == 0)
+            return words[i].tint;
+    return TINT_NONE;
+}
+
+static void add_value(struct print_table *t, const json_t *row, const char *key)
+{
+    char room[PRINT_VALUE_BYTES];
+    const char *text = print_value(row, key, room);
+    print_table_cell(t, tint_of(text), text);
+}
+
+static void add_bytes(struct print_table *t, const json_t *row, const char *key)
+{
+    char room[PRINT_VALUE_BYTES] = "";
+    const json_t *v = json_object_get(row, key);
+    if (json_is_number(v))
+        print_bytes(room, json_number_value(v));
+    print_table_cell(t, TINT_NONE, room);
+}
+
+static void add_microseconds(struct print_table *t, const json_t *row, const char *key)
+{
+    char room[PRINT_VALUE_BYTES] = "";
+    const json_t *v = json_object_get(row, key);
+    if (json_is_number(v))
+        print_microseconds(room, json_number_value(v));
+    print_table_cell(t, TINT_NONE, room);
+}
+
+static void write_and_free(struct print_table *t, FILE *out, bool color)
+{
+    print_table_write(t, out, color);
+    print_table_free(&t);
+}
+
+/* ---- data planes, status ---- */
+
+void show_dataplanes(const json_t *document, FILE *out, bool color)
+{
+    static const char *const titles[] = {"DATA PLANE", "STATE",   "GENERATION", "VERSION",
+                                         "PID",        "WORKERS", "CONNECTED",  "CONNECTIONS",
+                                         "REQUESTS",   "MEMORY",  "REASON"};
+    static const char *const keys[] = {
+        "name",    "state",           "generation",         "version",       "pid",
+        "workers", "connected_since", "active_connections", "requests_total"};
+    const json_t *planes = json_object_get(document, "dataplanes");
+    if (json_array_size(planes) == 0) {
+        print_tinted(out, color, TINT_WARN, "no data plane is connected\n");
+        return;
+    }
+    struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+    for (size_t i = 0; i < json_array_size(planes); i++) {
+        const json_t *plane = json_array_get(planes, i);
+        for (size_t k = 0; k < COUNT_OF(keys); k++)
+            add_value(t, plane, keys[k]);
+        add_bytes(t, plane, "rss_bytes");
+        add_value(t, plane, "reason");
+    }
+    write_and_free(t, out, color);
+}
+
+static void show_last_reload(const json_t *reload, FILE *out, bool color)
+{
+    char at[PRINT_VALUE_BYTES];
+    if (!json_is_object(reload))
+        return;
+    bool failed = json_is_false(json_object_get(reload, "ok"));
+    fputs("last reload: ", out);
+    print_tinted(out, color, failed ? TINT_BAD : TINT_GOOD, failed ? "refused" : "accepted");
+    const char *when = print_value(reload, "at", at);
+    if (*when) {
+        fputs(" at ", out);
+        print_text(out, when);
+    }
+    const char *message = text_of(reload, "message");
+    if (*message) {
+        fputs(": ", out);
+        print_text(out, message);
+    }
+    putc('\n', out);
+}
+
+static void show_config(const json_t *config, FILE *out, bool color)
+{
+    static const char *const facts[][2] = {
+        {" from ", "source"}, {", by ", "origin"}, {", in force since ", "since"}};
+    static const char *const counts[][2] = {
+        {"", "routes"}, {", ", "backends"}, {", ", "endpoints"}};
+    char room[PRINT_VALUE_BYTES];
+    fputs("generation ", out);
+    print_tinted(out, color, TINT_STRONG, print_value(config, "generation", room));
+    for (size_t i = 0; i < COUNT_OF(facts); i++) {
+        const char *text = print_value(config, facts[i][1], room);
+        if (*text) {
+            fputs(facts[i][0], out);
+            print_text(out, text);
+        }
+    }
+    putc('\n', out);
+    for (size_t i = 0; i < COUNT_OF(counts); i++) {
+        fputs(counts[i][0], out);
+        print_text(out, print_value(config, counts[i][1], room));
+        fprintf(out, " %s", counts[i][1]);
+    }
+    putc('\n', out);
+    show_last_reload(json_object_get(config, "last_reload"), out, color);
+}
+
+void show_status(const json_t *document, FILE *out, bool color)
+{
+    char room[PRINT_VALUE_BYTES];
+    const json_t *config = json_object_get(document, "config");
+    fputs("gwp-controlplane ", out);
+    print_text(out, print_value(document, "version", room));
+    fputs(", protocol ", out);
+    print_text(out, print_value(document, "protocol", room));
+    print_seconds(room, json_number_value(json_object_get(document, "uptime_seconds")));
+    fprintf(out, ", up %s\n", room);
+    if (json_integer_value(json_object_get(config, "generation")) > 0)
+        show_config(config, out, color);
+    else {
+        print_tinted(out, color, TINT_WARN, "no configuration is in force yet\n");
+        show_last_reload(json_object_get(config, "last_reload"), out, color);
+    }
+    putc('\n', out);
+    show_dataplanes(document, out, color);
+}
+
+/* ---- routes, backends ---- */
+
+/* "GET,POST" or "all". */
+static void add_methods(struct print_table *t, const json_t *methods)
+{
+    char text[256] = "";
+    for (size_t i = 0, n = 0; i < json_array_size(methods) && n < sizeof(text); i++) {
+        const char *method = json_string_value(json_array_get(methods, i));
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", i ? "," : "",
+                              method ? method : "?");
+    }
+    print_table_cell(t, TINT_NONE, *text ? text : "all");
+}
+
+static void add_timeout(struct print_table *t, const json_t *route)
+{
+    char room[PRINT_VALUE_BYTES], text[PRINT_VALUE_BYTES + 2] = "";
+    const char *seconds = print_value(route, "timeout_seconds", room);
+    if (*seconds)
+        snprintf(text, sizeof(text), "%s s", seconds);
+    print_table_cell(t, TINT_NONE, text);
+}
+
+void show_routes(const json_t *document, FILE *out, bool color)
+{
+    static const char *const titles[] = {"ROUTE",     "HOST",      "PREFIX",  "METHODS",
+                                         "STRIP",     "ALGORITHM", "TIMEOUT", "BACKENDS",
+                                         "ENDPOINTS", "REQUESTS",  "PLACE"};
+    const json_t *routes = json_object_get(document, "routes");
+    struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+    for (size_t i = 0; i < json_array_size(routes); i++) {
+        const json_t *route = json_array_get(routes, i);
+        const char *host = text_of(route, "host");
+        add_value(t, route, "name");
+        print_table_cell(t, TINT_NONE, *host ? host : "any");
+        add_value(t, route, "path_prefix");
+        add_methods(t, json_object_get(route, "methods"));
+        add_value(t, route, "strip_prefix");
+        add_value(t, route, "algorithm");
+        add_timeout(t, route);
+        add_value(t, route, "backends");
+        add_value(t, route, "endpoints");
+        add_value(t, route, "requests_total");
+        add_value(t, route, "place");
+    }
+    write_and_free(t, out, color);
+}
+
+/* `endpoint` NULL: the backend's name has no address yet. */
+static void add_endpoint(struct print_table *t, const json_t *route, const json_t *backend,
+                         const json_t *endpoint)
+{
+    static const char *const keys[] = {"breaker", "active", "requests", "failures"};
+    add_value(t, route, "name");
+    add_value(t, backend, "url");
+    add_value(t, backend, "weight");
+    if (endpoint)
+        add_value(t, endpoint, "address");
+    else
+        print_table_cell(t, TINT_BAD, "no address");
+    if (json_is_true(json_object_get(endpoint, "draining")))
+        print_table_cell(t, TINT_WARN, "draining");
+    else
+        add_value(t, endpoint, "health");
+    for (size_t i = 0; i < COUNT_OF(keys); i++)
+        add_value(t, endpoint, keys[i]);
+}
+
+void show_backends(const json_t *document, FILE *out, bool color)
+{
+    static const char *const titles[] = {"ROUTE",   "BACKEND", "WEIGHT",   "ENDPOINT", "HEALTH",
+                                         "BREAKER", "ACTIVE",  "REQUESTS", "FAILURES"};
+    const json_t *routes = json_object_get(document, "routes");
+    struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+    for (size_t r = 0; r < json_array_size(routes); r++) {
+        const json_t *route = json_array_get(routes, r);
+        const json_t *backends = json_object_get(route, "backends");
+        for (size_t b = 0; b < json_array_size(backends); b++) {
+            const json_t *backend = json_array_get(backends, b);
+            const json_t *endpoints = json_object_get(backend, "endpoints");
+            size_t count = json_array_size(endpoints);
+            if (count == 0)
+                add_endpoint(t, route, backend, NULL);
+            for (size_t e = 0; e < count; e++)
+                add_endpoint(t, route, backend, json_array_get(endpoints, e));
+        }
+    }
+    write_and_free(t, out, color);
+}
+
+/* ---- push ---- */
+
+bool show_all_accepted(const json_t *document)
+{
+    const json_t *planes = json_object_get(document, "dataplanes");
+    for (size_t i = 0; i < json_array_size(planes); i++)
+        if (!json_is_true(json_object_get(json_array_get(planes, i), "accepted")))
+            return false;
+    return true;
+}
+
+static void show_answers(const json_t *planes, FILE *out, bool color)
+{
+    static const char *const titles[] = {"DATA PLANE", "ACCEPTED", "COMPILED", "SWAPPED", "REASON"};
+    if (json_array_size(planes) == 0)
+        return;
+    struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+    for (size_t i = 0; i < json_array_size(planes); i++) {
+        const json_t *plane = json_array_get(planes, i);
+        const json_t *accepted = json_object_get(plane, "accepted");
+        add_value(t, plane, "name");
+        if (json_is_boolean(accepted))
+            print_table_cell(t, json_is_true(accepted) ? TINT_GOOD : TINT_BAD,
+                             json_is_true(accepted) ? "yes" : "no");
+        else
+            print_table_cell(t, TINT_WARN, "no answer yet");
+        add_microseconds(t, plane, "compile_us");
+        add_microseconds(t, plane, "swap_us");
+        add_value(t, plane, "reason");
+    }
+    write_and_free(t, out, color);
+}
+
+static void show_list(const json_t *list, FILE *out)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        fputs("  ", out);
+        print_text(out, text ? text : "?");
+        putc('\n', out);
+    }
+}
+
+/* dry_run | unchanged | sentence
+ *   no    |   no      | generation 7 is in force, it was 6
+ *   no    |   yes     | nothing changed: generation 6 stays in force
+ *   yes   |   either  | would be taken; nothing was changed
+ */
+static void show_outcome(const json_t *document, FILE *out)
+{
+    char now[PRINT_VALUE_BYTES], before[PRINT_VALUE_BYTES];
+    const char *generation = print_value(document, "generation", now);
+    const char *previous = print_value(document, "previous", before);
+    if (json_is_true(json_object_get(document, "dry_run")))
+        fputs("the configuration is valid and would be taken; nothing was changed\n", out);
+    else if (json_is_true(json_object_get(document, "unchanged")))
+        fprintf(out, "nothing changed: generation %s stays in force\n", generation);
+    else if (*previous && strcmp(previous, "0") != 0)
+        fprintf(out, "generation %s is in force, it was %s\n", generation, previous);
+    else
+        fprintf(out, "generation %s is in force\n", generation);
+}
+
+void show_push(const json_t *document, FILE *out, bool color)
+{
+    show_outcome(document, out);
+    show_list(json_object_get(document, "changes"), out);
+    show_answers(json_object_get(document, "dataplanes"), out, color);
+    const char *note = text_of(document, "note");
+    if (*note) {
+        print_text(out, note);
+        putc('\n', out);
+    }
+}
+
+static void show_diagnostic(const json_t *d, FILE *out, bool color)
+{
+    char line[PRINT_VALUE_BYTES], column[PRINT_VALUE_BYTES];
+    const char *severity = text_of(d, "severity"), *suggestion = text_of(d, "suggestion");
+    print_text(out, text_of(d, "source"));
+    fprintf(out, ":%s:%s: ", print_value(d, "line", line), print_value(d, "column", column));
+    print_tinted(out, color, strcmp(severity, "warning") == 0 ? TINT_WARN : TINT_BAD, severity);
+    fputs(": ", out);
+    print_text(out, text_of(d, "message"));
+    if (*suggestion) {
+        fputs(": ", out);
+        print_text(out, suggestion);
+    }
+    putc('\n', out);
+}
+
+void show_diagnostics(const json_t *document, FILE *out, bool color)
+{
+    const char *text = text_of(document, "text");
+    if (*text) {
+        print_text(out, text);
+        if (text[strlen(text) - 1] != '\n')
+            putc('\n', out);
+        return;
+    }
+    const json_t *list = json_object_get(document, "diagnostics");
+    if (!list)
+        list = json_object_get(document, "warnings");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        show_diagnostic(json_array_get(list, i), out, color);
+}

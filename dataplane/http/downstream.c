@@ -1,0 +1,288 @@
+/* Hot path: no allocation once clients are recycled, no lock, no log line, no system call but recv.
+ */
+#include "dataplane/http/downstream.h"
+
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dataplane/http/exchange.h"
+#include "dataplane/http/tunnel.h"
+#include "proto/base/log.h"
+
+/* How long a connection is read on after its last answer, so that what the client still sends does
+ * not make the kernel reset it and destroy the answer. */
+#define LINGER_MS 2000
+
+static void on_ready(struct transport *t, int events);
+static void process(struct downstream *c);
+
+static struct downstream *take_spare(struct worker *w)
+{
+    struct downstream *c;
+    if (list_is_empty(&w->spare_clients)) {
+        c = malloc(sizeof(*c));
+        if (!c)
+            log_fatal("downstream", "out of memory");
+        return c;
+    }
+    c = CONTAINER_OF(w->spare_clients.next, struct downstream, link);
+    list_remove(&c->link);
+    return c;
+}
+
+static void note_peer(struct downstream *c, const struct sockaddr *peer)
+{
+    c->family = (uint8_t)peer->sa_family;
+    memset(c->ip, 0, sizeof(c->ip));
+    if (peer->sa_family == AF_INET)
+        memcpy(c->ip, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
+    if (peer->sa_family != AF_INET6)
+        return;
+    const struct in6_addr *ip = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(ip)) { /* an IPv4 client on a socket for both families */
+        c->family = AF_INET;
+        memcpy(c->ip, ip->s6_addr + 12, 4);
+    } else {
+        memcpy(c->ip, ip->s6_addr, 16);
+    }
+}
+
+/* Clients of all workers, lingering ones included: what server.max_connections bounds. */
+static _Atomic uint32_t open_clients;
+
+void downstream_refuse(struct worker *w, int fd)
+{
+    static const char answer[] =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: "
+        "69\r\n"
+        "Retry-After: 1\r\nConnection: close\r\n\r\n"
+        "{\"error\":\"overload\",\"message\":\"The gateway has no room for clients.\"}\n";
+    char request[4096];
+    /* What was received and not read would make the kernel reset the connection and the answer with
+     * it. */
+    ssize_t ignored = recv(fd, request, sizeof(request), MSG_DONTWAIT);
+    ignored = send(fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)ignored;
+    shutdown(fd, SHUT_WR);
+    close(fd);
+    stats_add(&w->stats, STAT_refused_connections_total, 1);
+}
+
+void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
+{
+    int one = 1;
+    if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
+        !worker_shed(w)) {
+        atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
+        downstream_refuse(w, fd);
+        return;
+    }
+    struct downstream *c = take_spare(w);
+    memset(c, 0, sizeof(*c));
+    c->worker = w;
+    note_peer(c, peer);
+    if (c->family != AF_UNIX)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    transport_init(&c->io, fd, on_ready);
+    wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
+    list_init(&c->link);
+    list_push_back(&w->idle_clients, &c->link);
+    w->client_count++;
+    stats_add(&w->stats, STAT_downstream_connections_total, 1);
+    stats_add(&w->stats, STAT_downstream_connections_active, 1);
+    wheel_set(&w->wheel, &c->deadline, worker_now(w), w->snapshot->server.header_timeout_ms);
+    transport_watch(&c->io, w->loop, EV_READ);
+}
+
+/* "1.2.3.4" by hand: inet_ntop() goes through printf, and this is done for every request. */
+static size_t format_ipv4(const uint8_t ip[4], char *out)
+{
+    size_t n = 0;
+    for (int i = 0; i < 4; i++) {
+        if (i > 0)
+            out[n++] = '.';
+        if (ip[i] >= 100)
+            out[n++] = (char)('0' + ip[i] / 100);
+        if (ip[i] >= 10)
+            out[n++] = (char)('0' + ip[i] / 10 % 10);
+        out[n++] = (char)('0' + ip[i] % 10);
+    }
+    return n;
+}
+
+size_t downstream_ip(const struct downstream *c, char out[INET6_ADDRSTRLEN])
+{
+    if (c->family == AF_INET)
+        return format_ipv4(c->ip, out);
+    if (c->family == AF_INET6 && inet_ntop(AF_INET6, c->ip, out, INET6_ADDRSTRLEN))
+        return strlen(out);
+    memcpy(out, "unix", 4);
+    return 4;
+}
+
+void downstream_pause(struct downstream *c)
+{
+    transport_watch(&c->io, c->worker->loop, transport_watched(&c->io) & ~EV_READ);
+}
+
+void downstream_resume(struct downstream *c)
+{
+    if (!c->in || buffer_room(c->in) > 0)
+        transport_watch(&c->io, c->worker->loop, transport_watched(&c->io) | EV_READ);
+}
+
+/* ---- ending ---- */
+
+void downstream_close(struct downstream *c, bool reset)
+{
+    struct worker *w = c->worker;
+    if (reset) {
+        struct linger now = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(transport_fd(&c->io), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+    c->state = DOWN_CLOSED;
+    transport_close(&c->io, w->loop);
+    wheel_clear(&c->deadline);
+    buffer_give(&w->buffers, &c->in);
+    stats_sub(&w->stats, STAT_downstream_connections_active, 1);
+    w->client_count--;
+    atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
+    list_remove(&c->link);
+    list_push_back(&w->dead_clients, &c->link);
+}
+
+void downstream_recycle(struct downstream *c)
+{
+    list_remove(&c->link);
+    list_push_front(&c->worker->spare_clients, &c->link);
+}
+
+static void become_idle(struct downstream *c)
+{
+    list_remove(&c->link);
+    list_push_back(&c->worker->idle_clients, &c->link);
+}
+
+void downstream_finish(struct downstream *c)
+{
+    struct worker *w = c->worker;
+    c->state = DOWN_LINGERING;
+    shutdown(transport_fd(&c->io), SHUT_WR);
+    buffer_give(&w->buffers, &c->in);
+    become_idle(c);
+    transport_watch(&c->io, w->loop, EV_READ);
+    wheel_set(&w->wheel, &c->deadline, worker_now(w), LINGER_MS);
+}
+
+static void discard(struct downstream *c)
+{
+    struct worker *w = c->worker;
+    size_t got;
+    enum io_status status = transport_read(&c->io, w->scratch, w->scratch_bytes, &got);
+    if (status == IO_EOF || status == IO_ERROR)
+        downstream_close(c, false);
+}
+
+void downstream_on_deadline(struct downstream *c)
+{
+    if (c->exchange)
+        exchange_client_timeout(c->exchange);
+    else
+        downstream_close(c, false);
+}
+
+/* ---- receiving ---- */
+
+static void go_idle(struct downstream *c)
+{
+    struct worker *w = c->worker;
+    buffer_give(&w->buffers, &c->in);
+    become_idle(c);
+    wheel_set(&w->wheel, &c->deadline, worker_now(w), w->snapshot->server.idle_timeout_ms);
+    transport_watch(&c->io, w->loop, EV_READ);
+}
+
+/* Hands received bytes to the exchange, one request after the other; a loop and not a recursion,
+ * since one buffer may hold many requests that the gateway answers itself. */
+static void process(struct downstream *c)
+{
+    struct worker *w = c->worker;
+    c->processing = true;
+    while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
+        if (!c->exchange) {
+            exchange_begin(c);
+            list_remove(&c->link);
+            list_push_back(&w->clients, &c->link);
+            wheel_set(&w->wheel, &c->deadline, worker_now(w),
+                      w->snapshot->server.header_timeout_ms);
+        }
+        exchange_client_bytes(c->exchange);
+        if (c->exchange)
+            break; /* it waits for something */
+    }
+    c->processing = false;
+    if (c->state != DOWN_OPEN)
+        return;
+    if (!c->exchange && worker_is_leaving(w))
+        downstream_close(c, false);
+    else if (!c->exchange)
+        go_idle(c);
+    else if (buffer_room(c->in) == 0)
+        downstream_pause(c);
+}
+
+void downstream_next(struct downstream *c)
+{
+    buffer_consume(c->in, c->in->parsed);
+    downstream_resume(c);
+    if (!c->processing)
+        process(c);
+}
+
+static void on_readable(struct downstream *c)
+{
+    struct worker *w = c->worker;
+    size_t got;
+    if (!c->in)
+        c->in = buffer_take(&w->buffers, BUFFER_SMALL_BYTES);
+    if (buffer_room(c->in) == 0) {
+        downstream_pause(c);
+        return;
+    }
+    switch (transport_read(&c->io, c->in->data + c->in->used, buffer_room(c->in), &got)) {
+    case IO_OK:
+        c->in->used += (uint32_t)got;
+        stats_add(&w->stats, STAT_received_bytes_total, got);
+        process(c);
+        break;
+    case IO_AGAIN:
+        break;
+    case IO_EOF:
+        if (c->exchange && c->exchange->tunnel) {
+            tunnel_client_end(c->exchange);
+            break;
+        }
+        __attribute__((fallthrough));
+    case IO_ERROR:
+        if (c->exchange)
+            exchange_client_gone(c->exchange);
+        else
+            downstream_close(c, false);
+        break;
+    }
+}
+
+static void on_ready(struct transport *t, int events)
+{
+    struct downstream *c = CONTAINER_OF(t, struct downstream, io);
+    if (c->state == DOWN_LINGERING) {
+        discard(c);
+        return;
+    }
+    if (events & EV_WRITE && c->exchange)
+        exchange_client_writable(c->exchange);
+    if (events & EV_READ && c->state == DOWN_OPEN)
+        on_readable(c);
+}

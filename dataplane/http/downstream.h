@@ -1,0 +1,64 @@
+/* downstream: one client connection: keep-alive, pipelining, back-pressure. One worker's; owned by
+ * the worker's list. While it is idle it has neither buffer nor exchange, which is why ten thousand
+ * of them cost little. Hot path.
+ *
+ *   OPEN --downstream_finish()--> LINGERING --the client's end or a short while--> CLOSED
+ *   any --downstream_close()--> CLOSED (in the worker's dead list until the turn ends)
+ */
+#pragma once
+
+#include <netinet/in.h>
+
+#include "dataplane/worker.h"
+
+struct exchange;
+
+enum downstream_state { DOWN_OPEN, DOWN_LINGERING, DOWN_CLOSED };
+
+struct downstream {
+    struct transport io;
+    struct worker *worker;
+    struct exchange *exchange; /* owned; NULL between requests */
+    struct buffer *in;         /* owned; NULL while nothing is received */
+    struct list link; /* of worker.clients while an exchange is under way, else .idle_clients; then
+                       * .dead_clients, .spare_clients */
+    struct wheel_entry deadline;
+    uint32_t requests;
+    uint8_t state;   /* enum downstream_state */
+    bool processing; /* downstream_process() is further up the stack */
+    uint8_t family;  /* of the peer: AF_INET, AF_INET6, AF_UNIX */
+    uint8_t ip[16];
+};
+
+_Static_assert(sizeof(struct downstream) <= 200,
+               "idle keep-alive budget: 256 bytes with malloc's and libev's share");
+
+/* Takes over an accepted socket. Beyond server.max_connections the idlest client makes room, or
+ * this one is refused. */
+void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer);
+
+/* Answers 503 on an accepted socket and closes it, with nothing allocated. */
+void downstream_refuse(struct worker *w, int fd);
+
+/* The exchange is over and the connection goes on: looks at what else was received, or waits. */
+void downstream_next(struct downstream *c);
+
+/* The exchange is over and so is the connection, politely: says so, then reads on for a short
+ * while, lest a reset destroys the answer on its way (RFC 9112 9.6). */
+void downstream_finish(struct downstream *c);
+
+/* The one way out, at once. `reset`: the client shall see that something was cut off. */
+void downstream_close(struct downstream *c, bool reset);
+
+/* Watches for reading or not, by whether there is room; called by the exchange when that changes.
+ */
+void downstream_pause(struct downstream *c);
+void downstream_resume(struct downstream *c);
+
+/* Text of the client's address; returns its length. */
+size_t downstream_ip(const struct downstream *c, char out[INET6_ADDRSTRLEN]);
+
+void downstream_on_deadline(struct downstream *c);
+
+/* Takes a closed one apart: worker.c, at the end of the turn. */
+void downstream_recycle(struct downstream *c);

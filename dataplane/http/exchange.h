@@ -1,0 +1,102 @@
+/* exchange: one request and its response, from a complete head to the log line. One worker's; owned
+ * by its downstream. It holds the snapshot it lives under, decides by it, and moves bytes both ways
+ * at once, each way with its own relay. Hot path: a recycled struct, no allocation, no lock, four
+ * system calls.
+ *
+ *   request:   REQ_HEAD -> REQ_BODY -> REQ_DONE          response:   RES_NONE -> RES_HEAD ->
+ * RES_BODY -> RES_DONE
+ *                              \-> REQ_ABANDONED                        \-> RES_OWN (the gateway
+ * answers itself)
+ *
+ * REQ_ABANDONED: the backend takes no more of the body; what it answers is still passed on.
+ * RES_BODY: a final head was passed on, from here on a failure can only cut the response off. */
+#pragma once
+
+#include "dataplane/http/downstream.h"
+#include "dataplane/http/http1_parse.h"
+#include "dataplane/http/relay.h"
+#include "dataplane/http/target.h"
+#include "dataplane/http/upstream.h"
+
+#define REQUEST_ID_MAX_BYTES 128
+#define RESPONSE_HEAD_MAX_BYTES (64u * 1024)
+
+enum request_state { REQ_HEAD, REQ_BODY, REQ_DONE, REQ_ABANDONED };
+enum response_state { RES_NONE, RES_BODY, RES_DONE, RES_OWN };
+
+struct exchange {
+    struct list link; /* of worker.spare_exchanges */
+    struct downstream *client;
+    struct upstream *upstream;   /* owned; NULL before and between attempts */
+    struct snapshot *snapshot;   /* held; NULL before the head is complete, and again in a tunnel */
+    const struct route *route;   /* of the snapshot; NULL when none matched */
+    const struct target *target; /* of the route: the present attempt's; NULL between attempts */
+    const struct target *last_target; /* of the attempt before, to be avoided */
+    /* What outlives the snapshot, for counting and logging; a tunnel holds the last two. */
+    struct route_state *route_state;
+    struct target_state *target_state; /* counted in its `active`; NULL between attempts */
+    struct endpoint *endpoint;         /* of the last attempt */
+    uint64_t generation, max_body_bytes;
+    uint32_t response_idle_ms;
+    uint8_t request_state, response_state;
+    uint8_t attempts;
+    bool retrying;    /* counted in worker.retrying */
+    bool replayable;  /* the whole request is still in the buffer */
+    bool where_stale; /* `where` points to memory that may have moved */
+    bool keep_client; /* the connection goes on after this exchange */
+    bool client_http10;
+    bool upgrade; /* the client asks for another protocol, and that may be passed on */
+    bool tunnel;  /* and got it: bytes both ways, tunnel.c */
+    uint8_t client_ip_len, request_id_len;
+    uint16_t status;          /* sent to the client; 0 = none yet */
+    uint16_t upstream_status; /* 0 = none */
+    enum reason reason;
+    const char *detail;            /* static words, or NULL */
+    double started_s, wall_s;      /* the head was complete; monotonic, wall clock */
+    double attempt_s, connected_s; /* monotonic; 0 = not yet */
+    double connect_s, upstream_s;  /* durations, negative = did not happen */
+    uint64_t body_in, body_out;
+    uint64_t allowed; /* methods, for Allow */
+    struct request_target where;
+    struct view host; /* as the client named it, without port; like `where` */
+    struct http1_parser request, response;
+    struct relay to_upstream, to_client;
+    uint32_t replay_at, replay_len; /* the body in the client's buffer, while replayable */
+    char client_ip[INET6_ADDRSTRLEN];
+    char request_id[REQUEST_ID_MAX_BYTES];
+    struct head head;   /* the request's */
+    struct head answer; /* the response's */
+};
+
+/* Bytes of a new request have arrived. */
+struct exchange *exchange_begin(struct downstream *c);
+
+/* The client's buffer has new bytes. May end the exchange, and the connection with it. */
+void exchange_client_bytes(struct exchange *ex);
+void exchange_client_writable(struct exchange *ex);
+void exchange_client_timeout(struct exchange *ex);
+/* The client has closed or reset its connection. */
+void exchange_client_gone(struct exchange *ex);
+
+void exchange_connected(struct exchange *ex);
+void exchange_upstream_readable(struct exchange *ex);
+void exchange_upstream_writable(struct exchange *ex);
+void exchange_upstream_timeout(struct exchange *ex);
+/* The attempt has failed: tries again where that is allowed and safe, else answers or cuts off. */
+void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *detail);
+
+/* What is asked for, in the terms that routing and forwarding use: fills `where` and `host`. Their
+ * views point into the client's buffer and the worker's scratch, so it is done again when either
+ * may have changed. */
+enum reason exchange_find_where(struct exchange *ex);
+
+/* For tunnel.c. The snapshot is not needed any more. */
+void exchange_let_go_of_snapshot(struct exchange *ex);
+/* The client has got all it will get: counts, logs, ends; the connection goes on where it may. */
+void exchange_finish(struct exchange *ex);
+/* Bytes are, or may be, there to be moved on. */
+void exchange_pump_request(struct exchange *ex);
+void exchange_pump_response(struct exchange *ex);
+
+/* The snapshot's settings, for those who hold only the exchange or the worker. */
+const struct server_settings *exchange_settings(const struct exchange *ex);

@@ -1,0 +1,197 @@
+#include "dataplane/http/forward.h"
+
+#include "dataplane/http/http1_check.h"
+#include "dataplane/http/http1_write.h"
+
+/* How this hop is called in Via (RFC 9110 7.6.3): what came in through it was HTTP/1.1 or 1.0, and
+ * nobody tells them apart. */
+#define VIA "1.1 gateway-pro"
+
+/* A field that a Connection field names belongs to the connection as well (RFC 9110 7.6.1). */
+static bool is_listed(const struct head *h, const struct buffer *b, struct view name)
+{
+    for (unsigned i = h->at[FIELD_CONNECTION]; i <= h->field_count; i++)
+        if (h->fields[i - 1].id == FIELD_CONNECTION &&
+            http1_has_token(field_value(b, &h->fields[i - 1]), name))
+            return true;
+    return false;
+}
+
+/* Fields that are passed on as they are. */
+static void write_passing_fields(struct head_writer *w, const struct head *h,
+                                 const struct buffer *b, const struct edits *edits)
+{
+    bool listing = h->at[FIELD_CONNECTION] != 0;
+    for (unsigned i = 0; i < h->field_count; i++) {
+        const struct field *f = &h->fields[i];
+        struct view name = field_name(b, f);
+        if (field_fate((enum field_id)f->id) != KEEP || (listing && is_listed(h, b, name)) ||
+            edits_drop(edits, name))
+            continue;
+        write_field(w, name, field_value(b, f));
+    }
+}
+
+static void write_body_framing(struct head_writer *w, enum framing framing, uint64_t length)
+{
+    if (framing == FRAMING_CHUNKED) {
+        write_literal(w, "Transfer-Encoding: chunked\r\n");
+    } else if (framing == FRAMING_LENGTH) {
+        write_literal(w, "Content-Length: ");
+        write_number(w, length);
+        write_literal(w, "\r\n");
+    }
+}
+
+/* [base path of the backend][path, its route's prefix taken off if so configured][query] */
+static void write_target(struct head_writer *w, const struct exchange *ex)
+{
+    const struct route *route = ex->route;
+    struct view path = ex->where.path;
+    if (route->strip_prefix && route->path_prefix.len > 1) {
+        path.at += route->path_prefix.len;
+        path.len -= route->path_prefix.len;
+    }
+    if (path.at != ex->where.path.at && path.len == 0)
+        path = (struct view){"/", 1};
+    if (path.at[0] != '*')
+        write_view(w, ex->target->base_path);
+    write_view(w, path);
+    write_view(w, ex->where.query);
+}
+
+/* Upgrade belongs to one connection: where it shall go on, this hop says so itself. */
+static void write_upgrade(struct head_writer *w, const struct head *h, const struct buffer *b)
+{
+    write_literal(w, "Connection: upgrade\r\nUpgrade: ");
+    write_view(w, head_value(h, b, FIELD_UPGRADE));
+    write_literal(w, "\r\n");
+}
+
+/* A field that the gateway writes itself, unless the route sets or removes it. */
+static void write_own(struct head_writer *w, const struct edits *edits, const char *name,
+                      struct view value)
+{
+    if (!edits_drop(edits, view_of(name)))
+        write_field(w, view_of(name), value);
+}
+
+static struct edit_values values_of(const struct exchange *ex, struct view client_host)
+{
+    return (struct edit_values){{[EDIT_CLIENT_IP] = {ex->client_ip, ex->client_ip_len},
+                                 [EDIT_REQUEST_ID] = {ex->request_id, ex->request_id_len},
+                                 [EDIT_HOST] = client_host,
+                                 [EDIT_ROUTE] = ex->route->name}};
+}
+
+/* The host as the client named it: the target's authority wins over Host (RFC 9112 3.2.2). */
+static struct view host_of(const struct exchange *ex)
+{
+    if (ex->where.authority.len > 0)
+        return ex->where.authority;
+    return head_value(&ex->head, ex->client->in, FIELD_HOST);
+}
+
+/* Who asked, by which name and way. Nobody in front of us is believed: what came in under these
+ * names was left out. */
+static void write_forwarding(struct head_writer *w, const struct exchange *ex,
+                             struct view client_host)
+{
+    const struct edits *edits = &ex->route->request_edits;
+    struct view client_ip = {ex->client_ip, ex->client_ip_len};
+    write_own(w, edits, "X-Forwarded-For", client_ip);
+    write_own(w, edits, "X-Forwarded-Proto", (struct view){"http", 4});
+    if (client_host.len > 0)
+        write_own(w, edits, "X-Forwarded-Host", client_host);
+    write_own(w, edits, "X-Real-IP", client_ip);
+    write_own(w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+}
+
+size_t forward_request(struct exchange *ex)
+{
+    struct worker *worker = ex->client->worker;
+    const struct buffer *b = ex->client->in;
+    const struct head *h = &ex->head;
+    const struct edits *edits = &ex->route->request_edits;
+    struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
+    struct view client_host = host_of(ex);
+
+    write_view(&w, view_of(llhttp_method_name((llhttp_method_t)h->method)));
+    write_literal(&w, " ");
+    write_target(&w, ex);
+    write_literal(&w, " HTTP/1.1\r\nHost: ");
+    write_view(&w,
+               ex->route->preserve_host && client_host.len > 0 ? client_host : ex->target->host);
+    write_literal(&w, "\r\n");
+    write_passing_fields(&w, h, b, edits);
+    write_forwarding(&w, ex, client_host);
+    write_own(&w, edits, "Via", (struct view){VIA, sizeof(VIA) - 1});
+    if (edits->line_count > 0) {
+        struct edit_values values = values_of(ex, client_host);
+        edits_write(edits, &values, &w);
+    }
+    if (ex->upgrade)
+        write_upgrade(&w, h, b);
+    write_body_framing(&w, (enum framing)h->framing, h->content_length);
+    write_literal(&w, "\r\n");
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
+
+static void write_client_connection(struct head_writer *w, const struct exchange *ex)
+{
+    if (!ex->keep_client)
+        write_literal(w, "Connection: close\r\n");
+    else if (ex->client_http10)
+        write_literal(w, "Connection: keep-alive\r\n");
+}
+
+size_t forward_response(struct exchange *ex)
+{
+    struct worker *worker = ex->client->worker;
+    const struct buffer *b = ex->upstream->in;
+    const struct head *h = &ex->answer;
+    const struct edits *edits = &ex->route->response_edits;
+    struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
+    write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
+    write_passing_fields(&w, h, b, edits);
+    write_own(&w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+    if (edits->line_count > 0) {
+        (void)exchange_find_where(
+            ex); /* the client's host may have moved since the request was sent */
+        struct edit_values values = values_of(ex, host_of(ex));
+        edits_write(edits, &values, &w);
+    }
+    /* Where there is no body, a length still tells how long it would have been: HEAD and 304 (RFC
+     * 9110 8.6). */
+    if (ex->to_client.chunked)
+        write_literal(&w, "Transfer-Encoding: chunked\r\n");
+    else if (h->at[FIELD_CONTENT_LENGTH] && h->status != 204)
+        write_body_framing(&w, FRAMING_LENGTH, h->content_length);
+    write_client_connection(&w, ex);
+    write_literal(&w, "\r\n");
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
+
+static size_t write_interim(struct exchange *ex, bool switching)
+{
+    struct worker *worker = ex->client->worker;
+    const struct buffer *b = ex->upstream->in;
+    const struct head *h = &ex->answer;
+    struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
+    write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
+    write_passing_fields(&w, h, b, &ex->route->response_edits);
+    if (switching)
+        write_upgrade(&w, h, b);
+    write_literal(&w, "\r\n");
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
+}
+
+size_t forward_interim(struct exchange *ex)
+{
+    return write_interim(ex, false);
+}
+
+size_t forward_switch(struct exchange *ex)
+{
+    return write_interim(ex, true);
+}

@@ -1,0 +1,24 @@
+/* http1_check: the strict rules that a head must keep beyond what llhttp sees to: one unambiguous
+ * reading, or none (RFC 9112 11.2). Pure functions over a parsed head; what they find out (framing,
+ * keep-alive) they write into it. Hot path. */
+#pragma once
+
+#include "dataplane/http/head.h"
+#include "dataplane/http/reasons.h"
+
+/* Sets framing, content_length and keep_alive, or returns why the request is refused; *detail then
+ * has static words. */
+enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail);
+
+/* The same for a response to `request_method`. R_SERVED or R_BAD_RESPONSE. */
+enum reason http1_check_response(struct head *h, const struct buffer *b, unsigned request_method,
+                                 const char **detail);
+
+/* Is `host` a host and optional port as RFC 9110 4.2 has it? Registered names, IPv4, [IPv6]. */
+bool http1_is_host(struct view host);
+
+/* Is it a token, as methods and field names are? (RFC 9110 5.6.2) */
+bool http1_is_token(struct view v);
+
+/* Does the list field `value` hold that token, in any case? (RFC 9110 5.6.1) */
+bool http1_has_token(struct view value, struct view token);

@@ -1,0 +1,199 @@
+#include "dataplane/http/http1_parse.h"
+
+/* Chunk sizes, extensions and trailers between two body bytes: more than this is an attack, not a
+ * message. */
+#define MAX_OVERHEAD_BYTES (16 * 1024)
+
+static uint32_t offset(const struct http1_parser *p, const char *at)
+{
+    return (uint32_t)(at - p->buffer->data);
+}
+
+static int on_target(llhttp_t *l, const char *at, size_t len)
+{
+    struct http1_parser *p = l->data;
+    struct head *h = p->head;
+    if (h->target_len == 0)
+        h->target_at = offset(p, at);
+    h->target_len = offset(p, at) + (uint32_t)len - h->target_at;
+    return 0;
+}
+
+static int on_name(llhttp_t *l, const char *at, size_t len)
+{
+    struct http1_parser *p = l->data;
+    if (p->head_done)
+        return 0; /* trailers are bounded and dropped, as RFC 9110 6.5.1 allows */
+    if (p->name_end == 0)
+        p->name_at = offset(p, at);
+    p->name_end = offset(p, at) + (uint32_t)len;
+    return 0;
+}
+
+static int on_value(llhttp_t *l, const char *at, size_t len)
+{
+    struct http1_parser *p = l->data;
+    if (p->head_done)
+        return 0;
+    if (p->value_end == 0)
+        p->value_at = offset(p, at);
+    p->value_end = offset(p, at) + (uint32_t)len;
+    return 0;
+}
+
+static int on_field(llhttp_t *l)
+{
+    struct http1_parser *p = l->data;
+    struct head *h = p->head;
+    if (p->head_done)
+        return 0;
+    uint32_t name_len = p->name_end - p->name_at;
+    struct view value = view_trim(head_view(p->buffer, p->value_at, p->value_end - p->value_at));
+    if (name_len > UINT8_MAX || value.len > UINT16_MAX || h->field_count >= p->max_fields) {
+        p->too_large = true;
+        return -1;
+    }
+    struct field *f = &h->fields[h->field_count++];
+    f->name_at = p->name_at;
+    f->name_len = (uint8_t)name_len;
+    f->value_at = value.len > 0 ? offset(p, value.at) : p->name_at;
+    f->value_len = (uint16_t)value.len;
+    f->id = (uint8_t)field_find(field_name(p->buffer, f));
+    if (!h->at[f->id])
+        h->at[f->id] = h->field_count;
+    p->name_end = p->value_end = 0;
+    return 0;
+}
+
+static int on_head(llhttp_t *l)
+{
+    struct http1_parser *p = l->data;
+    p->head_done = true;
+    return HPE_PAUSED;
+}
+
+/* Several chunks in one buffer become one piece: their bytes are moved together over the framing
+ * between them. */
+static int on_body(llhttp_t *l, const char *at, size_t len)
+{
+    struct http1_parser *p = l->data;
+    char *piece_end = p->buffer->data + p->piece_at + p->piece_len;
+    if (p->piece_len == 0)
+        p->piece_at = offset(p, at);
+    else if (piece_end != at)
+        memmove(piece_end, at, len);
+    p->piece_len += (uint32_t)len;
+    return 0;
+}
+
+static int on_message(llhttp_t *l)
+{
+    struct http1_parser *p = l->data;
+    p->message_done = true;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t settings = {
+    .on_url = on_target,
+    .on_status = on_target,
+    .on_header_field = on_name,
+    .on_header_value = on_value,
+    .on_header_value_complete = on_field,
+    .on_headers_complete = on_head,
+    .on_body = on_body,
+    .on_message_complete = on_message,
+};
+
+void http1_parser_init(struct http1_parser *p, bool is_response, struct head *head,
+                       uint32_t max_fields)
+{
+    llhttp_init(&p->llhttp, is_response ? HTTP_RESPONSE : HTTP_REQUEST, &settings);
+    p->llhttp.data = p;
+    p->head = head;
+    p->buffer = NULL;
+    p->left = p->body_bytes = 0;
+    p->piece_at = p->piece_len = 0;
+    p->name_end = p->value_end = p->overhead = 0;
+    p->max_fields = (uint16_t)MIN(max_fields, (uint32_t)HEAD_MAX_FIELDS);
+    p->framing = FRAMING_NONE;
+    p->is_response = is_response;
+    p->head_done = p->message_done = p->too_large = false;
+    p->detail = NULL;
+    memset(head, 0, offsetof(struct head, fields));
+}
+
+/* Runs llhttp over what is not parsed. Returns its error, HPE_OK and HPE_PAUSED included. */
+static enum llhttp_errno run(struct http1_parser *p, struct buffer *b)
+{
+    const char *from = b->data + b->parsed;
+    p->buffer = b;
+    enum llhttp_errno e = llhttp_execute(&p->llhttp, from, b->used - b->parsed);
+    b->parsed = e == HPE_OK ? b->used : offset(p, llhttp_get_error_pos(&p->llhttp));
+    return e;
+}
+
+enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
+{
+    enum llhttp_errno e = run(p, b);
+    struct head *h = p->head;
+    if (e == HPE_OK)
+        return PARSE_AGAIN;
+    if (e != HPE_PAUSED || !p->head_done) {
+        p->detail = llhttp_errno_name(e);
+        return PARSE_BAD;
+    }
+    h->method = p->llhttp.method;
+    h->major = p->llhttp.http_major;
+    h->minor = p->llhttp.http_minor;
+    h->status = p->llhttp.status_code;
+    h->bytes = b->parsed;
+    return PARSE_HEAD;
+}
+
+void http1_parse_start_body(struct http1_parser *p, enum framing framing, uint64_t length)
+{
+    p->framing = (uint8_t)framing;
+    p->left = length;
+    p->message_done = framing == FRAMING_NONE || (framing == FRAMING_LENGTH && length == 0);
+    if (framing == FRAMING_CHUNKED)
+        llhttp_resume(&p->llhttp);
+}
+
+static enum parse_status parse_chunks(struct http1_parser *p, struct buffer *b)
+{
+    uint32_t before = b->parsed;
+    enum llhttp_errno e = run(p, b);
+    if (p->piece_len > 0)
+        p->overhead = 0;
+    else
+        p->overhead += b->parsed - before;
+    p->body_bytes += p->piece_len;
+    if (e == HPE_PAUSED && p->message_done)
+        return PARSE_DONE;
+    if (e != HPE_OK || p->overhead > MAX_OVERHEAD_BYTES) {
+        p->detail = e != HPE_OK ? llhttp_errno_name(e) : "too much chunk framing without data";
+        return PARSE_BAD;
+    }
+    return PARSE_AGAIN;
+}
+
+enum parse_status http1_parse_body(struct http1_parser *p, struct buffer *b)
+{
+    p->piece_at = b->parsed;
+    p->piece_len = 0;
+    if (p->message_done)
+        return PARSE_DONE;
+    if (p->framing == FRAMING_CHUNKED)
+        return parse_chunks(p, b);
+
+    uint32_t have = b->used - b->parsed;
+    if (p->framing == FRAMING_LENGTH) {
+        have = (uint32_t)MIN((uint64_t)have, p->left);
+        p->left -= have;
+    }
+    p->piece_len = have;
+    p->body_bytes += have;
+    b->parsed += have;
+    p->message_done = p->framing == FRAMING_LENGTH && p->left == 0;
+    return p->message_done ? PARSE_DONE : PARSE_AGAIN;
+}

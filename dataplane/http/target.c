@@ -1,0 +1,147 @@
+#include "dataplane/http/target.h"
+
+#include <llhttp.h>
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool is_unreserved(int c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_' || c == '~';
+}
+
+/* What no URI may hold unencoded, and "#", which a client must not send, and "\", which some
+ * servers take for "/". */
+static bool is_forbidden(unsigned char c)
+{
+    return c <= 0x20 || c >= 0x7f || c == '#' || c == '\\' || c == '"' || c == '<' || c == '>';
+}
+
+static enum reason bad(const char **detail, const char *why)
+{
+    *detail = why;
+    return R_BAD_REQUEST;
+}
+
+/* Every byte allowed, every % followed by two hex digits and not %00. */
+static enum reason check_bytes(struct view v, bool *encoded, const char **detail)
+{
+    for (size_t i = 0; i < v.len; i++) {
+        if (is_forbidden((unsigned char)v.at[i]))
+            return bad(detail, "forbidden byte in the target");
+        if (v.at[i] != '%')
+            continue;
+        if (v.len - i < 3 || hex(v.at[i + 1]) < 0 || hex(v.at[i + 2]) < 0)
+            return bad(detail, "incomplete percent-encoding in the target");
+        if (v.at[i + 1] == '0' && v.at[i + 2] == '0')
+            return bad(detail, "encoded NUL in the target");
+        *encoded = true;
+    }
+    return R_SERVED;
+}
+
+static struct view decode_unreserved(struct view v, char *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < v.len; i++) {
+        if (v.at[i] != '%') {
+            out[n++] = v.at[i];
+            continue;
+        }
+        int c = hex(v.at[i + 1]) << 4 | hex(v.at[i + 2]);
+        if (is_unreserved(c)) {
+            out[n++] = (char)c;
+        } else {
+            static const char digits[] = "0123456789ABCDEF";
+            out[n++] = '%';
+            out[n++] = digits[c >> 4];
+            out[n++] = digits[c & 15];
+        }
+        i += 2;
+    }
+    return (struct view){out, n};
+}
+
+/* Length of a delimiter at `i`: "/" or an encoded slash or backslash; 0 if there is none. */
+static size_t delimiter(struct view v, size_t i)
+{
+    if (v.at[i] == '/')
+        return 1;
+    if (v.at[i] == '%' && v.len - i >= 3 &&
+        ((v.at[i + 1] == '2' && v.at[i + 2] == 'F') || (v.at[i + 1] == '5' && v.at[i + 2] == 'C')))
+        return 3;
+    return 0;
+}
+
+/* `v` is decoded already, so a dot is a dot. */
+static bool has_dot_segment(struct view v)
+{
+    for (size_t i = 0; i < v.len;) {
+        size_t step = delimiter(v, i);
+        if (step == 0) {
+            i++;
+            continue;
+        }
+        i += step;
+        size_t dots = 0;
+        while (i + dots < v.len && dots < 3 && v.at[i + dots] == '.')
+            dots++;
+        if (dots == 0 || dots == 3)
+            continue;
+        size_t after = i + dots;
+        if (after == v.len || v.at[after] == ';' || delimiter(v, after) > 0)
+            return true;
+    }
+    return false;
+}
+
+/* "http://host:port/path" -> authority; what is left begins with "/" or "?" or is empty. */
+static enum reason split_absolute(struct view *v, struct request_target *t, const char **detail)
+{
+    static const struct view scheme = {"http://", 7};
+    if (v->len < scheme.len || strncasecmp(v->at, scheme.at, scheme.len) != 0)
+        return bad(detail, "the target is neither a path nor an http URI");
+    const char *start = v->at + scheme.len;
+    size_t left = v->len - scheme.len, len = 0;
+    while (len < left && start[len] != '/' && start[len] != '?')
+        len++;
+    if (len == 0 || memchr(start, '@', len))
+        return bad(detail, "the target's authority is empty or names a user");
+    t->authority = (struct view){start, len};
+    *v = (struct view){start + len, left - len};
+    return R_SERVED;
+}
+
+enum reason target_parse(struct view raw, unsigned method, char *scratch, struct request_target *t,
+                         const char **detail)
+{
+    bool encoded = false;
+    memset(t, 0, sizeof(*t));
+    if (raw.len == 1 && raw.at[0] == '*') {
+        t->path = raw;
+        return method == HTTP_OPTIONS ? R_SERVED : bad(detail, "\"*\" is for OPTIONS only");
+    }
+    enum reason r = check_bytes(raw, &encoded, detail);
+    if (r == R_SERVED && (raw.len == 0 || raw.at[0] != '/'))
+        r = split_absolute(&raw, t, detail);
+    if (r != R_SERVED)
+        return r;
+
+    const char *mark = raw.len > 0 ? memchr(raw.at, '?', raw.len) : NULL;
+    struct view path = {raw.at, mark ? (size_t)(mark - raw.at) : raw.len};
+    t->query = (struct view){mark, mark ? raw.len - path.len : 0};
+    if (path.len == 0) /* http://host and http://host?q stand for the root (RFC 9112 3.2.2) */
+        path = (struct view){"/", 1};
+    if (encoded)
+        path = decode_unreserved(path, scratch);
+    if (has_dot_segment(path))
+        return bad(detail, "dot segment in the path");
+    t->path = path;
+    return R_SERVED;
+}

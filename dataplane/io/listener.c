@@ -1,0 +1,165 @@
+#include "dataplane/io/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/base/log.h"
+
+#define BACKLOG 65535 /* the kernel takes less where net.core.somaxconn says so */
+#define UNIX_MODE 0660
+
+void listener_set_init(struct listener_set *set)
+{
+    list_init(&set->all);
+}
+
+static void close_listener(struct listener *l)
+{
+    list_remove(&l->link);
+    if (l->addr.sa.any.sa_family == AF_UNIX)
+        unlink(l->addr.sa.un.sun_path); /* before the close: until then nobody else takes it */
+    close(l->fd);
+    free(l);
+}
+
+void listener_set_fini(struct listener_set *set)
+{
+    list_each_safe (node, &set->all)
+        close_listener(CONTAINER_OF(node, struct listener, link));
+}
+
+static int open_socket(int family)
+{
+    return socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
+/* ---- TCP ---- */
+
+static int bind_tcp(const struct addr *addr)
+{
+    int fd = open_socket(addr->sa.any.sa_family), on = 1, off = 0;
+    if (fd < 0)
+        return -1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+        (addr->sa.any.sa_family != AF_INET6 ||
+         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) == 0) &&
+        bind(fd, &addr->sa.any, addr->len) == 0)
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static bool is_any6(const struct addr *addr)
+{
+    return addr->sa.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr->sa.in6.sin6_addr);
+}
+
+static int bind_tcp_or_v4(const struct addr *addr)
+{
+    int fd = bind_tcp(addr);
+    if (fd >= 0 || !is_any6(addr) || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL))
+        return fd;
+    struct addr v4 = {.len = sizeof(v4.sa.in4)};
+    v4.sa.in4.sin_family = AF_INET;
+    v4.sa.in4.sin_port = addr->sa.in6.sin6_port;
+    return bind_tcp(&v4);
+}
+
+/* ---- Unix ---- */
+
+/* Is somebody listening there? A connection is the only way to know. */
+static bool is_served(const struct addr *addr)
+{
+    int fd = open_socket(AF_UNIX);
+    if (fd < 0)
+        return true;
+    bool refused = connect(fd, &addr->sa.any, addr->len) < 0 && errno == ECONNREFUSED;
+    close(fd);
+    return !refused;
+}
+
+static int remove_stale(const struct addr *addr, const char *text, struct err *err)
+{
+    struct stat st;
+    const char *path = addr->sa.un.sun_path;
+    if (lstat(path, &st) < 0)
+        return 0; /* nothing there; whatever else is wrong, bind will say */
+    if (!S_ISSOCK(st.st_mode))
+        return err_set(err, "%s: there is a file that is not a socket", text);
+    if (is_served(addr))
+        return err_set(err, "%s: another process listens there", text);
+    if (unlink(path) < 0)
+        return err_set_errno(err, "%s: the file that was left there could not be removed", text);
+    return 0;
+}
+
+static int bind_unix(const struct addr *addr, const char *text, struct err *err)
+{
+    if (remove_stale(addr, text, err) < 0)
+        return -1;
+    int fd = open_socket(AF_UNIX);
+    /* Nobody gets in between the two calls: before listen() every connection is refused. */
+    if (fd >= 0 && bind(fd, &addr->sa.any, addr->len) == 0 &&
+        chmod(addr->sa.un.sun_path, UNIX_MODE) == 0)
+        return fd;
+    err_set_errno(err, "%s could not be listened on", text);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* ---- both ---- */
+
+static int open_fd(const struct addr *addr, const char *text, struct err *err)
+{
+    int fd;
+    if (addr->sa.any.sa_family == AF_UNIX) {
+        fd = bind_unix(addr, text, err);
+    } else {
+        fd = bind_tcp_or_v4(addr);
+        if (fd < 0)
+            err_set_errno(err, "%s could not be listened on", text);
+    }
+    if (fd >= 0 && listen(fd, BACKLOG) < 0) {
+        err_set_errno(err, "%s could not be listened on", text);
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+struct listener *listener_open(struct listener_set *set, const struct addr *addr, const char *text,
+                               struct err *err)
+{
+    list_each (node, &set->all) {
+        struct listener *l = CONTAINER_OF(node, struct listener, link);
+        if (addr_equal(&l->addr, addr))
+            return l;
+    }
+    int fd = open_fd(addr, text, err);
+    if (fd < 0)
+        return NULL;
+    struct listener *l = calloc(1, sizeof(*l));
+    if (!l)
+        log_fatal("listener", "out of memory");
+    l->fd = fd;
+    l->addr = *addr;
+    size_t len = MIN(strlen(text), sizeof(l->text) - 1);
+    memcpy(l->text, text, len);
+    list_push_back(&set->all, &l->link);
+    return l;
+}
+
+void listener_close_older(struct listener_set *set, uint64_t publication)
+{
+    list_each_safe (node, &set->all) {
+        struct listener *l = CONTAINER_OF(node, struct listener, link);
+        if (l->listed_by < publication)
+            close_listener(l);
+    }
+}

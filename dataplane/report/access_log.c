@@ -1,0 +1,290 @@
+#include "dataplane/report/access_log.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "dataplane/report/log_writer.h"
+#include "proto/base/json.h"
+
+#define FIELD_MAX_BYTES 2048
+#define FIXED_BYTES 1024 /* names, numbers and punctuation of one line */
+
+/* Writes into a reservation that is large enough by construction: line_bound() comes first. */
+struct line {
+    char *at;
+};
+
+/* ---- pieces ---- */
+
+static void put(struct line *l, const char *text, size_t len)
+{
+    memcpy(l->at, text, len);
+    l->at += len;
+}
+
+#define PUT(l, literal) put(l, literal, sizeof(literal) - 1)
+
+static void put_number(struct line *l, uint64_t n)
+{
+    char digits[20];
+    size_t i = sizeof(digits);
+    do
+        digits[--i] = (char)('0' + n % 10);
+    while (n /= 10);
+    put(l, digits + i, sizeof(digits) - i);
+}
+
+static void put_fixed(struct line *l, unsigned n, unsigned width)
+{
+    for (unsigned i = width; i > 0; i--, n /= 10)
+        l->at[i - 1] = (char)('0' + n % 10);
+    l->at += width;
+}
+
+/* Seconds as milliseconds with three decimals. */
+static void put_ms(struct line *l, double seconds)
+{
+    double us = seconds * 1e6 + 0.5;
+    uint64_t whole = us < 1e18 ? (uint64_t)us : 0;
+    put_number(l, whole / 1000);
+    *l->at++ = '.';
+    put_fixed(l, (unsigned)(whole % 1000), 3);
+}
+
+/* Is any of these eight bytes not plain? Plain is printable ASCII but for the quote and the
+ * backslash. Each term sets the high bit of a byte that is below a bound or equal to a value. */
+static bool has_special(uint64_t w)
+{
+    const uint64_t ones = 0x0101010101010101u, high = ones * 0x80;
+    uint64_t quote = w ^ ones * '"', slash = w ^ ones * '\\', del = w ^ ones * 127;
+    return ((w | ((w - ones * ' ') & ~w) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
+             ((del - ones) & ~del)) &
+            high) != 0;
+}
+
+/* The inside of a JSON string. Nearly all of what is logged is plain and only copied. */
+static void put_escaped(struct line *l, struct view v)
+{
+    size_t len = MIN(v.len, FIELD_MAX_BYTES), i = 0;
+    for (uint64_t w; i + sizeof(w) <= len; i += sizeof(w)) {
+        memcpy(&w, v.at + i, sizeof(w));
+        if (has_special(w))
+            break;
+        memcpy(l->at + i, &w, sizeof(w));
+    }
+    l->at += i;
+    l->at += json_escape(l->at, FIELD_MAX_BYTES - i, (struct view){v.at + i, v.len - i});
+}
+
+/* "2026-01-31T12:59:59." of the second that was asked for last: one conversion a second. */
+static const char *date_of(uint64_t second)
+{
+    static _Thread_local struct {
+        uint64_t second;
+        char text[21];
+    } last = {.second = UINT64_MAX};
+    static const uint8_t month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    if (last.second == second)
+        return last.text;
+    /* Not gmtime_r(), which takes the time zone's lock. */
+    uint64_t days = second / 86400, rest = second % 86400;
+    unsigned year = 1970, month = 0, leap;
+    for (;; year++) {
+        leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        if (days < 365 + leap || year == 9999)
+            break;
+        days -= 365 + leap;
+    }
+    for (unsigned n; month < 11 && days >= (n = month_days[month] + (month == 1) * leap); month++)
+        days -= n;
+    struct line l = {last.text};
+    put_fixed(&l, year, 4);
+    *l.at++ = '-';
+    put_fixed(&l, month + 1, 2);
+    *l.at++ = '-';
+    put_fixed(&l, (unsigned)days + 1, 2);
+    *l.at++ = 'T';
+    put_fixed(&l, (unsigned)(rest / 3600), 2);
+    *l.at++ = ':';
+    put_fixed(&l, (unsigned)(rest / 60 % 60), 2);
+    *l.at++ = ':';
+    put_fixed(&l, (unsigned)(rest % 60), 2);
+    *l.at = '.';
+    last.second = second;
+    return last.text;
+}
+
+static void put_time(struct line *l, double seconds)
+{
+    uint64_t ms = seconds > 0 ? (uint64_t)(seconds * 1000) : 0;
+    put(l, date_of(ms / 1000), 20);
+    put_fixed(l, (unsigned)(ms % 1000), 3);
+    *l->at++ = 'Z';
+}
+
+/* ---- lines ---- */
+
+/* What went wrong here or behind us is worth more than a client's mistake. */
+static const char *level_of(const struct access_record *r)
+{
+    return r->status >= 500 ? "error" : r->status >= 400 ? "warn" : "info";
+}
+
+static void put_word(struct line *l, const char *word)
+{
+    put(l, word, strlen(word));
+}
+
+/* ,"name":"value" unless it is empty. */
+#define PUT_TEXT(l, name, value)                                                                   \
+    do {                                                                                           \
+        struct view text_ = (value);                                                               \
+        if (text_.len > 0) {                                                                       \
+            PUT(l, ",\"" name "\":\"");                                                            \
+            put_escaped(l, text_);                                                                 \
+            PUT(l, "\"");                                                                          \
+        }                                                                                          \
+    } while (0)
+
+#define PUT_NUMBER(l, name, value)                                                                 \
+    do {                                                                                           \
+        PUT(l, ",\"" name "\":");                                                                  \
+        put_number(l, value);                                                                      \
+    } while (0)
+
+#define PUT_MS(l, name, value)                                                                     \
+    do {                                                                                           \
+        if ((value) >= 0) {                                                                        \
+            PUT(l, ",\"" name "\":");                                                              \
+            put_ms(l, value);                                                                      \
+        }                                                                                          \
+    } while (0)
+
+static void put_outcome(struct line *l, const struct access_record *r)
+{
+    PUT_NUMBER(l, "status", r->status);
+    PUT(l, ",\"reason\":\"");
+    put_word(l, reason_word(r->reason));
+    PUT(l, "\"");
+    PUT_TEXT(l, "detail", view_of(r->detail));
+    PUT_TEXT(l, "route", r->route);
+    if (r->generation > 0)
+        PUT_NUMBER(l, "generation", r->generation);
+    PUT_TEXT(l, "endpoint", r->endpoint);
+    if (r->upstream_status > 0)
+        PUT_NUMBER(l, "upstream_status", r->upstream_status);
+    if (r->attempts > 0)
+        PUT_NUMBER(l, "attempts", r->attempts);
+    PUT_NUMBER(l, "bytes_in", r->bytes_in);
+    PUT_NUMBER(l, "bytes_out", r->bytes_out);
+    PUT_MS(l, "duration_ms", r->duration_s);
+    PUT_MS(l, "upstream_ms", r->upstream_s);
+    PUT_MS(l, "connect_ms", r->connect_s);
+}
+
+static void put_json(struct line *l, const struct access_record *r)
+{
+    PUT(l, "{\"level\":\"");
+    put_word(l, level_of(r));
+    PUT(l, "\",\"ts\":\"");
+    put_time(l, r->time);
+    PUT(l, "\",\"msg\":\"request\"");
+    PUT_TEXT(l, "request_id", r->request_id);
+    PUT_TEXT(l, "client", r->client);
+    PUT_TEXT(l, "method", r->method);
+    PUT_TEXT(l, "host", r->host);
+    PUT_TEXT(l, "path", r->path);
+    PUT_TEXT(l, "protocol", r->protocol);
+    put_outcome(l, r);
+    PUT_TEXT(l, "user_agent", r->user_agent);
+    PUT_TEXT(l, "referer", r->referer);
+    PUT_TEXT(l, "traceparent", r->traceparent);
+    PUT(l, "}\n");
+}
+
+/* A word of a console line; "-" keeps the columns where there is nothing. */
+static void put_column(struct line *l, struct view v)
+{
+    *l->at++ = ' ';
+    if (v.len == 0)
+        *l->at++ = '-';
+    else
+        put_escaped(l, v);
+}
+
+#define PUT_PAIR(l, name, value)                                                                   \
+    do {                                                                                           \
+        struct view text_ = (value);                                                               \
+        if (text_.len > 0) {                                                                       \
+            PUT(l, " " name "=");                                                                  \
+            put_escaped(l, text_);                                                                 \
+        }                                                                                          \
+    } while (0)
+
+/* 2026-01-31T12:59:59.123Z info  10.0.0.9 GET example.com /users?id=1 HTTP/1.1 200 ok 1.250ms ...
+ */
+static void put_console(struct line *l, const struct access_record *r)
+{
+    put_time(l, r->time);
+    *l->at++ = ' ';
+    put_word(l, level_of(r));
+    put_column(l, r->client);
+    put_column(l, r->method);
+    put_column(l, r->host);
+    put_column(l, r->path);
+    put_column(l, r->protocol);
+    *l->at++ = ' ';
+    put_number(l, r->status);
+    put_column(l, view_of(reason_word(r->reason)));
+    *l->at++ = ' ';
+    put_ms(l, fmax(r->duration_s, 0));
+    PUT(l, "ms in=");
+    put_number(l, r->bytes_in);
+    PUT(l, " out=");
+    put_number(l, r->bytes_out);
+    PUT_PAIR(l, "route", r->route);
+    PUT_PAIR(l, "endpoint", r->endpoint);
+    PUT_PAIR(l, "id", r->request_id);
+    if (r->detail) {
+        PUT(l, " (");
+        put_escaped(l, view_of(r->detail));
+        PUT(l, ")");
+    }
+    *l->at++ = '\n';
+}
+
+/* An escape is at most six bytes for one. */
+static size_t field_bound(struct view v)
+{
+    return v.len >= FIELD_MAX_BYTES ? FIELD_MAX_BYTES : MIN(v.len * 6, FIELD_MAX_BYTES);
+}
+
+static size_t line_bound(const struct access_record *r)
+{
+    const struct view *const fields[] = {
+        &r->request_id, &r->client,  &r->method,      &r->host,  &r->path,     &r->protocol,
+        &r->user_agent, &r->referer, &r->traceparent, &r->route, &r->endpoint,
+    };
+    size_t bytes = FIXED_BYTES + field_bound(view_of(r->detail));
+    for (size_t i = 0; i < COUNT_OF(fields); i++)
+        bytes += field_bound(*fields[i]);
+    return bytes;
+}
+
+void access_log_write(struct log_ring *ring, bool console, const struct access_record *r,
+                      struct stats *stats)
+{
+    if (log_ring_is_off(ring))
+        return;
+    struct line l = {log_ring_reserve(ring, line_bound(r))};
+    const char *start = l.at;
+    if (!start) {
+        stats_add(stats, STAT_access_log_dropped_total, 1);
+        return;
+    }
+    if (console)
+        put_console(&l, r);
+    else
+        put_json(&l, r);
+    log_ring_commit(ring, (size_t)(l.at - start));
+}

@@ -1,0 +1,120 @@
+/* stats: what one worker counts, in its own memory; merged elsewhere (report.h). Single writer: the
+ * worker; any thread may read with relaxed loads and sees values that are at most a moment old. Hot
+ * path: no lock, no system call; memory is taken only when a (route, method) or a status is seen
+ * for the first time.
+ *
+ * The memory is one segment (segment.h: memfd, fixed size, offsets instead of pointers), so it can
+ * outlive the process:
+ *
+ *     head | counters | targets[slots] | routes[slots]: offset of a series per method | series,
+ * bump-allocated
+ *
+ * When the segment is full, what is new is counted under route "none"; nothing fails. */
+#pragma once
+
+#include <string.h>
+
+#include "proto/base/defs.h"
+
+enum stat_id {
+#define COUNTER(name, help) STAT_##name,
+#include "dataplane/report/stats.def"
+#undef COUNTER
+    STAT_COUNT
+};
+
+#define STATS_MAX_BUCKETS 32
+#define STATS_NO_ROUTE UINT32_MAX /* for what matched no route */
+
+/* Methods as metric labels: llhttp's method number -> one of these. */
+enum method_label {
+    METHOD_GET,
+    METHOD_HEAD,
+    METHOD_POST,
+    METHOD_PUT,
+    METHOD_DELETE,
+    METHOD_OPTIONS,
+    METHOD_PATCH,
+    METHOD_CONNECT,
+    METHOD_TRACE,
+    METHOD_OTHER,
+    METHOD_LABELS
+};
+enum method_label method_label(unsigned llhttp_method);
+const char *method_label_word(enum method_label m);
+
+struct stats {
+    uint64_t *counters;            /* STAT_COUNT; in the segment */
+    struct stats_segment *segment; /* owned mapping */
+    const double *bounds;          /* bucket bounds; in the segment */
+    uint32_t bound_count;
+};
+
+/* Ends the program if there is no memory. Without bounds there is one bucket for everything. */
+void stats_init(struct stats *s, unsigned worker);
+void stats_fini(struct stats *s);
+
+/* Bounds for durations from now on, at most STATS_MAX_BUCKETS; copied. If they differ from those in
+ * use, everything but the levels begins anew, and so the lineage changes: a bucket counted under
+ * other bounds means nothing. */
+void stats_set_bounds(struct stats *s, const double *bounds, uint32_t count);
+
+/* One writer, so load-add-store is enough; relaxed, since readers want no order. */
+static inline void stats_add(struct stats *s, enum stat_id which, uint64_t n)
+{
+    uint64_t *c = &s->counters[which];
+    __atomic_store_n(c, __atomic_load_n(c, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+
+static inline void stats_sub(struct stats *s, enum stat_id which, uint64_t n)
+{
+    stats_add(s, which, (uint64_t)0 - n);
+}
+
+/* One finished exchange: counts the status and the duration for its route and method. */
+void stats_request(struct stats *s, uint32_t route_slot, enum method_label method, unsigned status,
+                   double seconds);
+
+/* One finished attempt at a target. */
+void stats_attempt(struct stats *s, uint32_t target_slot, bool failed);
+
+/* ---- for reports: any thread ---- */
+
+#define STATS_MAX_STATUSES 1000 /* workers may have kept different ones */
+
+/* One (route, method), summed over workers. */
+struct stats_series {
+    uint64_t requests, buckets[STATS_MAX_BUCKETS + 1];
+    double sum_seconds;
+    uint32_t status_count;
+    struct {
+        uint32_t status;
+        uint64_t count;
+    } statuses[STATS_MAX_STATUSES]; /* the first status_count are set */
+};
+
+/* Empty again, without touching all of it. */
+static inline void stats_series_clear(struct stats_series *s)
+{
+    memset(s, 0, offsetof(struct stats_series, statuses));
+}
+
+/* Goes up when counting begins anew, odd while that is being done: what was read between two equal
+ * even values belongs together. */
+uint32_t stats_epoch(const struct stats *s);
+uint64_t stats_lineage(const struct stats *s);
+
+/* Copies the bounds in use; returns how many. */
+uint32_t stats_bounds(const struct stats *s, double bounds[STATS_MAX_BUCKETS]);
+
+uint64_t stats_counter(const struct stats *s, enum stat_id which);
+
+/* Beyond these slots nothing has been counted. */
+uint32_t stats_route_slots(const struct stats *s);
+uint32_t stats_target_slots(const struct stats *s);
+
+/* Add to what is there. `route_slot` may be STATS_NO_ROUTE. */
+void stats_read_series(const struct stats *s, uint32_t route_slot, enum method_label method,
+                       struct stats_series *into);
+void stats_read_target(const struct stats *s, uint32_t target_slot, uint64_t *requests,
+                       uint64_t *failures);

@@ -1,0 +1,105 @@
+/* registry: what outlives snapshots, by identity: addresses, targets (an address in its role for a
+ * route) and routes. A snapshot refers to entries here; the same identity in the next snapshot is
+ * the same entry, so pools, positions, counts and health are not reset by a reload.
+ *
+ * Owned by the control thread, which alone calls these functions. The structs' atomic members are
+ * used by any worker; their other members are written before a snapshot that refers to them is
+ * published and never afterwards.
+ *
+ * Life: each snapshot that refers to an entry holds one reference, taken by registry_*() and given
+ * back by registry_release_*() when the snapshot is freed; whoever outlives its snapshot (a tunnel)
+ * takes its own with endpoint_hold(), target_hold(). registry_collect() frees endpoints and targets
+ * that nobody refers to; a route's entry, and which slot a target had, are remembered for ever, so
+ * that an identity which comes back goes on counting where it was. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "proto/base/addr.h"
+#include "proto/base/list.h"
+
+struct endpoint {
+    struct addr addr;
+    char text[ADDR_TEXT_BYTES]; /* "10.0.0.1:8080" */
+    uint32_t slot; /* index into every worker's pools; reused after the endpoint is freed */
+    _Atomic uint64_t listed_by; /* generation of the newest snapshot that lists it: idle connections
+                                   go when older */
+    _Atomic uint32_t refs;
+    struct endpoint *next; /* of the registry's hash chain */
+};
+
+struct target_state {
+    uint64_t id;   /* Target.id of the contract */
+    uint32_t slot; /* index into every worker's target counters */
+    _Atomic uint32_t refs;
+    uint32_t told; /* control thread: the round in which the control plane last spoke of it */
+    struct target_state *next;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
+    _Atomic uint32_t weight_override;                   /* 0 = as configured */
+    _Atomic bool unhealthy, draining;
+};
+
+struct route_state {
+    char *name;    /* owned */
+    uint32_t slot; /* index into every worker's route counters */
+    uint32_t refs; /* control thread */
+    struct route_state *next;
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t position; /* of round robin, all workers */
+};
+
+struct registry;
+
+struct registry *registry_new(void);
+void registry_free(struct registry **r);
+
+/* Find or make; each call takes a reference. */
+struct endpoint *registry_endpoint(struct registry *r, const struct addr *addr);
+struct target_state *registry_target(struct registry *r, uint64_t id);
+struct route_state *registry_route(struct registry *r, const char *name);
+
+/* Find without making or referring; NULL if unknown. */
+struct target_state *registry_find_target(const struct registry *r, uint64_t id);
+
+/* Makes every target healthy, not draining and of its configured weight again that was not told of
+ * in that round. */
+void registry_forget_untold(struct registry *r, uint32_t round);
+
+void registry_release_endpoint(struct registry *r, struct endpoint **e);
+void registry_release_target(struct registry *r, struct target_state **t);
+void registry_release_route(struct registry *r, struct route_state **s);
+
+/* Any worker, lock-free: a reference that outlives the snapshot, and its end. */
+static inline void endpoint_hold(struct endpoint *e)
+{
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+}
+
+static inline void endpoint_unhold(struct endpoint **e)
+{
+    atomic_fetch_sub_explicit(&(*e)->refs, 1, memory_order_release);
+    *e = NULL;
+}
+
+static inline void target_hold(struct target_state *t)
+{
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+}
+
+static inline void target_unhold(struct target_state **t)
+{
+    atomic_fetch_sub_explicit(&(*t)->refs, 1, memory_order_release);
+    *t = NULL;
+}
+
+/* Frees endpoints and targets without references. Called after a snapshot was freed; route and
+ * target slots are NOT reused (counters never step back), endpoint slots are. */
+void registry_collect(struct registry *r);
+
+/* How many slots of each kind have ever been in use: array sizes. */
+uint32_t registry_endpoint_slots(const struct registry *r);
+uint32_t registry_route_slots(const struct registry *r);
+uint32_t registry_target_slots(const struct registry *r);
+
+/* For reports: what is, or once was, behind a slot. No name (NULL) if the slot was never in use. */
+const char *registry_route_name(const struct registry *r, uint32_t slot);
+uint64_t registry_target_id(const struct registry *r, uint32_t slot);

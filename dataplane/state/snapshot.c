@@ -1,0 +1,416 @@
+#include "dataplane/state/snapshot.h"
+
+#include <llhttp.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dataplane/report/stats.h"
+#include "dataplane/route/router.h"
+#include "proto/base/log.h"
+
+#define FIRST_BLOCK_BYTES (64 * 1024)
+#define MAX_DURATION_MS (24u * 3600 * 1000)
+
+/* What the first protocol version has is not named; only what came later would be. */
+const char *const snapshot_features[] = {NULL};
+const size_t snapshot_feature_count = COUNT_OF(snapshot_features) - 1;
+
+/* One compilation. Nothing outside the arena is touched before everything has been found good, so
+ * giving up is freeing the arena. */
+struct compilation {
+    const Gwp__Snapshot *in;
+    struct snapshot *out;
+    struct err *err;
+};
+
+static struct view copy(struct compilation *c, const char *text)
+{
+    struct view v = view_of(text);
+    v.at = arena_copy(c->out->arena, v);
+    return v;
+}
+
+/* Visible ASCII only: what goes into a request line or a field must not be able to end it. */
+static bool is_visible(const char *text)
+{
+    for (; *text; text++)
+        if (*text <= ' ' || *text > '~')
+            return false;
+    return true;
+}
+
+/* ---- the whole ---- */
+
+static int check_features(struct compilation *c)
+{
+    for (size_t i = 0; i < c->in->n_required_features; i++) {
+        const char *wanted = c->in->required_features[i];
+        bool known = false;
+        for (size_t k = 0; k < snapshot_feature_count; k++)
+            known = known || strcmp(snapshot_features[k], wanted) == 0;
+        if (!known)
+            return err_set(c->err,
+                           "%s asks for \"%s\", which this release of the data plane does not know",
+                           c->out->source.at, wanted);
+    }
+    return 0;
+}
+
+struct bounded {
+    const char *name;
+    uint32_t value, least, most;
+};
+
+static int check_bounds(struct compilation *c, const char *what, uint32_t line,
+                        const struct bounded *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (rows[i].value < rows[i].least || rows[i].value > rows[i].most)
+            return err_set(c->err, "%s:%u: %s: %s is %u, not within %u to %u", c->out->source.at,
+                           line, what, rows[i].name, rows[i].value, rows[i].least, rows[i].most);
+    return 0;
+}
+
+static int take_listen(struct compilation *c)
+{
+    const Gwp__Server *in = c->in->server;
+    struct snapshot *s = c->out;
+    if (in->n_listen == 0)
+        return err_set(c->err, "%s: server: there is no address to listen on", s->source.at);
+    s->listen_count = (uint32_t)in->n_listen;
+    s->listen = arena_array(s->arena, in->n_listen, sizeof(*s->listen));
+    s->listen_text = arena_array(s->arena, in->n_listen, sizeof(*s->listen_text));
+    s->listeners = arena_array(s->arena, in->n_listen, sizeof(struct listener *));
+    for (uint32_t i = 0; i < s->listen_count; i++) {
+        struct err why;
+        if (addr_parse(&s->listen[i], in->listen[i], &why) < 0)
+            return err_set(c->err, "%s: server: %s", s->source.at, why.text);
+        for (uint32_t k = 0; k < i; k++)
+            if (addr_equal(&s->listen[i], &s->listen[k]))
+                return err_set(c->err, "%s: server: address %s is listed twice", s->source.at,
+                               in->listen[i]);
+        s->listen_text[i] = arena_copy(s->arena, view_of(in->listen[i]));
+    }
+    return 0;
+}
+
+static int take_server(struct compilation *c)
+{
+    const Gwp__Server *in = c->in->server;
+    if (!in)
+        return err_set(c->err, "%s: the server's settings are missing", c->out->source.at);
+    const struct bounded rows[] = {
+        {"workers", in->workers, 0, MAX_WORKERS},
+        {"read_timeout_ms", in->read_timeout_ms, 0, MAX_DURATION_MS},
+        {"write_timeout_ms", in->write_timeout_ms, 0, MAX_DURATION_MS},
+        {"header_timeout_ms", in->header_timeout_ms, 0, MAX_DURATION_MS},
+        {"idle_timeout_ms", in->idle_timeout_ms, 0, MAX_DURATION_MS},
+        {"max_header_bytes", in->max_header_bytes, 256, 1024 * 1024},
+        {"max_headers", in->max_headers, 1, 10000},
+        {"drain_delay_ms", in->drain_delay_ms, 0, MAX_DURATION_MS},
+        {"shutdown_grace_ms", in->shutdown_grace_ms, 0, MAX_DURATION_MS},
+    };
+    if (check_bounds(c, "server", 0, rows, COUNT_OF(rows)) < 0)
+        return -1;
+    c->out->server = (struct server_settings){
+        .workers = in->workers,
+        .read_timeout_ms = in->read_timeout_ms,
+        .write_timeout_ms = in->write_timeout_ms,
+        .header_timeout_ms = in->header_timeout_ms,
+        .idle_timeout_ms = in->idle_timeout_ms,
+        .max_header_bytes = in->max_header_bytes,
+        .max_headers = in->max_headers,
+        .max_connections = in->max_connections,
+        .max_requests_per_connection = in->max_requests_per_connection,
+        .drain_delay_ms = in->drain_delay_ms,
+        .shutdown_grace_ms = in->shutdown_grace_ms,
+    };
+    return take_listen(c);
+}
+
+static int take_logging(struct compilation *c)
+{
+    const Gwp__Logging *in = c->in->logging;
+    struct snapshot *s = c->out;
+    if (!in)
+        return err_set(c->err, "%s: the logging settings are missing", s->source.at);
+    static const int levels[] = {LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR};
+    static const int formats[] = {LOG_JSON, LOG_CONSOLE};
+    if ((unsigned)in->level >= COUNT_OF(levels) || (unsigned)in->format >= COUNT_OF(formats))
+        return err_set(c->err, "%s: logging: unknown level %d or format %d", s->source.at,
+                       (int)in->level, (int)in->format);
+    if (!(in->access_log_sample >= 0 && in->access_log_sample <= 1))
+        return err_set(c->err, "%s: logging: access_log_sample is %g, not within 0 to 1",
+                       s->source.at, in->access_log_sample);
+    s->log_level = levels[in->level];
+    s->log_format = formats[in->format];
+    s->access_log = copy(c, in->access_log[0] ? in->access_log : "off");
+    s->access_log_sample = in->access_log_sample;
+    return 0;
+}
+
+static int take_buckets(struct compilation *c)
+{
+    const double *in = c->in->duration_buckets_seconds;
+    size_t count = c->in->n_duration_buckets_seconds;
+    struct snapshot *s = c->out;
+    if (count > STATS_MAX_BUCKETS)
+        return err_set(c->err, "%s: metrics: %zu duration buckets, more than %d", s->source.at,
+                       count, STATS_MAX_BUCKETS);
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(in[i]) || !(in[i] > (i > 0 ? in[i - 1] : 0)))
+            return err_set(c->err, "%s: metrics: duration bucket %g is not above the one before it",
+                           s->source.at, in[i]);
+    s->duration_bucket_count = (uint32_t)count;
+    s->duration_buckets = arena_array(s->arena, count + 1, sizeof(double));
+    if (count > 0)
+        memcpy(s->duration_buckets, in, count * sizeof(double));
+    return 0;
+}
+
+/* ---- routes ---- */
+
+static int refuse_route(struct compilation *c, const struct route *r, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+
+static int refuse_route(struct compilation *c, const struct route *r, const char *fmt, ...)
+{
+    char why[ERR_MAX_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof(why), fmt, ap);
+    va_end(ap);
+    return err_set(c->err, "%s:%u: route \"%s\": %s", c->out->source.at, r->line, r->name.at, why);
+}
+
+static bool method_bit(const char *name, uint64_t *bit)
+{
+    static const struct {
+        const char *name;
+        unsigned number;
+    } methods[] = {
+#define XX(num, id, string) {#string, num},
+        HTTP_METHOD_MAP(XX)
+#undef XX
+    };
+    for (size_t i = 0; i < COUNT_OF(methods); i++) {
+        if (strcmp(methods[i].name, name) == 0) {
+            *bit = (uint64_t)1 << methods[i].number;
+            return true;
+        }
+    }
+    return false;
+}
+
+static int take_methods(struct compilation *c, struct route *r, const Gwp__Route *in)
+{
+    r->methods = in->n_methods == 0 ? UINT64_MAX : 0;
+    for (size_t i = 0; i < in->n_methods; i++) {
+        uint64_t bit;
+        if (!method_bit(in->methods[i], &bit))
+            return refuse_route(c, r, "unknown method \"%s\"", in->methods[i]);
+        r->methods |= bit;
+    }
+    return 0;
+}
+
+static int take_algorithm(struct compilation *c, struct route *r, const Gwp__Route *in)
+{
+    switch (in->algorithm) {
+    case GWP__ROUTE__ALGORITHM__ROUND_ROBIN:
+        r->algorithm = BALANCE_ROUND_ROBIN;
+        return 0;
+    case GWP__ROUTE__ALGORITHM__LEAST_CONN:
+        r->algorithm = BALANCE_LEAST_CONN;
+        return 0;
+    case GWP__ROUTE__ALGORITHM__WEIGHTED:
+        r->algorithm = BALANCE_WEIGHTED;
+        return 0;
+    case GWP__ROUTE__ALGORITHM__IP_HASH:
+        r->algorithm = BALANCE_IP_HASH;
+        return 0;
+    default:
+        return refuse_route(c, r, "unknown balancing algorithm %d", (int)in->algorithm);
+    }
+}
+
+static int take_target(struct compilation *c, const struct route *r, struct target *t,
+                       const Gwp__Target *in)
+{
+    if (in->endpoint >= c->in->n_endpoints)
+        return refuse_route(c, r, "backend \"%s\" refers to endpoint %u of %zu", in->url,
+                            in->endpoint, c->in->n_endpoints);
+    if (in->weight < 1 || in->weight > 1000)
+        return refuse_route(c, r, "backend \"%s\": weight is %u, not within 1 to 1000", in->url,
+                            in->weight);
+    if (!is_visible(in->host) || !is_visible(in->base_path))
+        return refuse_route(c, r, "backend \"%s\": its host or base path holds control characters",
+                            in->url);
+    size_t base_len = strlen(in->base_path);
+    if (base_len > 0 && (in->base_path[0] != '/' || in->base_path[base_len - 1] == '/'))
+        return refuse_route(c, r,
+                            "backend \"%s\": base path \"%s\" must begin with / and not end "
+                            "with one",
+                            in->url, in->base_path);
+    t->url = copy(c, in->url);
+    t->host = copy(c, in->host);
+    t->base_path = copy(c, in->base_path);
+    t->weight = in->weight;
+    t->max_connections = in->max_connections;
+    t->line = in->place ? in->place->line : r->line;
+    return 0;
+}
+
+static int check_match(struct compilation *c, const struct route *r)
+{
+    size_t len = r->path_prefix.len;
+    if (len == 0 || r->path_prefix.at[0] != '/' || !is_visible(r->path_prefix.at))
+        return refuse_route(c, r, "path prefix \"%s\" is not a path that begins with /",
+                            r->path_prefix.at);
+    if (len > 1 && r->path_prefix.at[len - 1] == '/')
+        return refuse_route(c, r, "path prefix \"%s\" ends with /", r->path_prefix.at);
+    if (!is_visible(r->host.at) || r->host.len > 255)
+        return refuse_route(c, r, "host \"%s\" is not a host name", r->host.at);
+    const char *star = strrchr(r->host.at, '*');
+    if (star && (star != r->host.at || star[1] != '.' || star[2] == '\0'))
+        return refuse_route(c, r,
+                            "host \"%s\": a star stands only at the beginning, as in "
+                            "*.example.com",
+                            r->host.at);
+    return 0;
+}
+
+static int take_targets(struct compilation *c, struct route *r, const Gwp__Route *in)
+{
+    r->target_count = (uint32_t)in->n_targets;
+    r->targets = arena_array(c->out->arena, in->n_targets, sizeof(*r->targets));
+    for (uint32_t i = 0; i < r->target_count; i++)
+        if (take_target(c, r, &r->targets[i], in->targets[i]) < 0)
+            return -1;
+    return 0;
+}
+
+static int take_edits(struct compilation *c, struct route *r, const Gwp__Route *in)
+{
+    struct err why;
+    if (edits_compile(&r->request_edits, in->request_headers, c->out->arena, &why) < 0 ||
+        edits_compile(&r->response_edits, in->response_headers, c->out->arena, &why) < 0)
+        return refuse_route(c, r, "%s", why.text);
+    return 0;
+}
+
+static int take_route(struct compilation *c, struct route *r, const Gwp__Route *in)
+{
+    r->name = copy(c, in->name);
+    r->line = in->place ? in->place->line : 0;
+    r->host = copy(c, in->host);
+    r->path_prefix = copy(c, in->path_prefix);
+    r->timeout_ms = in->timeout_ms;
+    r->connect_timeout_ms = in->connect_timeout_ms;
+    r->response_idle_timeout_ms = in->response_idle_timeout_ms;
+    r->retries = in->retries;
+    r->max_body_bytes = in->max_body_bytes;
+    r->strip_prefix = in->strip_prefix;
+    r->preserve_host = in->preserve_host;
+    const struct bounded rows[] = {
+        {"timeout_ms", r->timeout_ms, 0, MAX_DURATION_MS},
+        {"connect_timeout_ms", r->connect_timeout_ms, 0, MAX_DURATION_MS},
+        {"response_idle_timeout_ms", r->response_idle_timeout_ms, 0, MAX_DURATION_MS},
+        {"retries", r->retries, 0, 100},
+    };
+    if (r->name.len == 0)
+        return err_set(c->err, "%s:%u: a route without a name", c->out->source.at, r->line);
+    if (check_bounds(c, r->name.at, r->line, rows, COUNT_OF(rows)) < 0 || check_match(c, r) < 0 ||
+        take_methods(c, r, in) < 0 || take_algorithm(c, r, in) < 0 || take_edits(c, r, in) < 0)
+        return -1;
+    return take_targets(c, r, in);
+}
+
+static int take_routes(struct compilation *c)
+{
+    struct snapshot *s = c->out;
+    s->route_count = (uint32_t)c->in->n_routes;
+    s->routes = arena_array(s->arena, c->in->n_routes, sizeof(*s->routes));
+    for (uint32_t i = 0; i < s->route_count; i++)
+        if (take_route(c, &s->routes[i], c->in->routes[i]) < 0)
+            return -1;
+    return router_compile(s, c->err);
+}
+
+/* ---- endpoints, and what outlives the snapshot ---- */
+
+static struct addr *parse_endpoints(struct compilation *c)
+{
+    struct addr *addrs = arena_array(c->out->arena, c->in->n_endpoints, sizeof(*addrs));
+    for (size_t i = 0; i < c->in->n_endpoints; i++) {
+        struct err why;
+        if (addr_parse(&addrs[i], c->in->endpoints[i]->address, &why) < 0) {
+            err_set(c->err, "%s: endpoint %zu: %s", c->out->source.at, i, why.text);
+            return NULL;
+        }
+    }
+    return addrs;
+}
+
+static void bind_to_registry(struct compilation *c, struct registry *registry,
+                             const struct addr *addrs)
+{
+    struct snapshot *s = c->out;
+    s->endpoint_count = (uint32_t)c->in->n_endpoints;
+    s->endpoints = arena_array(s->arena, s->endpoint_count, sizeof(struct endpoint *));
+    for (uint32_t i = 0; i < s->endpoint_count; i++)
+        s->endpoints[i] = registry_endpoint(registry, &addrs[i]);
+    s->endpoint_slots = registry_endpoint_slots(registry);
+    for (uint32_t i = 0; i < s->route_count; i++) {
+        struct route *r = &s->routes[i];
+        r->state = registry_route(registry, r->name.at);
+        for (uint32_t k = 0; k < r->target_count; k++) {
+            const Gwp__Target *in = c->in->routes[i]->targets[k];
+            r->targets[k].state = registry_target(registry, in->id);
+            r->targets[k].endpoint = s->endpoints[in->endpoint];
+        }
+    }
+}
+
+struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry *registry,
+                                  struct err *err)
+{
+    struct arena *arena = arena_new(FIRST_BLOCK_BYTES);
+    struct snapshot *s = arena_array(arena, 1, sizeof(*s));
+    struct compilation c = {.in = message, .out = s, .err = err};
+    s->arena = arena;
+    s->generation = message->generation;
+    s->content_hash = message->content_hash;
+    s->source = copy(&c, message->source[0] ? message->source : "snapshot");
+    struct addr *addrs = NULL;
+    if (check_features(&c) < 0 || take_server(&c) < 0 || take_logging(&c) < 0 ||
+        take_buckets(&c) < 0 || !(addrs = parse_endpoints(&c)) || take_routes(&c) < 0) {
+        arena_free(&arena);
+        return NULL;
+    }
+    if (!message->dry_run)
+        bind_to_registry(&c, registry, addrs);
+    return s;
+}
+
+void snapshot_free(struct snapshot **sp, struct registry *registry)
+{
+    struct snapshot *s = *sp;
+    *sp = NULL;
+    if (!s)
+        return;
+    for (uint32_t i = 0; i < s->endpoint_count; i++)
+        registry_release_endpoint(registry, &s->endpoints[i]);
+    for (uint32_t i = 0; i < s->route_count; i++) {
+        struct route *r = &s->routes[i];
+        if (!r->state)
+            continue; /* a dry run refers to nothing */
+        registry_release_route(registry, &r->state);
+        for (uint32_t k = 0; k < r->target_count; k++)
+            registry_release_target(registry, &r->targets[k].state);
+    }
+    struct arena *arena = s->arena; /* holds `s` too */
+    arena_free(&arena);
+}

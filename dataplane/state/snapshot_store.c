@@ -1,0 +1,165 @@
+#include "dataplane/state/snapshot_store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "proto/frame.h"
+
+#define FILE_NAME "snapshot"
+#define FORMAT 1
+#define PATH_BYTES 4096
+
+static const char magic[8] = "GWPSNAP";
+
+/* As it stands on disk; the file is read by the machine that wrote it. */
+struct head {
+    char magic[8];
+    uint32_t format, zero;
+    uint64_t length, hash; /* of the payload */
+};
+
+static int build_path(char out[PATH_BYTES], const char *dir, const char *name, struct err *err)
+{
+    if (snprintf(out, PATH_BYTES, "%s/%s", dir, name) >= PATH_BYTES)
+        return err_set(err, "the state directory's path \"%.80s...\" is too long", dir);
+    return 0;
+}
+
+/* ---- saving ---- */
+
+static int write_all(int fd, const void *bytes, size_t len)
+{
+    for (const char *p = bytes; len > 0;) {
+        ssize_t n = write(fd, p, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -1;
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int write_file(const char *path, const uint8_t *packed, size_t len, struct err *err)
+{
+    struct head head = {.format = FORMAT, .length = len, .hash = XXH3_64bits(packed, len)};
+    memcpy(head.magic, magic, sizeof(magic));
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return err_set_errno(err, "%s could not be opened for writing", path);
+    int result = 0;
+    if (write_all(fd, &head, sizeof(head)) < 0 || write_all(fd, packed, len) < 0 || fsync(fd) < 0)
+        result = err_set_errno(err, "%s could not be written", path);
+    if (close(fd) < 0 && result == 0)
+        result = err_set_errno(err, "%s could not be written", path);
+    return result;
+}
+
+/* A rename is on disk only when its directory is. */
+static int sync_dir(const char *dir, struct err *err)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0) {
+        err_set_errno(err, "directory %s could not be synced", dir);
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    close(fd);
+    return 0;
+}
+
+int snapshot_store_save(const char *state_dir, const uint8_t *packed, size_t len, struct err *err)
+{
+    char path[PATH_BYTES], fresh[PATH_BYTES];
+    if (build_path(path, state_dir, FILE_NAME, err) < 0 ||
+        build_path(fresh, state_dir, FILE_NAME ".new", err) < 0)
+        return -1;
+    if (mkdir(state_dir, 0750) < 0 && errno != EEXIST)
+        return err_set_errno(err, "state directory %s could not be made", state_dir);
+    if (write_file(fresh, packed, len, err) < 0) {
+        unlink(fresh);
+        return -1;
+    }
+    if (rename(fresh, path) < 0) {
+        err_set_errno(err, "%s could not be renamed to %s", fresh, path);
+        unlink(fresh);
+        return -1;
+    }
+    return sync_dir(state_dir, err);
+}
+
+/* ---- loading ---- */
+
+static bool read_all(int fd, void *bytes, size_t len)
+{
+    for (char *p = bytes; len > 0;) {
+        ssize_t n = read(fd, p, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        p += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+static int check_head(int fd, const char *path, struct head *head, struct err *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_set_errno(err, "%s could not be read", path);
+    if (!read_all(fd, head, sizeof(*head)) || memcmp(head->magic, magic, sizeof(magic)) != 0)
+        return err_set(err, "%s is not a stored snapshot", path);
+    if (head->format != FORMAT || head->zero != 0)
+        return err_set(err, "%s has format %u, this release reads %d", path, head->format, FORMAT);
+    if (head->length > FRAME_MAX_BYTES || (uint64_t)st.st_size != sizeof(*head) + head->length)
+        return err_set(err, "%s has %lld bytes where its head says %llu", path,
+                       (long long)st.st_size, (unsigned long long)head->length + sizeof(*head));
+    return 0;
+}
+
+static uint8_t *read_file(int fd, const char *path, size_t *len, struct err *err)
+{
+    struct head head = {0};
+    if (check_head(fd, path, &head, err) < 0)
+        return NULL;
+    uint8_t *packed = malloc(head.length + 1);
+    if (!packed || !read_all(fd, packed, head.length)) {
+        err_set_errno(err, "%s could not be read", path);
+    } else if (XXH3_64bits(packed, head.length) != head.hash) {
+        err_set(err, "%s is damaged: its checksum does not match", path);
+    } else {
+        *len = head.length;
+        return packed;
+    }
+    free(packed);
+    return NULL;
+}
+
+uint8_t *snapshot_store_load(const char *state_dir, size_t *len, struct err *err)
+{
+    char path[PATH_BYTES];
+    err->text[0] = '\0';
+    if (build_path(path, state_dir, FILE_NAME, err) < 0)
+        return NULL;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        if (errno != ENOENT)
+            err_set_errno(err, "%s could not be opened", path);
+        return NULL;
+    }
+    uint8_t *packed = read_file(fd, path, len, err);
+    close(fd);
+    return packed;
+}

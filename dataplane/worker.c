@@ -1,0 +1,438 @@
+#include "dataplane/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dataplane/http/downstream.h"
+#include "dataplane/http/exchange.h"
+#include "proto/base/log.h"
+
+/* Connections taken at one readiness: enough to empty a burst, few enough to leave other workers
+ * and clients their turn. */
+#define ACCEPTS_PER_TURN 16
+#define ACCEPT_PAUSE_S 0.1
+
+struct listener_watch {
+    ev_io io;
+    struct worker *worker;
+    const struct listener
+        *listener; /* of the control thread; outlives its adoption by this worker */
+};
+
+static double monotonic_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* ---- accepting ---- */
+
+static void stop_accepting(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->watch_count; i++)
+        ev_io_stop(w->loop, &w->watches[i].io);
+}
+
+static void start_accepting(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->watch_count; i++)
+        ev_io_start(w->loop, &w->watches[i].io);
+}
+
+static void on_accept_pause_over(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct worker *w = timer->data;
+    ev_timer_stop(loop, timer);
+    start_accepting(w);
+}
+
+/* Out of descriptors or memory: the connection stays in the backlog, and trying again at once would
+ * spin. */
+static void pause_accepting(struct worker *w)
+{
+    stop_accepting(w);
+    ev_timer_set(&w->accept_pause, ACCEPT_PAUSE_S, 0);
+    ev_timer_start(w->loop, &w->accept_pause);
+}
+
+/* Out of descriptors: room is made by closing what is idle; where nothing is, the spare descriptor
+ * is given up for a moment so that the client gets an answer instead of waiting in the backlog. */
+static bool make_room(struct worker *w, int listening)
+{
+    if (worker_shed(w))
+        return true;
+    if (w->spare_fd < 0)
+        return false;
+    close(w->spare_fd);
+    int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        downstream_refuse(w, fd);
+    w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return fd >= 0;
+}
+
+static void on_connection(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct listener_watch *watch = CONTAINER_OF(io, struct listener_watch, io);
+    struct worker *w = watch->worker;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage peer = {.ss_family = AF_UNIX};
+        socklen_t len = sizeof(peer);
+        int fd = accept4(io->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            downstream_accept(w, fd, (struct sockaddr *)&peer);
+            continue;
+        }
+        if (errno == EAGAIN)
+            return;
+        if (errno == EINTR || errno == ECONNABORTED)
+            continue;
+        stats_add(&w->stats, STAT_accept_errors_total, 1);
+        if ((errno != EMFILE && errno != ENFILE) || !make_room(w, io->fd)) {
+            pause_accepting(w);
+            return;
+        }
+    }
+}
+
+static void watch_listeners(struct worker *w)
+{
+    stop_accepting(w);
+    free(w->watches);
+    w->watch_count = w->snapshot->listen_count;
+    w->watches = calloc(w->watch_count ? w->watch_count : 1, sizeof(*w->watches));
+    if (!w->watches)
+        log_fatal("worker", "out of memory");
+    for (uint32_t i = 0; i < w->watch_count; i++) {
+        struct listener_watch *watch = &w->watches[i];
+        watch->worker = w;
+        watch->listener = w->snapshot->listeners[i];
+        ev_io_init(&watch->io, on_connection, watch->listener->fd, EV_READ);
+    }
+    if (!ev_is_active(&w->accept_pause))
+        start_accepting(w);
+}
+
+bool worker_shed(struct worker *w)
+{
+    list_each (node, &w->idle_clients) {
+        struct downstream *c = CONTAINER_OF(node, struct downstream, link);
+        if (c->state == DOWN_OPEN) {
+            downstream_close(c, false);
+            stats_add(&w->stats, STAT_shed_total, 1);
+            return true;
+        }
+    }
+    return upstream_shed(w);
+}
+
+/* ---- snapshots and orders ---- */
+
+static bool same_listeners(const struct worker *w, const struct snapshot *s)
+{
+    if (w->watch_count != s->listen_count)
+        return false;
+    for (uint32_t i = 0; i < s->listen_count; i++)
+        if (w->watches[i].listener != s->listeners[i])
+            return false;
+    return true;
+}
+
+/* Heads are written here before they are sent: room for the largest, either way, and for what the
+ * gateway adds. */
+static void fit_scratch(struct worker *w)
+{
+    size_t bytes = MAX(w->snapshot->server.max_header_bytes, RESPONSE_HEAD_MAX_BYTES) + 8192;
+    if (bytes <= w->scratch_bytes)
+        return;
+    free(w->scratch);
+    free(w->target_scratch);
+    w->scratch = malloc(bytes);
+    w->target_scratch = malloc(bytes);
+    if (!w->scratch || !w->target_scratch)
+        log_fatal("worker", "out of memory: %zu bytes of scratch", bytes);
+    w->scratch_bytes = bytes;
+}
+
+/* As configured, or as descriptors allow: a reserve stays for backends, files and the control
+ * plane. */
+static uint32_t max_clients(const struct snapshot *s)
+{
+    struct rlimit files;
+    if (s->server.max_connections > 0)
+        return s->server.max_connections;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > UINT32_MAX)
+        return UINT32_MAX;
+    return (uint32_t)(files.rlim_cur - MIN(files.rlim_cur / 2, MAX(files.rlim_cur / 8, 64)));
+}
+
+/* The hazard pointer of worker.h. From the store to `adopted` on, the old snapshot may be freed at
+ * any time. */
+static void adopt_snapshot(struct worker *w)
+{
+    struct snapshot *s;
+    do {
+        s = atomic_load_explicit(&w->published, memory_order_acquire);
+        atomic_store_explicit(&w->adopted, s, memory_order_seq_cst);
+    } while (s != atomic_load_explicit(&w->published, memory_order_seq_cst));
+    if (!s || s == w->snapshot)
+        return;
+    w->snapshot = s;
+    w->log_console = s->log_format == LOG_CONSOLE;
+    upstream_pool_resize(&w->pool, s->endpoint_slots);
+    stats_set_bounds(&w->stats, s->duration_buckets, s->duration_bucket_count);
+    w->max_clients = max_clients(s);
+    fit_scratch(w);
+    if (!same_listeners(w, s) &&
+        atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_DRAIN)
+        watch_listeners(w);
+    upstream_sweep(w);
+    atomic_store_explicit(&w->serving, s, memory_order_release);
+    w->tell_control(w->control);
+}
+
+static void close_idle_clients(struct worker *w)
+{
+    list_each_safe (node, &w->idle_clients) {
+        struct downstream *c = CONTAINER_OF(node, struct downstream, link);
+        if (c->state == DOWN_OPEN)
+            downstream_close(c, false);
+    }
+}
+
+static void close_all_clients(struct worker *w)
+{
+    while (!list_is_empty(&w->clients))
+        exchange_client_gone(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
+    while (!list_is_empty(&w->idle_clients))
+        downstream_close(CONTAINER_OF(w->idle_clients.next, struct downstream, link), false);
+}
+
+static void obey(struct worker *w)
+{
+    switch ((enum worker_order)atomic_load_explicit(&w->order, memory_order_acquire)) {
+    case WORKER_RUN:
+        break;
+    case WORKER_QUIET:
+        w->draining = true;
+        break;
+    case WORKER_DRAIN:
+        w->draining = true;
+        ev_timer_stop(w->loop, &w->accept_pause);
+        stop_accepting(w);
+        close_idle_clients(w);
+        break;
+    case WORKER_STOP:
+        w->draining = true;
+        ev_timer_stop(w->loop, &w->accept_pause);
+        stop_accepting(w);
+        close_all_clients(w);
+        ev_break(w->loop, EVBREAK_ALL);
+        break;
+    }
+}
+
+static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
+{
+    struct worker *w = wake->data;
+    adopt_snapshot(w);
+    obey(w);
+}
+
+/* ---- the turn ---- */
+
+static void on_deadline(void *owner, struct wheel_entry *e);
+
+/* First in a turn, right after epoll_wait. */
+static void on_turn_begin(struct ev_loop *loop, ev_check *check, int events)
+{
+    struct worker *w = check->data;
+    w->now_s = monotonic_s();
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *tick, int events)
+{
+    struct worker *w = tick->data;
+    w->tick_at_s = -1;
+    ev_timer_stop(loop, tick);
+    wheel_turn(&w->wheel, w->now_s, on_deadline, w);
+}
+
+/* Wakes in time for the next deadline. A timer that comes too early is harmless, so it is only
+ * moved when it must be. */
+static void arm_tick(struct worker *w)
+{
+    double in_s = wheel_next_s(&w->wheel, w->now_s);
+    if (in_s < 0)
+        return;
+    double at_s = w->now_s + in_s;
+    if (w->tick_at_s >= 0 && w->tick_at_s <= at_s + 0.001)
+        return;
+    ev_timer_stop(w->loop, &w->tick);
+    ev_timer_set(&w->tick, in_s + 0.001, 0);
+    ev_timer_start(w->loop, &w->tick);
+    w->tick_at_s = at_s;
+}
+
+/* Last in a turn: what was closed in it is out of everybody's hands now. */
+static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
+{
+    struct worker *w = prepare->data;
+    while (!list_is_empty(&w->dead_clients))
+        downstream_recycle(CONTAINER_OF(w->dead_clients.next, struct downstream, link));
+    while (!list_is_empty(&w->dead_upstreams))
+        upstream_recycle(CONTAINER_OF(w->dead_upstreams.next, struct upstream, link));
+    arm_tick(w);
+    if (worker_is_leaving(w) && w->client_count == 0)
+        ev_break(loop, EVBREAK_ALL);
+}
+
+static void on_deadline(void *owner, struct wheel_entry *e)
+{
+    if (e->kind == DEADLINE_UPSTREAM)
+        upstream_on_deadline(CONTAINER_OF(e, struct upstream, deadline));
+    else
+        downstream_on_deadline(CONTAINER_OF(e, struct downstream, deadline));
+}
+
+/* ---- life ---- */
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+    sigset_t all;
+    snprintf(name, sizeof(name), "worker-%u", w->index);
+    pthread_setname_np(pthread_self(), name);
+    sigfillset(&all); /* signals are the control thread's */
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    w->now_s = monotonic_s();
+    wheel_init(&w->wheel, w->now_s);
+    on_wake(w->loop, &w->wake, 0);
+    ev_run(w->loop, 0);
+    /* Idle connections to backends are all that may be left. */
+    w->draining = true;
+    for (uint32_t i = 0; i < w->pool.slot_count; i++) {
+        list_each_safe (node, &w->pool.slots[i].idle) {
+            struct upstream *u = CONTAINER_OF(node, struct upstream, link);
+            upstream_close(&u);
+        }
+    }
+    on_turn_end(w->loop, &w->turn_end, 0);
+    atomic_store_explicit(&w->adopted, NULL, memory_order_release);
+    atomic_store_explicit(&w->ended, true, memory_order_release);
+    w->tell_control(w->control);
+    return NULL;
+}
+
+static void init_watchers(struct worker *w)
+{
+    ev_async_init(&w->wake, on_wake);
+    w->wake.data = w;
+    ev_async_start(w->loop, &w->wake);
+    ev_check_init(&w->turn_begin, on_turn_begin);
+    w->turn_begin.data = w;
+    ev_set_priority(&w->turn_begin, EV_MAXPRI);
+    ev_check_start(w->loop, &w->turn_begin);
+    ev_prepare_init(&w->turn_end, on_turn_end);
+    w->turn_end.data = w;
+    ev_prepare_start(w->loop, &w->turn_end);
+    ev_timer_init(&w->tick, on_tick, 0, 0);
+    w->tick.data = w;
+    w->tick_at_s = -1;
+    ev_timer_init(&w->accept_pause, on_accept_pause_over, 0, 0);
+    w->accept_pause.data = w;
+}
+
+struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_control)(void *),
+                            void *control)
+{
+    struct worker *w = calloc(1, sizeof(*w));
+    if (!w || !(w->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV)))
+        log_fatal("worker", "worker %u could not be started: no memory or no epoll", index);
+    w->index = index;
+    w->log = log;
+    w->tell_control = tell_control;
+    w->control = control;
+    list_init(&w->clients);
+    list_init(&w->idle_clients);
+    list_init(&w->dead_clients);
+    list_init(&w->dead_upstreams);
+    list_init(&w->spare_clients);
+    list_init(&w->spare_upstreams);
+    list_init(&w->spare_exchanges);
+    buffer_stock_init(&w->buffers);
+    stats_init(&w->stats, index);
+    if (getrandom(w->random, sizeof(w->random), 0) != (ssize_t)sizeof(w->random))
+        w->random[0] = (uint64_t)time(NULL) ^ (uint64_t)index << 32 ^ 1;
+    w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    init_watchers(w);
+    int error = pthread_create(&w->thread, NULL, run, w);
+    if (error)
+        log_fatal("worker", "the thread of worker %u could not be started: %s", index,
+                  strerror(error));
+    return w;
+}
+
+void worker_publish(struct worker *w, struct snapshot *s)
+{
+    atomic_store_explicit(&w->published, s, memory_order_seq_cst);
+    ev_async_send(w->loop, &w->wake);
+}
+
+void worker_order(struct worker *w, enum worker_order order)
+{
+    atomic_store_explicit(&w->order, order, memory_order_release);
+    ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_serves(const struct worker *w, const struct snapshot *s)
+{
+    return atomic_load_explicit(&w->serving, memory_order_acquire) == s ||
+           atomic_load_explicit(&w->ended, memory_order_acquire);
+}
+
+bool worker_reaches(const struct worker *w, const struct snapshot *s)
+{
+    /* In this order: a worker lets go of `adopted` only after it has counted what it still holds.
+     */
+    return atomic_load_explicit(&w->published, memory_order_seq_cst) == s ||
+           atomic_load_explicit(&w->adopted, memory_order_seq_cst) == s ||
+           atomic_load_explicit(&s->holds[w->index].requests, memory_order_acquire) > 0;
+}
+
+#define FREE_LIST(list, type)                                                                      \
+    while (!list_is_empty(list)) {                                                                 \
+        type *object = CONTAINER_OF((list)->next, type, link);                                     \
+        list_remove(&object->link);                                                                \
+        free(object);                                                                              \
+    }
+
+void worker_join(struct worker **wp)
+{
+    struct worker *w = *wp;
+    *wp = NULL;
+    pthread_join(w->thread, NULL);
+    FREE_LIST(&w->spare_clients, struct downstream)
+    FREE_LIST(&w->spare_upstreams, struct upstream)
+    FREE_LIST(&w->spare_exchanges, struct exchange)
+    upstream_pool_fini(&w->pool);
+    buffer_stock_fini(&w->buffers);
+    stats_fini(&w->stats);
+    if (w->spare_fd >= 0)
+        close(w->spare_fd);
+    ev_loop_destroy(w->loop);
+    free(w->watches);
+    free(w->scratch);
+    free(w->target_scratch);
+    free(w);
+}

@@ -1,0 +1,137 @@
+/* worker: one thread with one libev loop: its turn, its clock, its deadlines, its recycled memory,
+ * its current snapshot. All that a worker owns is touched by its thread only, but for the members
+ * marked atomic.
+ *
+ * Publishing, without a lock: the control thread stores the new snapshot in `published` and wakes
+ * the worker. The worker stores what it is about to use in `adopted` and looks at `published`
+ * again; only if that has not moved does it use it (a hazard pointer). So a snapshot that is
+ * neither published nor adopted by anybody, and under which nobody holds a request, is out of
+ * reach: the control thread may free it. */
+#pragma once
+
+#include <ev.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dataplane/http/upstream_pool.h"
+#include "dataplane/io/transport.h"
+#include "dataplane/io/buffer.h"
+#include "dataplane/io/wheel.h"
+#include "dataplane/report/access_log.h"
+#include "dataplane/report/log_writer.h"
+#include "dataplane/report/stats.h"
+#include "dataplane/state/snapshot.h"
+#include "proto/base/list.h"
+
+struct listener_watch; /* worker.c: this worker's watcher on one listening socket */
+
+enum worker_order {
+    WORKER_RUN,   /* serve */
+    WORKER_QUIET, /* still accept, but tell keep-alive clients to close */
+    WORKER_DRAIN, /* accept no more, finish what is in flight, then end */
+    WORKER_STOP   /* end now */
+};
+
+/* What a wheel_entry of the worker's wheel is embedded in. */
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
+
+struct worker {
+    unsigned index;
+    struct ev_loop *loop; /* owned */
+    pthread_t thread;
+
+    /* ---- between the control thread and this worker ---- */
+    struct snapshot *_Atomic published; /* written by the control thread */
+    struct snapshot *_Atomic adopted;   /* written by this worker */
+    struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
+    _Atomic int order;                  /* enum worker_order, written by the control thread */
+    _Atomic bool ended;                 /* the thread has left its loop */
+    ev_async wake;                      /* "look at published and order" */
+    void (*tell_control)(
+        void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
+    void *control;
+
+    /* ---- this worker's alone ---- */
+    struct snapshot *snapshot; /* the current one: adopted */
+    struct wheel wheel;
+    struct buffer_stock buffers;
+    struct upstream_pool pool;
+    struct stats stats;
+    struct log_ring *log; /* of the log writer */
+    bool log_console;
+    struct list clients;      /* downstream connections with a request under way */
+    struct list idle_clients; /* and those without, the one that is idle longest first */
+    struct list dead_clients; /* closed in this turn, recycled at its end */
+    struct list dead_upstreams;
+    struct list spare_exchanges; /* recycled, owned; likewise the next two */
+    struct list spare_clients;
+    struct list spare_upstreams;
+    uint32_t client_count; /* in both lists */
+    uint32_t max_clients;  /* of the process: beyond it room is made, or clients are refused */
+    uint32_t retrying;     /* exchanges beyond their first attempt */
+    int spare_fd;          /* given up for a moment to refuse a client when descriptors run out */
+    struct listener_watch *watches; /* owned array */
+    uint32_t watch_count;
+    bool draining; /* order is QUIET or more */
+    double now_s;  /* monotonic, taken once per turn */
+    ev_check turn_begin;
+    ev_prepare turn_end;
+    ev_timer tick;    /* the wheel's next deadline */
+    double tick_at_s; /* when that is, on now_s' clock; negative = not running */
+    ev_timer accept_pause;
+    uint64_t random[2]; /* for request ids */
+    char *scratch;      /* owned; heads are written here before they are sent */
+    size_t scratch_bytes;
+    char *target_scratch; /* owned; a normalised target; as large as scratch */
+};
+
+/* Makes the worker and starts its thread. Ends the program if it cannot. `log` is this worker's
+ * ring. */
+struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_control)(void *),
+                            void *control);
+
+/* Control thread: hand over a snapshot; order. Both wake the worker. */
+void worker_publish(struct worker *w, struct snapshot *s);
+void worker_order(struct worker *w, enum worker_order order);
+
+/* Control thread, after WORKER_STOP or a finished drain: waits for the thread and frees everything.
+ */
+void worker_join(struct worker **w);
+
+/* Has this worker nothing of an older snapshot in use but its requests? Control thread. */
+bool worker_serves(const struct worker *w, const struct snapshot *s);
+
+/* Does any part of this worker still reach that snapshot? Control thread. */
+bool worker_reaches(const struct worker *w, const struct snapshot *s);
+
+/* Closes what is idle longest, to make room: a client first, then a connection to a backend. false:
+ * nothing is idle. */
+bool worker_shed(struct worker *w);
+
+/* Has this worker been told to finish what is in flight and end? Its own thread. */
+static inline bool worker_is_leaving(const struct worker *w)
+{
+    return w->draining && atomic_load_explicit(&w->order, memory_order_relaxed) >= WORKER_DRAIN;
+}
+
+/* Monotonic seconds, for deadlines and durations: a clock that is set does not touch them. */
+static inline double worker_now(const struct worker *w)
+{
+    return w->now_s;
+}
+
+/* Seconds of wall clock, for logs. */
+static inline double worker_wall(const struct worker *w)
+{
+    return ev_now(w->loop);
+}
+
+/* A random number that tells requests apart; not for secrets (xoroshiro128+). */
+static inline uint64_t worker_random(struct worker *w)
+{
+    uint64_t a = w->random[0], b = w->random[1], sum = a + b;
+    b ^= a;
+    w->random[0] = (a << 24 | a >> 40) ^ b ^ (b << 16);
+    w->random[1] = b << 37 | b >> 27;
+    return sum;
+}

@@ -1,0 +1,167 @@
+"""Either program may come first, die, hang or be replaced; traffic flows on."""
+import os
+import signal
+import socket
+import time
+
+from harness import DEADLINE, route, wait_until
+
+
+def test_control_plane_may_come_first(make_pair, backend):
+    """It waits for data planes."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    pair.write_config()
+    pair.controlplane.start()
+    wait_until(lambda: pair.status()["dataplanes"] == [], "the control plane answers")
+    pair.dataplane.start()
+    pair.wait_ready()
+    assert pair.get("/").status == 200
+
+
+def test_data_plane_may_come_first(make_pair, backend):
+    """It tries again until there is a control plane."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    pair.write_config()
+    pair.dataplane.start()
+    wait_until(lambda: pair.dataplane.running and pair.dataplane.log(), "the data plane is up")
+    pair.controlplane.start()
+    pair.wait_ready()
+    assert pair.get("/").status == 200
+
+
+def test_traffic_flows_on_without_control_plane(pair):
+    """Killed: nothing happens to requests, old connections or new ones."""
+    c = pair.client()
+    assert c.request("GET", "/").status == 200
+    pair.controlplane.kill()
+    for _ in range(20):
+        assert c.request("GET", "/").status == 200
+        assert pair.get("/").status == 200
+    lines = pair.dataplane.log().count("\n")
+    for _ in range(50):
+        assert c.request("GET", "/").status == 200
+    assert pair.dataplane.log().count("\n") - lines < 10  # nothing is logged per request about it
+    pair.controlplane.start()
+    pair.wait_ready()
+    assert pair.status()["dataplanes"][0]["name"] == "dp-1"
+
+
+def test_new_control_plane_goes_on_counting(pair, backend):
+    """The file counts again, under a number that was never used before."""
+    pushed = pair.push(pair.yaml([route("new", "/new", backend)]), "&wait=10").json()
+    assert pair.get("/new").status == 200
+    pair.controlplane.kill()
+    assert pair.get("/new").status == 200
+    pair.controlplane.start()
+    wait_until(lambda: pair.get("/").status == 200, "the file is in force")
+    pair.wait_ready()
+    assert pair.generation() > pushed["generation"]
+
+
+def test_hanging_control_plane_stops_nothing(pair):
+    """Stopped, not dead."""
+    pair.controlplane.signal(signal.SIGSTOP)
+    try:
+        for _ in range(20):
+            assert pair.get("/").status == 200
+    finally:
+        pair.controlplane.signal(signal.SIGCONT)
+    pair.wait_ready()
+
+
+def test_data_plane_restart_is_seen_as_such(pair):
+    """Another instance of the same name."""
+    before = pair.status()["dataplanes"][0]
+    assert pair.dataplane.stop() == 0
+    pair.dataplane.start()
+    pair.wait_ready()
+    after = pair.status()["dataplanes"][0]
+    assert after["name"] == before["name"] == "dp-1"
+    assert after["instance_id"] != before["instance_id"] and after["pid"] == pair.dataplane.pid
+
+
+def test_sigterm_lets_requests_finish(pair, backend):
+    """In flight when the signal comes: answered; then exit 0; new ones are not taken."""
+    c = pair.client()
+    c.send_request("GET", "/delay/1")
+    idle = pair.client()
+    assert idle.request("GET", "/").status == 200
+    wait_until(lambda: backend.get("/connections")["requests"] >= 2, "the slow request is under way")
+    pair.dataplane.signal(signal.SIGTERM)
+    answer = c.read_response()
+    assert answer.status == 200 and answer.get("connection") == "close"
+    assert idle.is_closed()
+    assert pair.dataplane.wait() == 0
+
+
+def test_sigterm_does_not_wait_for_ever(make_pair, backend):
+    """shutdown_grace_seconds is the end of patience."""
+    pair = make_pair([route("all", "/", backend, timeout_seconds=60)],
+                     server={"shutdown_grace_seconds": 0.5})
+    c = pair.client()
+    c.send_request("GET", "/delay/50")
+    wait_until(lambda: backend.get("/connections")["requests"] == 1, "the request is under way")
+    start = time.monotonic()
+    assert pair.dataplane.stop() == 0
+    assert time.monotonic() - start < 20
+
+
+def test_data_plane_starts_cold_from_its_own_state(pair):
+    """Without a control plane it serves what it last accepted."""
+    assert pair.dataplane.stop() == 0
+    pair.controlplane.kill()
+    pair.dataplane.start()
+    wait_until(lambda: pair.get("/").status == 200, "the last accepted snapshot is served")
+
+
+def test_data_plane_without_state_or_control_plane_waits(make_pair, backend):
+    """Nothing to serve: it says so, stays, and serves once it is told what."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    pair.write_config()
+    pair.dataplane.start()
+    wait_until(lambda: pair.dataplane.log(), "the data plane has said something")
+    assert pair.dataplane.running
+    assert pair.dataplane.stop() == 0
+
+
+def test_control_plane_on_a_broken_file_harms_nobody(make_pair, backend):
+    """It says what is wrong, the data plane serves on, and a mended file is taken."""
+    pair = make_pair([route("all", "/", backend)])
+    assert pair.controlplane.stop() == 0
+    pair.write_config(pair.yaml().replace("path_prefix", "path_prefx"))
+    pair.controlplane.start()
+    wait_until(lambda: "path_prefx" in pair.controlplane.log(), "the mistake is told")
+    assert "gateway.yaml:" in pair.controlplane.log()
+    assert pair.get("/").status == 200
+    pair.controlplane.kill()
+    pair.write_config()
+    pair.controlplane.start()
+    pair.wait_ready()
+    assert pair.get("/").status == 200
+
+
+def test_nonsense_on_the_control_socket_harms_nobody(pair):
+    """A malformed frame ends that session only."""
+    for data in (b"", b"\x00" * 64, b"\xff" * 64, os.urandom(4096), b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(DEADLINE)
+            s.connect(str(pair.socket))
+            s.sendall(data)
+            if not data:
+                continue
+            s.shutdown(socket.SHUT_WR)
+            try:
+                while s.recv(65536):
+                    pass
+            except ConnectionResetError:
+                pass
+    assert len(pair.status()["dataplanes"]) == 1
+    assert pair.push(pair.yaml(server={"max_headers": 50}), "&wait=10").status == 200
+
+
+def test_leftover_sockets_do_not_hinder_a_start(pair):
+    """kill -9 leaves the files of Unix sockets behind."""
+    pair.controlplane.kill()
+    assert pair.socket.exists()
+    pair.controlplane.start()
+    pair.wait_ready()
