@@ -127,7 +127,7 @@ static void on_greet(void *owner, Gwp__Hello *hello)
 {
     const struct control *c = owner;
     const struct snapshot *s = c->rollout.in_force;
-    hello->workers = c->rollout.worker_count;
+    hello->workers = rollout_workers(&c->rollout);
     if (s) {
         hello->generation = s->generation;
         hello->content_hash = s->content_hash;

@@ -403,6 +403,13 @@ bool rollout_has_ended(const struct rollout *ro)
     return true;
 }
 
+unsigned rollout_workers(const struct rollout *ro)
+{
+    if (ro->worker_count > 0)
+        return ro->worker_count;
+    return ro->workers_wanted ? ro->workers_wanted : MIN(cpus_allowed(), MAX_WORKERS);
+}
+
 uint64_t rollout_snapshots_alive(const struct rollout *ro)
 {
     uint64_t count = 0;

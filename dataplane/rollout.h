@@ -84,4 +84,7 @@ void rollout_close(struct rollout *ro);
 void rollout_order(struct rollout *ro, enum worker_order order);
 bool rollout_has_ended(const struct rollout *ro);
 
+/* How many run, or would run if no snapshot said otherwise. */
+unsigned rollout_workers(const struct rollout *ro);
+
 uint64_t rollout_snapshots_alive(const struct rollout *ro);

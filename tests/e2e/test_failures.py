@@ -213,8 +213,8 @@ def test_connection_beyond_the_limit_is_told_503(make_pair, backend):
 
 
 def test_idle_connections_make_room(make_pair, backend):
-    """max_connections: who is idle longest goes before anybody is refused."""
-    pair = make_pair([route("all", "/", backend)], server={"max_connections": 4})
+    """max_connections: of a worker's clients who is idle longest goes before anybody is refused."""
+    pair = make_pair([route("all", "/", backend)], server={"max_connections": 4, "workers": 1})
     idle = [pair.client() for _ in range(4)]
     for c in idle:
         assert c.request("GET", "/").status == 200

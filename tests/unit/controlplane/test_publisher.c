@@ -169,7 +169,7 @@ Test(publisher, a_refusal_brings_everybody_back)
     two.manner = PEER_ACCEPTS;
     cr_expect_eq(told.verdict, PUSH_REFUSED);
     cr_expect_eq(told.generation, 2);
-    cr_expect_str_eq(told.message, "data plane dp-2 refused it: out of ports");
+    cr_expect_str_eq(told.message, "data plane dp-2 did not take it: out of ports");
     LOOP_UNTIL(loop, one.last->generation == 3);
     cr_expect_str_eq(one.last->routes[0]->name, "first");
     cr_expect_eq(in_force(), 3);
