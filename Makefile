@@ -39,7 +39,7 @@ ifneq ($(MISSING),)
 ifneq ($(filter run test unit e2e asan tsan lint bench deps,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
-$(B)/installed.mk:
+$(B)/installed.mk: FORCE
 	@test -z "$(MAKE_RESTARTS)" || { echo "Still missing after the installation: $(MISSING)"; exit 1; }
 	@mkdir -p $(B)
 	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
@@ -49,6 +49,7 @@ $(B)/installed.mk:
 	echo "Installing Debian packages:" $$packages; \
 	DEBIAN_FRONTEND=noninteractive $$as_root apt-get -qq install -y --no-install-recommends $$packages >/dev/null
 	@echo "# made by make: the packages were installed" > $@
+FORCE:
 else
 $(error These Debian packages are missing: $(MISSING). Install them with "make deps")
 endif
@@ -75,7 +76,7 @@ tsan_LDFLAGS    = -fsanitize=thread
 
 # ---- llhttp: the library where there is one, its sources otherwise ----
 
-ifeq ($(shell pkg-config --exists libllhttp && echo yes),yes)
+ifeq ($(shell pkg-config --exists libllhttp 2>/dev/null && echo yes),yes)
 LLHTTP_CPPFLAGS := $(shell pkg-config --cflags libllhttp)
 LLHTTP_LIBS     := $(shell pkg-config --libs libllhttp)
 LLHTTP_SOURCES  :=
