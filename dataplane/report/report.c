@@ -330,7 +330,7 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
 
 static enum report_status make(struct report *r, struct draft *d, struct err *err)
 {
-    uint32_t epochs[MAX_WORKERS];
+    uint32_t epochs[MAX_WORKERS] = {0};
     if (!is_settled(d->request, epochs, d))
         return REPORT_LATER;
     d->complete = d->request->complete || d->lineage != r->lineage;
