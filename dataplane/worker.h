@@ -45,8 +45,9 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic bool ended;                 /* the thread has left its loop */
-    ev_async wake;                      /* "look at published and order" */
+    _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
+    _Atomic bool ended;          /* the thread has left its loop */
+    ev_async wake;               /* "look at published and order" */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;
@@ -104,8 +105,8 @@ bool worker_serves(const struct worker *w, const struct snapshot *s);
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
 
-/* Closes what is idle longest, to make room: a client first, then a connection to a backend. false:
- * nothing is idle. */
+/* Makes room by closing what is idle longest: a client or a connection to a backend of this worker,
+ * else of another, which is told to. false: nothing is idle anywhere. */
 bool worker_shed(struct worker *w);
 
 /* Has this worker been told to finish what is in flight and end? Its own thread. */

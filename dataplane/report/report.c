@@ -37,6 +37,8 @@ struct report {
 };
 
 /* A report in the making: everything in an arena, cut into parts when it is whole. */
+#define COUNTERS (STAT_COUNT + 2) /* the workers' own, and the process' */
+
 struct draft {
     const struct report_request *request;
     struct arena *arena;
@@ -48,8 +50,8 @@ struct draft {
     size_t series_count, series_room;
     Gwp__TargetStats **targets;
     size_t target_count, target_room;
-    Gwp__Counter counters[STAT_COUNT + 1];
-    Gwp__Counter *counter_at[STAT_COUNT + 1];
+    Gwp__Counter counters[COUNTERS];
+    Gwp__Counter *counter_at[COUNTERS];
 };
 
 static void *checked(void *memory)
@@ -232,7 +234,7 @@ static void take_counters(struct draft *d)
 {
     static const char *const names[STAT_COUNT] = {
 #define COUNTER(name, help) #name,
-#include "dataplane/report/stats.def"
+#include "proto/counters.def"
 #undef COUNTER
     };
     for (unsigned i = 0; i < STAT_COUNT; i++) {
@@ -242,6 +244,7 @@ static void take_counters(struct draft *d)
         put_counter(d, i, names[i], sum);
     }
     put_counter(d, STAT_COUNT, "snapshots_alive", d->request->snapshots_alive);
+    put_counter(d, STAT_COUNT + 1, "workers", d->request->worker_count);
 }
 
 /* ---- the process ---- */
@@ -306,7 +309,7 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
         part.sequence = r->sequence;
         part.lineage = d->lineage;
         part.complete = d->complete;
-        part.n_counters = STAT_COUNT + 1;
+        part.n_counters = COUNTERS;
         part.counters = d->counter_at;
         part.n_duration_buckets_seconds = d->bound_count;
         part.duration_buckets_seconds = d->bounds;

@@ -267,7 +267,7 @@ static void clear_totals(struct memory *m)
 {
     static const char *const names[STAT_COUNT] = {
 #define COUNTER(name, help) #name,
-#include "dataplane/report/stats.def"
+#include "proto/counters.def"
 #undef COUNTER
     };
     for (unsigned i = 0; i < STAT_COUNT; i++) {
