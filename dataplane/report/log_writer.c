@@ -29,11 +29,12 @@
 #include "proto/base/str.h"
 
 #define RING_BYTES ((uint64_t)1024 * 1024)
-#define GATHER_MS 5      /* after a silence, so that a burst becomes few writes */
-#define RETRY_MS 1000    /* after the sink failed; how often a path is looked after */
-#define STOP_MS 1000     /* for what is left at the end */
-#define INTERRUPT SIGURG /* to the thread, ends its blocked write; nobody minds one from outside   \
-                          */
+#define GATHER_MS 5   /* after a silence, so that a burst becomes few writes */
+#define RETRY_MS 1000 /* after the sink failed; how often a path is looked after */
+#define STOP_MS 1000  /* for what is left at the end */
+#define INTERRUPT                                                                                  \
+    SIGURG /* to the thread, ends its blocked write; nobody minds one from outside                 \
+            */
 #define INTERRUPT_MS 10
 #define FILE_CHUNK (256 * 1024)
 #define PIPE_CHUNK PIPE_BUF /* what a writable pipe takes without blocking, and whole */
