@@ -446,10 +446,8 @@ bool worker_reaches(const struct worker *w, const struct snapshot *s)
 }
 
 #define FREE_LIST(list, type)                                                                      \
-    while (!list_is_empty(list)) {                                                                 \
-        type *object = CONTAINER_OF((list)->next, type, link);                                     \
-        list_remove(&object->link);                                                                \
-        free(object);                                                                              \
+    list_each_safe (node, list) {                                                                  \
+        free(CONTAINER_OF(node, type, link));                                                      \
     }
 
 void worker_join(struct worker **wp)

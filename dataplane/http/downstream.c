@@ -74,6 +74,7 @@ void downstream_refuse(struct worker *w, int fd)
     /* What was received and not read would make the kernel reset the connection and the answer with
      * it. */
     ssize_t ignored = recv(fd, request, sizeof(request), MSG_DONTWAIT);
+    (void)ignored;
     ignored = send(fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)ignored;
     shutdown(fd, SHUT_WR);
