@@ -250,6 +250,28 @@ Test(rollout, of_those_that_come_meanwhile_the_newest_follows)
         arena_free(&d[i].arena);
 }
 
+static unsigned recounts;
+
+static void on_recount(void *owner)
+{
+    cr_assert_eq(rollout.in_force->generation, 2, "before anything changes");
+    recounts++;
+}
+
+Test(rollout, other_buckets_are_announced_before_the_workers_count_in_them)
+{
+    double buckets[] = {0.1, 1};
+    struct draft three = generation(3);
+    rollout.recount = on_recount;
+    bring(generation(1));
+    bring(generation(2));
+    cr_assert_eq(recounts, 0);
+    three.message->n_duration_buckets_seconds = 2;
+    three.message->duration_buckets_seconds = buckets;
+    bring(three);
+    cr_assert_eq(recounts, 1);
+}
+
 Test(rollout, a_dry_run_is_answered_and_thrown_away)
 {
     bring(generation(1));
