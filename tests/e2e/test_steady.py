@@ -21,9 +21,9 @@ def tasks(pid):
     return {int(t.name): (t / "comm").read_text().strip() for t in Path(f"/proc/{pid}/task").iterdir()}
 
 
-def send_requests(clients, rounds):
+def send_requests(clients, rounds, path="/steady"):
     """Keep-alive requests, all clients at once in each round."""
-    request = b"GET /steady HTTP/1.1\r\nHost: steady\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: steady\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n".encode()
     for _ in range(rounds):
         for c in clients:
             c.send(request)
@@ -39,6 +39,7 @@ def warm(make_pair, backend):
         pair.dataplane.env = env
         pair.start()
         clients = [pair.client() for _ in range(CLIENTS)]
+        send_requests(clients, 2, "/delay/0.2")  # so that all have been under way at the same time
         send_requests(clients, WARM_UP)
         return pair, clients
     return start
