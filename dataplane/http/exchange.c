@@ -566,6 +566,19 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
     return true;
 }
 
+/* Does the client still owe room for what the backend has said? Then its deadline is that of
+ * writing, and nothing more is read from the backend. */
+static bool client_is_full(const struct exchange *ex)
+{
+    return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
+}
+
+/* What the backend's connection is watched for while the request is on its way. */
+static int reading(const struct exchange *ex)
+{
+    return ex->response_state <= RES_BODY && !client_is_full(ex) ? EV_READ : 0;
+}
+
 /* More of the body is to come: makes room and waits for it. */
 static void await_body(struct exchange *ex)
 {
@@ -578,7 +591,8 @@ static void await_body(struct exchange *ex)
     if (buffer_room(c->in) < BODY_ROOM_BYTES)
         buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
     downstream_resume(c);
-    wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
+    if (!client_is_full(ex))
+        wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
 }
 
 void exchange_pump_request(struct exchange *ex)
@@ -592,11 +606,12 @@ void exchange_pump_request(struct exchange *ex)
             return;
         switch (relay_flush(&ex->to_upstream, &u->io, c->in, &w->buffers)) {
         case IO_OK:
-            transport_watch(&u->io, w->loop, EV_READ);
+            transport_watch(&u->io, w->loop, reading(ex));
             break;
         case IO_AGAIN:
-            transport_watch(&u->io, w->loop, EV_READ | EV_WRITE);
-            wheel_pause(&c->deadline);
+            transport_watch(&u->io, w->loop, reading(ex) | EV_WRITE);
+            if (!client_is_full(ex))
+                wheel_pause(&c->deadline);
             downstream_pause(c);
             return;
         default:
@@ -609,7 +624,7 @@ void exchange_pump_request(struct exchange *ex)
             ex->request_state = REQ_ABANDONED;
             ex->replayable = false;
             relay_reset(&ex->to_upstream, &w->buffers);
-            transport_watch(&u->io, w->loop, EV_READ);
+            transport_watch(&u->io, w->loop, reading(ex));
             return;
         }
         if (ex->request_state != REQ_BODY)
@@ -620,7 +635,8 @@ void exchange_pump_request(struct exchange *ex)
     if (ex->request_state == REQ_BODY) {
         await_body(ex);
     } else {
-        wheel_pause(&c->deadline);
+        if (!client_is_full(ex))
+            wheel_pause(&c->deadline);
         downstream_resume(c); /* to notice when the client goes away */
     }
 }
@@ -850,5 +866,6 @@ void exchange_client_timeout(struct exchange *ex)
     else if (ex->response_state == RES_NONE)
         refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
     else
-        cut(ex, R_CLIENT_TIMEOUT, "the client does not read");
+        cut(ex, R_CLIENT_TIMEOUT,
+            client_is_full(ex) ? "the client does not read" : "the body stopped coming");
 }
