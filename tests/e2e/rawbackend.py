@@ -99,9 +99,16 @@ class Peer:
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self):
-        """Ends the connection with RST."""
+        """Ends the connection with RST. For its own thread: elsewhere a receive may hold the socket."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
+
+    def drop(self):
+        """Ends the connection, from any thread."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
 
     def ended(self):
         """Reads on until the other side has ended the connection; False when it does not."""
@@ -181,16 +188,23 @@ class RawBackend:
         self.closing = True
         self.stop_listening()
         for peer in self.peers:
-            try:
-                peer.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            peer.drop()
 
 
 def ok(body=b"ok", *fields):
     """A plain response."""
     lines = [b"HTTP/1.1 200 OK", b"Content-Length: %d" % len(body), *fields, b"", b""]
     return b"\r\n".join(lines) + body
+
+
+def stands_still(measure, polls=30):
+    """Waits until `measure()` is above zero and no longer changes."""
+    marks = []
+
+    def still():
+        marks.append(measure())
+        return len(marks) > polls and marks[-1] > 0 and marks[-1] == marks[-polls]
+    wait_until(still, "it stands still")
 
 
 def logged(pair, count=1, **wanted):

@@ -298,7 +298,7 @@ def test_malformed_response_is_502_and_its_connection_is_over(make_pair):
             if backend.requests[-1].peer.number <= peers:
                 wrong[name + ", reused"] = backend.requests[-1].peer.number
             # Only the connection that served "/after" may be kept for the next case.
-            backend.requests[-1].peer.reset()
+            backend.requests[-1].peer.drop()
     assert not wrong, wrong
     reasons = {line["reason"] for line in pair.access_lines() if line["status"] == 502}
     assert reasons == {"bad_response"}
