@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
  * and clients their turn. */
 #define ACCEPTS_PER_TURN 16
 #define ACCEPT_PAUSE_S 0.1
+#define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
 
 struct listener_watch {
     ev_io io;
@@ -34,110 +36,28 @@ static double monotonic_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-/* ---- accepting ---- */
-
-static void stop_accepting(struct worker *w)
-{
-    for (uint32_t i = 0; i < w->watch_count; i++)
-        ev_io_stop(w->loop, &w->watches[i].io);
-}
-
-static void start_accepting(struct worker *w)
-{
-    for (uint32_t i = 0; i < w->watch_count; i++)
-        ev_io_start(w->loop, &w->watches[i].io);
-}
-
-static void on_accept_pause_over(struct ev_loop *loop, ev_timer *timer, int events)
-{
-    struct worker *w = timer->data;
-    ev_timer_stop(loop, timer);
-    start_accepting(w);
-}
-
-/* Out of descriptors or memory: the connection stays in the backlog, and trying again at once would
- * spin. */
-static void pause_accepting(struct worker *w)
-{
-    stop_accepting(w);
-    ev_timer_set(&w->accept_pause, ACCEPT_PAUSE_S, 0);
-    ev_timer_start(w->loop, &w->accept_pause);
-}
-
-/* Out of descriptors: room is made by closing what is idle; where nothing is, the spare descriptor
- * is given up for a moment so that the client gets an answer instead of waiting in the backlog. */
-static bool make_room(struct worker *w, int listening)
-{
-    if (worker_shed(w))
-        return true;
-    if (w->spare_fd < 0)
-        return false;
-    close(w->spare_fd);
-    int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0)
-        downstream_refuse(w, fd);
-    w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    return fd >= 0;
-}
-
-static void on_connection(struct ev_loop *loop, ev_io *io, int events)
-{
-    struct listener_watch *watch = CONTAINER_OF(io, struct listener_watch, io);
-    struct worker *w = watch->worker;
-    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-        struct sockaddr_storage peer = {.ss_family = AF_UNIX};
-        socklen_t len = sizeof(peer);
-        int fd = accept4(io->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            downstream_accept(w, fd, (struct sockaddr *)&peer);
-            continue;
-        }
-        if (errno == EAGAIN)
-            return;
-        if (errno == EINTR || errno == ECONNABORTED)
-            continue;
-        stats_add(&w->stats, STAT_accept_errors_total, 1);
-        if ((errno != EMFILE && errno != ENFILE) || !make_room(w, io->fd)) {
-            pause_accepting(w);
-            return;
-        }
-    }
-}
-
-static void watch_listeners(struct worker *w)
-{
-    stop_accepting(w);
-    free(w->watches);
-    w->watch_count = w->snapshot->listen_count;
-    w->watches = calloc(w->watch_count ? w->watch_count : 1, sizeof(*w->watches));
-    if (!w->watches)
-        log_fatal("worker", "out of memory");
-    for (uint32_t i = 0; i < w->watch_count; i++) {
-        struct listener_watch *watch = &w->watches[i];
-        watch->worker = w;
-        watch->listener = w->snapshot->listeners[i];
-        ev_io_init(&watch->io, on_connection, watch->listener->fd, EV_READ);
-    }
-    if (!ev_is_active(&w->accept_pause))
-        start_accepting(w);
-}
+/* ---- making room ---- */
 
 /* All workers of the process, so that one which has nothing idle can ask the others. Set before any
  * of them runs. */
 static struct worker *_Atomic team[MAX_WORKERS];
 static _Atomic uint32_t shed_wanted;
 
-static bool shed_own(struct worker *w)
+static bool shed_client(struct worker *w)
 {
     list_each (node, &w->idle_clients) {
         struct downstream *c = CONTAINER_OF(node, struct downstream, link);
         if (c->state == DOWN_OPEN) {
-            downstream_close(c, false);
-            stats_add(&w->stats, STAT_shed_total, 1);
+            downstream_shed(c);
             return true;
         }
     }
-    return upstream_shed(w);
+    return false;
+}
+
+static bool shed_own(struct worker *w)
+{
+    return shed_client(w) || upstream_shed(w);
 }
 
 static bool ask_another(const struct worker *w)
@@ -159,13 +79,140 @@ bool worker_shed(struct worker *w)
     return shed_own(w) || ask_another(w);
 }
 
+bool worker_shed_client(struct worker *w)
+{
+    return shed_client(w) || ask_another(w);
+}
+
 /* Whoever is woken takes what has been asked for; one that finds nothing idle leaves it undone,
  * since the need may be over. */
 static void shed_for_others(struct worker *w)
 {
     uint32_t wanted = atomic_exchange_explicit(&shed_wanted, 0, memory_order_relaxed);
-    while (wanted-- > 0 && shed_own(w))
+    while (wanted-- > 0 && shed_client(w))
         ;
+}
+
+/* ---- accepting ---- */
+
+static void stop_accepting(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->watch_count; i++)
+        ev_io_stop(w->loop, &w->watches[i].io);
+}
+
+static void start_accepting(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->watch_count; i++)
+        ev_io_start(w->loop, &w->watches[i].io);
+}
+
+static void take_spare_fd(struct worker *w)
+{
+    if (w->spare_fd < 0)
+        w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void on_accept_pause_over(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct worker *w = timer->data;
+    ev_timer_stop(loop, timer);
+    take_spare_fd(w); /* another worker may have been quicker when it was given up */
+    start_accepting(w);
+}
+
+/* Out of descriptors or memory: the connection stays in the backlog, and trying again at once would
+ * spin. */
+static void pause_accepting(struct worker *w, double seconds)
+{
+    stop_accepting(w);
+    ev_timer_set(&w->accept_pause, seconds, 0);
+    ev_timer_start(w->loop, &w->accept_pause);
+}
+
+/* Nothing is idle: the spare descriptor is given up for a moment so that the client gets an answer
+ * instead of waiting in the backlog. */
+static bool refuse_one(struct worker *w, int listening)
+{
+    if (w->spare_fd < 0)
+        return false;
+    close(w->spare_fd);
+    w->spare_fd = -1;
+    int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0)
+        downstream_refuse(w, fd);
+    take_spare_fd(w);
+    return fd >= 0;
+}
+
+/* No descriptor is left for the client that waits. false: no more are accepted for now. */
+static bool make_room(struct worker *w, int listening)
+{
+    if (shed_own(w))
+        return true;
+    if (ask_another(w)) {
+        pause_accepting(w, SHED_PAUSE_S);
+        return false;
+    }
+    if (refuse_one(w, listening))
+        return true;
+    pause_accepting(w, ACCEPT_PAUSE_S);
+    return false;
+}
+
+/* accept4() looks for a descriptor before it looks for a client: without one it fails the same
+ * whether somebody waits or not. */
+static bool somebody_waits(int listening)
+{
+    struct pollfd p = {.fd = listening, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
+}
+
+static void on_connection(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct listener_watch *watch = CONTAINER_OF(io, struct listener_watch, io);
+    struct worker *w = watch->worker;
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+        struct sockaddr_storage peer = {.ss_family = AF_UNIX};
+        socklen_t len = sizeof(peer);
+        int fd = accept4(io->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            downstream_accept(w, fd, (struct sockaddr *)&peer);
+            continue;
+        }
+        if (errno == EAGAIN)
+            return;
+        if (errno == EINTR || errno == ECONNABORTED)
+            continue;
+        if (errno != EMFILE && errno != ENFILE) {
+            stats_add(&w->stats, STAT_accept_errors_total, 1);
+            pause_accepting(w, ACCEPT_PAUSE_S);
+            return;
+        }
+        if (!somebody_waits(io->fd))
+            return;
+        stats_add(&w->stats, STAT_accept_errors_total, 1);
+        if (!make_room(w, io->fd))
+            return;
+    }
+}
+
+static void watch_listeners(struct worker *w)
+{
+    stop_accepting(w);
+    free(w->watches);
+    w->watch_count = w->snapshot->listen_count;
+    w->watches = calloc(w->watch_count ? w->watch_count : 1, sizeof(*w->watches));
+    if (!w->watches)
+        log_fatal("worker", "out of memory");
+    for (uint32_t i = 0; i < w->watch_count; i++) {
+        struct listener_watch *watch = &w->watches[i];
+        watch->worker = w;
+        watch->listener = w->snapshot->listeners[i];
+        ev_io_init(&watch->io, on_connection, watch->listener->fd, EV_READ);
+    }
+    if (!ev_is_active(&w->accept_pause))
+        start_accepting(w);
 }
 
 /* ---- snapshots and orders ---- */

@@ -63,7 +63,7 @@ static void file_under(struct downstream *c, struct list *list, bool idle)
 /* Clients of all workers, lingering ones included: what server.max_connections bounds. */
 static _Atomic uint32_t open_clients;
 
-void downstream_refuse(struct worker *w, int fd)
+static void say_no_room(int fd)
 {
     static const char answer[] =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: "
@@ -78,15 +78,28 @@ void downstream_refuse(struct worker *w, int fd)
     ignored = send(fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)ignored;
     shutdown(fd, SHUT_WR);
+}
+
+void downstream_refuse(struct worker *w, int fd)
+{
+    say_no_room(fd);
     close(fd);
     stats_add(&w->stats, STAT_refused_connections_total, 1);
+}
+
+void downstream_shed(struct downstream *c)
+{
+    if (c->requests == 0)
+        say_no_room(transport_fd(&c->io));
+    stats_add(&c->worker->stats, STAT_shed_total, 1);
+    downstream_close(c, false);
 }
 
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
     int one = 1;
     if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
-        !worker_shed(w)) {
+        !worker_shed_client(w)) {
         atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
         downstream_refuse(w, fd);
         return;

@@ -41,6 +41,9 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer);
 /* Answers 503 on an accepted socket and closes it, with nothing allocated. */
 void downstream_refuse(struct worker *w, int fd);
 
+/* Closes an idle client to make room. One that has never asked for anything is told why. */
+void downstream_shed(struct downstream *c);
+
 /* The exchange is over and the connection goes on: looks at what else was received, or waits. */
 void downstream_next(struct downstream *c);
 
