@@ -55,11 +55,6 @@ static bool shed_client(struct worker *w)
     return false;
 }
 
-static bool shed_own(struct worker *w)
-{
-    return shed_client(w) || upstream_shed(w);
-}
-
 static bool ask_another(const struct worker *w)
 {
     for (unsigned i = 0; i < MAX_WORKERS; i++) {
@@ -76,7 +71,7 @@ static bool ask_another(const struct worker *w)
 
 bool worker_shed(struct worker *w)
 {
-    return shed_own(w) || ask_another(w);
+    return shed_client(w) || upstream_shed(w) || ask_another(w);
 }
 
 bool worker_shed_client(struct worker *w)
@@ -148,13 +143,14 @@ static bool refuse_one(struct worker *w, int listening)
 /* No descriptor is left for the client that waits. false: no more are accepted for now. */
 static bool make_room(struct worker *w, int listening)
 {
-    if (shed_own(w))
+    if (shed_client(w))
         return true;
     if (ask_another(w)) {
         pause_accepting(w, SHED_PAUSE_S);
         return false;
     }
-    if (refuse_one(w, listening))
+    /* Idle connections to backends come last: the client will need one. */
+    if (upstream_shed(w) || refuse_one(w, listening))
         return true;
     pause_accepting(w, ACCEPT_PAUSE_S);
     return false;
