@@ -149,7 +149,7 @@ static void explain(const struct publisher *p, enum push_verdict verdict, const 
     for (size_t i = 0; i < gs->answer_count; i++) {
         const struct answer *a = &gs->answers[i];
         if (verdict == PUSH_REFUSED && a->state == ANSWER_REFUSED)
-            err_set(out, "data plane %s refused it: %s", a->name, a->reason);
+            err_set(out, "data plane %s did not take it: %s", a->name, a->reason);
         else if (verdict == PUSH_TIMEOUT && a->state == ANSWER_PENDING)
             err_set(out, "data plane %s did not answer within %.1f s", a->name,
                     p->push.wait_seconds > 0 ? p->push.wait_seconds : PUBLISHER_ANSWER_SECONDS);

@@ -1,9 +1,9 @@
 /* publisher: brings a configuration from its text into force: check, names, snapshot, data planes,
  * verdict. Owned by main.c; on the loop. The only one who changes which generation is in force.
  *
- *   IDLE --a good text--> NAMES --first answers, or 2 s--> ANSWERS --all accepted--> IDLE, in force
- *                                                          ANSWERS --one refused, left, or was too
- * slow--> IDLE
+ *   IDLE --a good text--> NAMES --first answers, or 2 s--> ANSWERS
+ *   ANSWERS --all accepted--> IDLE, in force
+ *   ANSWERS --one refused, left, or was too slow--> IDLE, as before
  *
  * One candidate at a time. What changes meanwhile (the file, addresses) is taken up afterwards; a
  * push is told "busy". With no data plane connected a good text is in force at once.
@@ -57,8 +57,7 @@ struct push {
     const char *source; /* names the text in messages; borrowed for the call */
     bool dry_run;
     double wait_seconds; /* 0 = the outcome is told as soon as the candidate was sent */
-    push_done_fn
-        *done; /* called exactly once, maybe before publisher_push() returns; may be NULL */
+    push_done_fn *done;  /* called exactly once, maybe before publisher_push() returns, or NULL */
     void *owner;
 };
 

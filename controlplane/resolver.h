@@ -6,8 +6,8 @@
  * sorted as text, so that the order in which a server tells them means nothing. Literal addresses
  * are their own answer.
  *
- *   new --answer--> known --TTL over--> asked again: another answer, or the last one is kept and
- * retried sooner new --failure--> known, with no addresses, retried
+ *   new --answer--> known       new --failure--> known, with no addresses
+ *   known --TTL over--> asked again; a failure keeps the last answer and is retried sooner
  *
  * A TTL counts as at least 5 s and at most 300 s; what /etc/hosts says is read again after 30 s. */
 #pragma once

@@ -159,16 +159,14 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->instance_id = copy(hello->instance_id);
     s->version = copy(hello->version);
     s->pid = hello->pid;
-    s->workers = hello->workers;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
     channel_opened(s->channel);
     end_older_self(s);
     s->is_open = true;
     ss->open_count++;
-    log_info("session",
-             "data plane %s connected: version %s, process %llu, %u workers, protocol %u", s->name,
-             s->version, (unsigned long long)s->pid, s->workers, protocol);
+    log_info("session", "data plane %s connected: version %s, process %llu, protocol %u", s->name,
+             s->version, (unsigned long long)s->pid, protocol);
     ss->events->opened(ss->events->owner, s);
     return 0;
 }

@@ -26,7 +26,6 @@ struct session {
     bool is_open;
     char *name, *instance_id, *version; /* owned, NULL before Hello */
     uint64_t pid;
-    uint32_t workers;
     double connected_at; /* wall clock, seconds */
     double heard_at;     /* loop time of the last bytes */
     uint64_t sent;       /* the last generation that was sent, 0 = none; dry runs do not count */

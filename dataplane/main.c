@@ -1,4 +1,77 @@
-int main(void)
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "dataplane/control.h"
+#include "dataplane/state/snapshot.h"
+#include "proto/base/log.h"
+#include "proto/base/options.h"
+
+#define EXIT_USAGE 64
+
+static int parse_workers(const char *text, unsigned *workers, struct err *err)
 {
+    char *end;
+    long n = strtol(text, &end, 10);
+    if (*text == '\0' || *end != '\0' || n < 0 || n > MAX_WORKERS)
+        return err_set(err, "option --workers wants a number from 0 (automatic) to %d, not \"%s\"",
+                       MAX_WORKERS, text);
+    *workers = (unsigned)n;
     return 0;
+}
+
+static int parse(int argc, char **argv, struct control_options *o, struct err *err)
+{
+    static char host_name[256];
+    const char *workers;
+    if (gethostname(host_name, sizeof(host_name) - 1) < 0 || host_name[0] == '\0')
+        snprintf(host_name, sizeof(host_name), "dataplane");
+    const struct option_row rows[] = {
+        {"socket", "GWP_SOCKET", "/run/gwp/control.sock", "PATH", "the control plane's Unix socket",
+         &o->socket, NULL},
+        {"state-dir", "GWP_STATE_DIR", "/var/lib/gwp", "DIR",
+         "keeps the last accepted configuration; \"\" keeps none", &o->state_dir, NULL},
+        {"id", "GWP_ID", host_name, "NAME", "this data plane's name", &o->name, NULL},
+        {"workers", "GWP_WORKERS", "0", "N",
+         "worker threads, whatever the configuration says; 0 = as it says", &workers, NULL},
+    };
+    const struct option_table table = {.program = "gwp-dataplane",
+                                       .summary = "forwards HTTP as its control plane says",
+                                       .rows = rows,
+                                       .count = COUNT_OF(rows)};
+    int result = options_parse(&table, argc, argv, err);
+    if (result != 0)
+        return result;
+    if (o->state_dir[0] == '\0')
+        o->state_dir = NULL;
+    return parse_workers(workers, &o->workers, err);
+}
+
+/* Each client and each backend connection is a descriptor. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_warn("main", "the limit of open descriptors could not be raised to %llu",
+                 (unsigned long long)limit.rlim_max);
+}
+
+int main(int argc, char **argv)
+{
+    struct control_options options = {0};
+    struct err err;
+    log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
+    int result = parse(argc, argv, &options, &err);
+    if (result > 0)
+        return 0;
+    if (result < 0) {
+        fprintf(stderr, "gwp-dataplane: %s\n", err.text);
+        return EXIT_USAGE;
+    }
+    raise_descriptor_limit();
+    return control_run(&options);
 }

@@ -122,7 +122,12 @@ static void watch_listeners(struct worker *w)
         start_accepting(w);
 }
 
-bool worker_shed(struct worker *w)
+/* All workers of the process, so that one which has nothing idle can ask the others. Set before any
+ * of them runs. */
+static struct worker *_Atomic team[MAX_WORKERS];
+static _Atomic uint32_t shed_wanted;
+
+static bool shed_own(struct worker *w)
 {
     list_each (node, &w->idle_clients) {
         struct downstream *c = CONTAINER_OF(node, struct downstream, link);
@@ -133,6 +138,34 @@ bool worker_shed(struct worker *w)
         }
     }
     return upstream_shed(w);
+}
+
+static bool ask_another(const struct worker *w)
+{
+    for (unsigned i = 0; i < MAX_WORKERS; i++) {
+        struct worker *other = atomic_load_explicit(&team[i], memory_order_acquire);
+        if (!other || other == w ||
+            atomic_load_explicit(&other->idle_count, memory_order_relaxed) == 0)
+            continue;
+        atomic_fetch_add_explicit(&shed_wanted, 1, memory_order_relaxed);
+        ev_async_send(other->loop, &other->wake);
+        return true;
+    }
+    return false;
+}
+
+bool worker_shed(struct worker *w)
+{
+    return shed_own(w) || ask_another(w);
+}
+
+/* Whoever is woken takes what has been asked for; one that finds nothing idle leaves it undone,
+ * since the need may be over. */
+static void shed_for_others(struct worker *w)
+{
+    uint32_t wanted = atomic_exchange_explicit(&shed_wanted, 0, memory_order_relaxed);
+    while (wanted-- > 0 && shed_own(w))
+        ;
 }
 
 /* ---- snapshots and orders ---- */
@@ -196,6 +229,7 @@ static void adopt_snapshot(struct worker *w)
         atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_DRAIN)
         watch_listeners(w);
     upstream_sweep(w);
+    atomic_store_explicit(&w->serving, s, memory_order_release);
     w->tell_control(w->control);
 }
 
@@ -245,6 +279,7 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
     struct worker *w = wake->data;
     adopt_snapshot(w);
     obey(w);
+    shed_for_others(w);
 }
 
 /* ---- the turn ---- */
@@ -375,6 +410,7 @@ struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_co
         w->random[0] = (uint64_t)time(NULL) ^ (uint64_t)index << 32 ^ 1;
     w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     init_watchers(w);
+    atomic_store_explicit(&team[index], w, memory_order_release);
     int error = pthread_create(&w->thread, NULL, run, w);
     if (error)
         log_fatal("worker", "the thread of worker %u could not be started: %s", index,
@@ -394,6 +430,12 @@ void worker_order(struct worker *w, enum worker_order order)
     ev_async_send(w->loop, &w->wake);
 }
 
+bool worker_serves(const struct worker *w, const struct snapshot *s)
+{
+    return atomic_load_explicit(&w->serving, memory_order_acquire) == s ||
+           atomic_load_explicit(&w->ended, memory_order_acquire);
+}
+
 bool worker_reaches(const struct worker *w, const struct snapshot *s)
 {
     /* In this order: a worker lets go of `adopted` only after it has counted what it still holds.
@@ -404,10 +446,8 @@ bool worker_reaches(const struct worker *w, const struct snapshot *s)
 }
 
 #define FREE_LIST(list, type)                                                                      \
-    while (!list_is_empty(list)) {                                                                 \
-        type *object = CONTAINER_OF((list)->next, type, link);                                     \
-        list_remove(&object->link);                                                                \
-        free(object);                                                                              \
+    list_each_safe (node, list) {                                                                  \
+        free(CONTAINER_OF(node, type, link));                                                      \
     }
 
 void worker_join(struct worker **wp)
@@ -415,6 +455,7 @@ void worker_join(struct worker **wp)
     struct worker *w = *wp;
     *wp = NULL;
     pthread_join(w->thread, NULL);
+    atomic_store_explicit(&team[w->index], NULL, memory_order_release);
     FREE_LIST(&w->spare_clients, struct downstream)
     FREE_LIST(&w->spare_upstreams, struct upstream)
     FREE_LIST(&w->spare_exchanges, struct exchange)

@@ -43,9 +43,11 @@ struct worker {
     /* ---- between the control thread and this worker ---- */
     struct snapshot *_Atomic published; /* written by the control thread */
     struct snapshot *_Atomic adopted;   /* written by this worker */
+    struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic bool ended;                 /* the thread has left its loop */
-    ev_async wake;                      /* "look at published and order" */
+    _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
+    _Atomic bool ended;          /* the thread has left its loop */
+    ev_async wake;               /* "look at published and order" */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;
@@ -97,11 +99,14 @@ void worker_order(struct worker *w, enum worker_order order);
  */
 void worker_join(struct worker **w);
 
+/* Has this worker nothing of an older snapshot in use but its requests? Control thread. */
+bool worker_serves(const struct worker *w, const struct snapshot *s);
+
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
 
-/* Closes what is idle longest, to make room: a client first, then a connection to a backend. false:
- * nothing is idle. */
+/* Makes room by closing what is idle longest: a client or a connection to a backend of this worker,
+ * else of another, which is told to. false: nothing is idle anywhere. */
 bool worker_shed(struct worker *w);
 
 /* Has this worker been told to finish what is in flight and end? Its own thread. */

@@ -91,6 +91,13 @@ void request_reply(struct request *rq, unsigned status, const char *type, char *
     if (rq->is_asleep) {
         rq->is_asleep = false;
         MHD_resume_connection(rq->connection);
+        struct front *fronts[] = {rq->admin->tcp, rq->admin->unix_side};
+        for (size_t i = 0; i < 2; i++)
+            if (fronts[i]) {
+                ev_timer_stop(rq->admin->loop, &fronts[i]->turn);
+                ev_timer_set(&fronts[i]->turn, 0., 0.);
+                ev_timer_start(rq->admin->loop, &fronts[i]->turn);
+            }
     }
 }
 
@@ -375,6 +382,12 @@ static void leave(struct admin *a)
     ev_timer_start(a->loop, &f->linger);
 }
 
+static bool same_port(const char *a, const char *b)
+{
+    const char *x = strrchr(a, ':'), *y = strrchr(b, ':');
+    return x && y && strcmp(x, y) == 0;
+}
+
 /* New beside old; where the two cannot be open at once (one port, another host) the old one makes
  * room, and comes back if that did not help. */
 static void on_rebind(struct ev_loop *loop, ev_timer *w, int revents)
@@ -385,7 +398,7 @@ static void on_rebind(struct ev_loop *loop, ev_timer *w, int revents)
     a->tcp = NULL;
     int result = open_tcp(a, a->wanted, &err);
     struct front *fresh = a->tcp;
-    bool is_taken = result < 0 && errno == EADDRINUSE && old;
+    bool is_taken = result < 0 && errno == EADDRINUSE && old && same_port(a->wanted, a->address);
     a->tcp = old;
     if (result == 0 || is_taken)
         leave(a);
@@ -450,6 +463,11 @@ void admin_fini(struct admin *a)
     if (!a->socket_path)
         return;
     ev_timer_stop(a->loop, &a->rebind);
+    /* Whoever was told something in the last moment hears it, if the socket takes it at once. */
+    if (a->tcp)
+        run(a->tcp);
+    if (a->unix_side)
+        run(a->unix_side);
     front_free(&a->tcp);
     list_each_safe (node, &a->leaving) {
         struct front *f = CONTAINER_OF(node, struct front, link);

@@ -69,7 +69,7 @@ struct request {
 MUST_CHECK int admin_init(struct admin *a, struct ev_loop *loop, const char *socket_path,
                           const struct admin_config *cfg, const struct admin_context *context,
                           struct err *err);
-void admin_fini(struct admin *a); /* whoever still waits for an answer gets none */
+void admin_fini(struct admin *a); /* what has been answered is still sent, if it can be at once */
 
 /* Another configuration is in force: its address and token count. An address that cannot be opened
  * leaves the old one open, with an error logged. */

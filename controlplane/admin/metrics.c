@@ -8,29 +8,22 @@
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
-/* What the counters of data planes are, for HELP lines: those that are known here by name. Others
- * may come from a newer data plane; they say so. */
+/* What the counters of data planes are: those that are known here by name. Others may come from a
+ * newer data plane. */
 static const struct {
     const char *name, *help;
-} helps[] = {
-    {"downstream_connections_total", "Client connections accepted"},
-    {"upstream_connections_total", "Connections to backends opened"},
-    {"upstream_reused_total", "Requests sent on a kept connection"},
-    {"upstream_connect_failures_total", "Connections to backends that failed or timed out"},
-    {"retries_total", "Requests sent again after a failure"},
-    {"received_bytes_total", "Bytes received from clients"},
-    {"sent_bytes_total", "Bytes sent to clients"},
-    {"rejected_total", "Requests answered by the gateway itself"},
-    {"upgrades_total", "Connections switched to another protocol"},
-    {"accept_errors_total", "Times accepting a connection failed"},
-    {"access_log_dropped_total", "Access log lines dropped because the sink was too slow"},
+} known[] = {
+#define COUNTER(name, help) {#name, help},
+#define PROCESS_COUNTER(name, help) {#name, help},
+#include "proto/counters.def"
+#undef COUNTER
 };
 
 static const char *help_of(const char *name)
 {
-    for (size_t i = 0; i < COUNT_OF(helps); i++)
-        if (strcmp(helps[i].name, name) == 0)
-            return helps[i].help;
+    for (size_t i = 0; i < COUNT_OF(known); i++)
+        if (strcmp(known[i].name, name) == 0)
+            return known[i].help;
     return "Reported by the data planes under this name";
 }
 
@@ -127,6 +120,24 @@ static void print_counters(const struct aggregate *a, FILE *out)
     free(all);
 }
 
+static bool only_grows(const char *name)
+{
+    size_t len = strlen(name);
+    return len > 6 && strcmp(name + len - 6, "_total") == 0;
+}
+
+static void print_levels(const struct aggregate *a, FILE *out)
+{
+    for (size_t i = 0; i < COUNT_OF(known); i++) {
+        char name[256];
+        if (only_grows(known[i].name))
+            continue;
+        snprintf(name, sizeof(name), "gateway_%.200s", known[i].name);
+        head(out, name, "gauge", known[i].help);
+        fprintf(out, "%s %" PRIu64 "\n", name, aggregate_reported(a, known[i].name, NULL));
+    }
+}
+
 void metrics_print_aggregate(const struct aggregate *a, FILE *out)
 {
     size_t count;
@@ -141,6 +152,7 @@ void metrics_print_aggregate(const struct aggregate *a, FILE *out)
     fprintf(out, "gateway_active_connections %" PRIu64 "\n",
             aggregate_reported(a, "downstream_connections_active", NULL));
     print_counters(a, out);
+    print_levels(a, out);
 }
 
 /* ---- what the control plane knows ---- */

@@ -66,9 +66,11 @@ static void report_unknown(struct checker *c, const struct section *s, const str
 {
     char advice[160];
     struct suggest near = {.wanted = key->text};
-    for (size_t i = 0; i < s->count; i++)
+    bool kept = c->reader.d->count < DIAGNOSTICS_MAX; /* a million of them need no advice */
+    for (size_t i = 0; i < s->count && kept; i++)
         suggest_consider(&near, s->keys[i].name);
-    struct view best = suggest_best(&near), home = other_home(key->text);
+    struct view best = suggest_best(&near);
+    struct view home = kept ? other_home(key->text) : (struct view){NULL, 0};
     if (best.len > 0)
         snprintf(advice, sizeof(advice), "did you mean \"%.*s\"?", VIEW_ARG(best));
     else if (home.len > 0)

@@ -121,7 +121,8 @@ void diagnostics_sort(struct diagnostics *d)
 /* Walks the text once, line by line: diagnostics come sorted. */
 struct cursor {
     const char *at, *end;
-    uint32_t line; /* number of the line that `at` begins */
+    uint32_t line;    /* number of the line that `at` begins */
+    struct view seen; /* that line, once it was asked for: a long one is measured once */
 };
 
 /* Length of the line break at `p`, 0 = there is none. Those that libyaml counts (YAML 1.1, 5.4), or
@@ -142,6 +143,8 @@ static size_t break_length(const char *p, const char *end)
 
 static struct view line_at(struct cursor *c, uint32_t line)
 {
+    if (c->line == line && c->seen.at == c->at)
+        return c->seen;
     while (c->line < line && c->at < c->end) {
         size_t n = break_length(c->at, c->end);
         c->at += n ? n : 1;
@@ -150,7 +153,8 @@ static struct view line_at(struct cursor *c, uint32_t line)
     const char *p = c->at;
     while (p < c->end && break_length(p, c->end) == 0)
         p++;
-    return (struct view){c->at, (size_t)(p - c->at)};
+    c->seen = (struct view){c->at, (size_t)(p - c->at)};
+    return c->seen;
 }
 
 /* Bytes that the first `characters` characters of `v` take. */
@@ -220,7 +224,7 @@ static void print_one(const struct diagnostic *one, const char *source, FILE *ou
 
 void diagnostics_print(const struct diagnostics *d, FILE *out, bool color)
 {
-    struct cursor cursor = {d->text.at, d->text.at + d->text.len, 1};
+    struct cursor cursor = {.at = d->text.at, .end = d->text.at + d->text.len, .line = 1};
     for (size_t i = 0; i < d->count; i++) {
         const struct diagnostic *one = &d->at[i];
         print_one(one, d->source, out, color);

@@ -11,6 +11,7 @@ const char *const env_request_variables[] = {"client_ip", "request_id", "host", 
 struct out {
     char *at; /* NULL while measuring */
     size_t len;
+    bool keep_request_variables;
 };
 
 static void put(struct out *o, struct view v)
@@ -29,12 +30,19 @@ static size_t name_length(struct view v)
     return n;
 }
 
-static void unset(const char *name, struct err *advice, struct err *err)
+static bool is_request_variable(const char *name)
 {
     for (size_t i = 0; env_request_variables[i]; i++)
         if (strcmp(name, env_request_variables[i]) == 0)
-            snprintf(advice->text, sizeof(advice->text),
-                     "write $${%s} for what each request puts there", name);
+            return true;
+    return false;
+}
+
+static void unset(const char *name, struct err *advice, struct err *err)
+{
+    if (is_request_variable(name))
+        snprintf(advice->text, sizeof(advice->text),
+                 "outside header values it must be set, or have a default: ${%s:-default}", name);
     if (!*advice->text)
         snprintf(advice->text, sizeof(advice->text), "set it, or write ${%s:-default}", name);
     err_set(err, "environment variable %s is not set", name);
@@ -66,6 +74,10 @@ static size_t expand_one(struct out *o, struct view v, struct err *advice, struc
     memcpy(name, inside.at, len);
     name[len] = '\0';
     const char *value = getenv(name);
+    if (!value && !has_default && o->keep_request_variables && is_request_variable(name)) {
+        put(o, (struct view){v.at - 2, inside.len + 3});
+        return inside.len + 1;
+    }
     if (!value && !has_default) {
         unset(name, advice, err);
         return 0;
@@ -102,13 +114,14 @@ static int expand(struct out *o, struct view text, struct err *advice, struct er
     return 0;
 }
 
-struct view env_expand(struct arena *a, struct view text, struct err *advice, struct err *err)
+struct view env_expand(struct arena *a, struct view text, bool keep_request_variables,
+                       struct err *advice, struct err *err)
 {
-    struct out o = {NULL, 0};
+    struct out o = {NULL, 0, keep_request_variables};
     *advice->text = '\0';
     if (expand(&o, text, advice, err))
         return (struct view){NULL, 0};
-    o = (struct out){arena_alloc(a, o.len + 1), 0};
+    o = (struct out){arena_alloc(a, o.len + 1), 0, keep_request_variables};
     if (expand(&o, text, advice, err))
         return (struct view){NULL, 0};
     return (struct view){o.at, o.len};

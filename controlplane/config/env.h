@@ -19,5 +19,7 @@ static inline bool env_concerns(struct view text)
 /* The text with everything put in, terminated, in the arena; {NULL, 0} with `err` when a variable
  * is unset and has no default, or a ${ is malformed. As in a shell, ":-" also stands in for a
  * variable that is empty. `advice` gets what to do instead, or "" (on success too: "$HOME" without
- * braces stays as it is, which is worth a warning). */
-struct view env_expand(struct arena *a, struct view text, struct err *advice, struct err *err);
+ * braces stays as it is, which is worth a warning). `keep_request_variables`: ${client_ip} and its
+ * like stay as they are unless the environment has them. */
+struct view env_expand(struct arena *a, struct view text, bool keep_request_variables,
+                       struct err *advice, struct err *err);

@@ -266,7 +266,7 @@ static bool check_request_variables(const struct value_reader *r, const struct n
         else
             node_error(r->d, n,
                        best.len
-                           ? arena_printf(r->d->arena, "did you mean \"$${%.*s}\"?", VIEW_ARG(best))
+                           ? arena_printf(r->d->arena, "did you mean \"${%.*s}\"?", VIEW_ARG(best))
                            : "there are client_ip, request_id, host and route",
                        "no request has a \"%.*s\"", (int)MIN(name.len, 60), name.at);
         return false;

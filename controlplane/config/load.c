@@ -8,7 +8,7 @@
 #include "controlplane/config/symbols.h"
 
 #define PAIRWISE_MAX 16 /* maps up to here are checked for duplicate keys without a table */
-#define MERGE_MAX 1000  /* "<<" compares keys pairwise; nothing real comes near this */
+#define MERGE_MAX 100   /* "<<" compares keys pairwise; nothing real comes near this */
 
 struct loader {
     yaml_parser_t parser;
@@ -18,6 +18,7 @@ struct loader {
     struct symbols anchors;      /* name -> struct anchor */
     size_t values;               /* so far, as LOAD_MAX_VALUES counts them */
     size_t expanded_bytes;
+    bool in_headers; /* within the value of a key "headers" */
 };
 
 struct anchor {
@@ -145,7 +146,7 @@ static struct anchor *define_anchor(struct loader *l, const yaml_char_t *name, s
 static void expand_variables(struct loader *l, struct node *n)
 {
     struct err err, advice;
-    struct view expanded = env_expand(l->texts, n->text, &advice, &err);
+    struct view expanded = env_expand(l->texts, n->text, l->in_headers, &advice, &err);
     const char *suggestion = *advice.text ? advice.text : NULL;
     if (!expanded.at) {
         n->bad = true;
@@ -288,6 +289,10 @@ static int merge_map(struct loader *l, struct node *map, const struct node *sour
         node_error(l->d, source, NULL, "\"<<\" takes keys from a map or a list of maps");
         return 0;
     }
+    if (map->count + source->count > MERGE_MAX) {
+        node_error(l->d, source, NULL, "\"<<\" makes a map of more than %d keys", MERGE_MAX);
+        return -1;
+    }
     for (const struct node *n = source->first; n; n = n->next) {
         if (find_key(map, NULL, n->key->text))
             continue;
@@ -322,10 +327,6 @@ static int merge(struct loader *l, struct node *map)
     const struct node *source = take_merge_key(map);
     if (!source)
         return 0;
-    if (map->count > MERGE_MAX) {
-        node_error(l->d, source, NULL, "\"<<\" in a map of more than %d keys", MERGE_MAX);
-        return -1;
-    }
     if (source->kind != NODE_LIST)
         return merge_map(l, map, source);
     for (const struct node *n = source->first; n; n = n->next)
@@ -349,7 +350,12 @@ static struct node *read_pair(struct loader *l, const yaml_event_t *key_event, u
     yaml_event_t e;
     if (!key || next_event(l, &e))
         return NULL;
+    /* In there ${client_ip} and its like are for the data plane. */
+    bool outside = !l->in_headers;
+    l->in_headers = !outside || view_equal(key->text, view_of("headers"));
     value = read_node(l, &e, depth);
+    if (outside)
+        l->in_headers = false;
     yaml_event_delete(&e);
     if (value)
         value->key = key;

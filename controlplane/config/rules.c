@@ -380,7 +380,9 @@ static void check_listeners(struct rules *r, const struct node *root, const stru
     claim(r, &taken, (struct listener){socket, n, n && n->bad});
 }
 
-/* Host and prefix say which route it is. Routes that only differ in methods get these behind it. */
+/* Host and prefix say which route it is. Routes that only differ in methods get these behind it.
+ * Only for a file without errors: there are at most as many of one host and prefix as there are
+ * methods. */
 static void invent_name(struct rules *r, struct route_config *route)
 {
     const char *base = arena_printf(r->reader.arena, "%s%s", route->host, route->path_prefix);
@@ -405,7 +407,7 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
                         "there are no routes: every request will be answered 404");
     for (size_t i = 0; i < cfg->route_count; i++) {
         struct route_config *route = &cfg->routes[i];
-        if (!*route->name && route->path_prefix)
+        if (!*route->name && r->reader.d->errors == 0)
             invent_name(r, route);
         if (route->max_body_bytes == BODY_AS_SERVER)
             route->max_body_bytes = cfg->server.max_body_bytes;

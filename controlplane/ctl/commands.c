@@ -146,29 +146,26 @@ static char *read_all(FILE *in, size_t *len, struct err *err)
     size_t room = 65536;
     char *text = malloc(room);
     *len = 0;
-    while (text) {
+    while (text && *len <= MAX_FILE_BYTES) {
         *len += fread(text + *len, 1, room - *len, in);
         if (*len < room)
             break;
-        if (room > MAX_FILE_BYTES) {
-            err_set(err, "is larger than %u MiB", MAX_FILE_BYTES >> 20);
-            free(text);
-            return NULL;
-        }
         room *= 2;
         char *grown = realloc(text, room);
         if (!grown)
             free(text);
         text = grown;
     }
-    if (!text) {
+    if (text && !ferror(in) && *len <= MAX_FILE_BYTES)
+        return text;
+    if (!text)
         err_set(err, "does not fit into memory");
-    } else if (ferror(in)) {
-        err_set(err, "cannot be read: %s", strerror(errno));
-        free(text);
-        text = NULL;
-    }
-    return text;
+    else if (ferror(in))
+        err_set_errno(err, "cannot be read");
+    else
+        err_set(err, "is larger than %u MiB", MAX_FILE_BYTES >> 20);
+    free(text);
+    return NULL;
 }
 
 static char *read_file(const char *path, size_t *len, struct err *err)

@@ -109,7 +109,7 @@ static void show_last_reload(const json_t *reload, FILE *out, bool color)
 static void show_config(const json_t *config, FILE *out, bool color)
 {
     static const char *const facts[][2] = {
-        {" from ", "source"}, {", taken by ", "origin"}, {", in force since ", "since"}};
+        {" from ", "source"}, {", by ", "origin"}, {", in force since ", "since"}};
     static const char *const counts[][2] = {
         {"", "routes"}, {", ", "backends"}, {", ", "endpoints"}};
     char room[PRINT_VALUE_BYTES];

@@ -49,6 +49,17 @@ static void note_peer(struct downstream *c, const struct sockaddr *peer)
     }
 }
 
+/* The one door between the worker's lists; counts those that may be closed to make room. */
+static void file_under(struct downstream *c, struct list *list, bool idle)
+{
+    list_remove(&c->link);
+    list_push_back(list, &c->link);
+    if (c->idle == idle)
+        return;
+    c->idle = idle;
+    atomic_fetch_add_explicit(&c->worker->idle_count, idle ? 1 : UINT32_MAX, memory_order_relaxed);
+}
+
 /* Clients of all workers, lingering ones included: what server.max_connections bounds. */
 static _Atomic uint32_t open_clients;
 
@@ -63,6 +74,7 @@ void downstream_refuse(struct worker *w, int fd)
     /* What was received and not read would make the kernel reset the connection and the answer with
      * it. */
     ssize_t ignored = recv(fd, request, sizeof(request), MSG_DONTWAIT);
+    (void)ignored;
     ignored = send(fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)ignored;
     shutdown(fd, SHUT_WR);
@@ -88,7 +100,7 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
     transport_init(&c->io, fd, on_ready);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
     list_init(&c->link);
-    list_push_back(&w->idle_clients, &c->link);
+    file_under(c, &w->idle_clients, true);
     w->client_count++;
     stats_add(&w->stats, STAT_downstream_connections_total, 1);
     stats_add(&w->stats, STAT_downstream_connections_active, 1);
@@ -149,8 +161,7 @@ void downstream_close(struct downstream *c, bool reset)
     stats_sub(&w->stats, STAT_downstream_connections_active, 1);
     w->client_count--;
     atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
-    list_remove(&c->link);
-    list_push_back(&w->dead_clients, &c->link);
+    file_under(c, &w->dead_clients, false);
 }
 
 void downstream_recycle(struct downstream *c)
@@ -159,19 +170,13 @@ void downstream_recycle(struct downstream *c)
     list_push_front(&c->worker->spare_clients, &c->link);
 }
 
-static void become_idle(struct downstream *c)
-{
-    list_remove(&c->link);
-    list_push_back(&c->worker->idle_clients, &c->link);
-}
-
 void downstream_finish(struct downstream *c)
 {
     struct worker *w = c->worker;
     c->state = DOWN_LINGERING;
     shutdown(transport_fd(&c->io), SHUT_WR);
     buffer_give(&w->buffers, &c->in);
-    become_idle(c);
+    file_under(c, &w->idle_clients, false);
     transport_watch(&c->io, w->loop, EV_READ);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), LINGER_MS);
 }
@@ -199,7 +204,7 @@ static void go_idle(struct downstream *c)
 {
     struct worker *w = c->worker;
     buffer_give(&w->buffers, &c->in);
-    become_idle(c);
+    file_under(c, &w->idle_clients, true);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), w->snapshot->server.idle_timeout_ms);
     transport_watch(&c->io, w->loop, EV_READ);
 }
@@ -213,8 +218,7 @@ static void process(struct downstream *c)
     while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
         if (!c->exchange) {
             exchange_begin(c);
-            list_remove(&c->link);
-            list_push_back(&w->clients, &c->link);
+            file_under(c, &w->clients, false);
             wheel_set(&w->wheel, &c->deadline, worker_now(w),
                       w->snapshot->server.header_timeout_ms);
         }

@@ -25,6 +25,7 @@ struct downstream {
     struct wheel_entry deadline;
     uint32_t requests;
     uint8_t state;   /* enum downstream_state */
+    bool idle;       /* may be closed to make room: counted in worker.idle_count */
     bool processing; /* downstream_process() is further up the stack */
     uint8_t family;  /* of the peer: AF_INET, AF_INET6, AF_UNIX */
     uint8_t ip[16];

@@ -282,13 +282,22 @@ static void answer_ourselves(struct exchange *ex, enum reason r, const char *det
 
 /* ---- the request's head ---- */
 
+/* The target is what is too long when it fills the bound by itself, or has not ended within it. */
+static enum reason too_large(const struct exchange *ex)
+{
+    const struct head *h = &ex->head;
+    bool unfinished = h->bytes == 0 && h->field_count == 0 && ex->request.name_end == 0;
+    return unfinished || h->target_len >= exchange_settings(ex)->max_header_bytes
+               ? R_TARGET_TOO_LONG
+               : R_HEAD_TOO_LARGE;
+}
+
 static void grow_for_head(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     uint32_t max = exchange_settings(ex)->max_header_bytes;
     if (c->in->used >= max) {
-        bool in_target = ex->head.field_count == 0 && ex->request.name_end == 0;
-        answer_ourselves(ex, in_target ? R_TARGET_TOO_LONG : R_HEAD_TOO_LARGE, NULL);
+        answer_ourselves(ex, too_large(ex), NULL);
         return;
     }
     if (buffer_room(c->in) == 0)
@@ -346,7 +355,7 @@ static void on_head(struct exchange *ex)
     adopt(ex);
     c->in->keep = c->in->parsed;
     enum reason r = h->bytes > ex->snapshot->server.max_header_bytes
-                        ? R_HEAD_TOO_LARGE
+                        ? too_large(ex)
                         : http1_check_request(h, c->in, &ex->detail);
     if (r == R_SERVED) {
         uint32_t most = ex->snapshot->server.max_requests_per_connection;
@@ -651,9 +660,11 @@ static bool pass_interim(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
     struct buffer *in = ex->upstream->in;
-    if (ex->answer.status ==
-        101) { /* nobody asked for another protocol: Upgrade was not passed on */
-        exchange_upstream_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
+    if (ex->answer.status == 101) {
+        if (ex->upgrade && ex->answer.at[FIELD_UPGRADE])
+            tunnel_start(ex);
+        else
+            exchange_upstream_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
         return false;
     }
     size_t len = ex->client_http10 ? 0 : forward_interim(ex);

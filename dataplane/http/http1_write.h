@@ -26,7 +26,8 @@ static inline void write_bytes(struct head_writer *w, const char *from, size_t l
 
 static inline void write_view(struct head_writer *w, struct view v)
 {
-    write_bytes(w, v.at, v.len);
+    if (v.len > 0)
+        write_bytes(w, v.at, v.len);
 }
 
 #define write_literal(w, text) write_bytes((w), "" text, sizeof(text) - 1)

@@ -10,7 +10,7 @@ static int hex(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static bool is_unreserved(int c)
+static bool is_unreserved(unsigned c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
            c == '.' || c == '_' || c == '~';
@@ -46,6 +46,12 @@ static enum reason check_bytes(struct view v, bool *encoded, const char **detail
     return R_SERVED;
 }
 
+/* Of two hex digits, which check_bytes() has seen to. */
+static unsigned byte_of(const char *digits)
+{
+    return ((unsigned)hex(digits[0]) << 4 | (unsigned)hex(digits[1])) & 0xff;
+}
+
 static struct view decode_unreserved(struct view v, char *out)
 {
     size_t n = 0;
@@ -54,7 +60,7 @@ static struct view decode_unreserved(struct view v, char *out)
             out[n++] = v.at[i];
             continue;
         }
-        int c = hex(v.at[i + 1]) << 4 | hex(v.at[i + 2]);
+        unsigned c = byte_of(v.at + i + 1);
         if (is_unreserved(c)) {
             out[n++] = (char)c;
         } else {

@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,9 +136,10 @@ static void sink_close(struct sink *s)
     s->fd = -1;
 }
 
+/* Non-blocking for the sake of pipes with a name: one that nobody reads is an error, not a wait. */
 static int open_path(const char *path)
 {
-    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640);
 }
 
 static int sink_open(struct sink *s, const char *name, struct err *err)
@@ -178,7 +180,7 @@ static bool was_rotated(struct log_writer *w)
     struct stat named, open_one;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (w->sink.path[0] == '\0' || now.tv_sec == w->looked_after)
+    if (!w->sink.is_file || w->sink.path[0] == '\0' || now.tv_sec == w->looked_after)
         return false;
     w->looked_after = now.tv_sec;
     if (fstat(w->sink.fd, &open_one) < 0)
@@ -329,6 +331,9 @@ static void *run(void *arg)
 {
     struct log_writer *w = arg;
     int old;
+    sigset_t all;
+    sigfillset(&all); /* signals are the control thread's */
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
     for (;;) {
         bool last = atomic_load(&w->stop);

@@ -203,12 +203,13 @@ static bool count_in(struct stats *s, uint32_t row, enum method_label method, un
     struct series *series = series_for(m, row, method);
     if (!series || !count_status(m, series, status, row == ROUTE_SLOTS))
         return false;
+    double sum = series->sum_seconds + seconds;
+    __atomic_store(&series->sum_seconds, &sum, __ATOMIC_RELAXED);
+    /* Last and with release: who sees the bucket, which is what changes are told by, sees all. */
     uint32_t bucket = 0;
     while (bucket < s->bound_count && seconds > s->bounds[bucket])
         bucket++;
-    add(&series->buckets[bucket], 1);
-    double sum = series->sum_seconds + seconds;
-    __atomic_store(&series->sum_seconds, &sum, __ATOMIC_RELAXED);
+    STORE(series->buckets[bucket], MINE(series->buckets[bucket]) + 1);
     return true;
 }
 
@@ -228,9 +229,9 @@ void stats_attempt(struct stats *s, uint32_t target_slot, bool failed)
     struct memory *m = s->segment->memory;
     if (UNLIKELY(target_slot >= TARGET_SLOTS))
         return;
-    add(&m->targets[target_slot].requests, 1);
     if (failed)
         add(&m->targets[target_slot].failures, 1);
+    STORE(m->targets[target_slot].requests, MINE(m->targets[target_slot].requests) + 1);
     if (UNLIKELY(target_slot >= MINE(m->target_slots)))
         STORE(m->target_slots, target_slot + 1);
 }
@@ -266,7 +267,7 @@ static void clear_totals(struct memory *m)
 {
     static const char *const names[STAT_COUNT] = {
 #define COUNTER(name, help) #name,
-#include "dataplane/report/stats.def"
+#include "proto/counters.def"
 #undef COUNTER
     };
     for (unsigned i = 0; i < STAT_COUNT; i++) {

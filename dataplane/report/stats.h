@@ -18,7 +18,7 @@
 
 enum stat_id {
 #define COUNTER(name, help) STAT_##name,
-#include "dataplane/report/stats.def"
+#include "proto/counters.def"
 #undef COUNTER
     STAT_COUNT
 };

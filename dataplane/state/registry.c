@@ -301,6 +301,19 @@ struct route_state *registry_route(struct registry *r, const char *name)
     return s;
 }
 
+void registry_forget_untold(struct registry *r, uint32_t round)
+{
+    for (uint32_t i = 0; i < r->targets.size; i++) {
+        for (struct target_state *t = r->targets.heads[i]; t; t = t->next) {
+            if (t->told == round)
+                continue;
+            atomic_store_explicit(&t->unhealthy, false, memory_order_relaxed);
+            atomic_store_explicit(&t->draining, false, memory_order_relaxed);
+            atomic_store_explicit(&t->weight_override, 0, memory_order_relaxed);
+        }
+    }
+}
+
 /* ---- let go ---- */
 
 void registry_release_endpoint(struct registry *r, struct endpoint **e)

@@ -32,6 +32,7 @@ struct target_state {
     uint64_t id;   /* Target.id of the contract */
     uint32_t slot; /* index into every worker's target counters */
     _Atomic uint32_t refs;
+    uint32_t told; /* control thread: the round in which the control plane last spoke of it */
     struct target_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
     _Atomic uint32_t weight_override;                   /* 0 = as configured */
@@ -58,6 +59,10 @@ struct route_state *registry_route(struct registry *r, const char *name);
 
 /* Find without making or referring; NULL if unknown. */
 struct target_state *registry_find_target(const struct registry *r, uint64_t id);
+
+/* Makes every target healthy, not draining and of its configured weight again that was not told of
+ * in that round. */
+void registry_forget_untold(struct registry *r, uint32_t round);
 
 void registry_release_endpoint(struct registry *r, struct endpoint **e);
 void registry_release_target(struct registry *r, struct target_state **t);

@@ -29,4 +29,5 @@ void log_event(enum log_level level, const char *module, const char *fmt, ...) P
 
 /* For what leaves nothing to go on with (out of memory, no loop): says so and exits with status 70.
  */
-_Noreturn void log_fatal(const char *module, const char *fmt, ...) PRINTF_LIKE(2, 3);
+__attribute__((noreturn)) void log_fatal(const char *module, const char *fmt, ...)
+    PRINTF_LIKE(2, 3);

@@ -365,6 +365,10 @@ class Pair:
         """Announces that a line at level error that matches may be in a log."""
         self.expected.append(re.compile(pattern))
 
+    def expect_refusal(self):
+        """Announces that a configuration will be refused: the control plane logs that as an error."""
+        self.expect_log(r'"module":"(config|publisher)"')
+
     def check_descriptors(self):
         """With clients and backends gone, the data plane holds what it held before."""
         def settled():

@@ -278,7 +278,7 @@ def test_status_tells_generation_and_data_plane(pair):
     """And agrees with the API."""
     answer = pair.ctl("status")
     assert "dp-1" in answer.out and "in_sync" in answer.out
-    assert f"generation {pair.generation()} from gateway.yaml" in answer.out
+    assert f"generation {pair.generation()} from " in answer.out and "gateway.yaml" in answer.out
     assert pair.ctl("status", "-o", "json").json()["dataplanes"][0]["pid"] == pair.dataplane.pid
 
 
@@ -298,6 +298,7 @@ def test_commands_work_over_tcp(pair):
 
 def test_push_speaks_json(pair, backend):
     """Taken or not."""
+    pair.expect_refusal()
     text = pair.yaml([route("new", "/new", backend)])
     answer = pair.ctl("push", "config", "-", "-o", "json", stdin=text)
     assert answer.code == 0 and answer.json()["dataplanes"][0]["accepted"] is True

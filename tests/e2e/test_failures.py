@@ -91,19 +91,12 @@ def test_bytes_after_a_response_poison_nobody(pair):
         assert c.request("GET", "/clean").json()["path"] == "/clean"
 
 
-def test_no_healthy_backend_is_503_with_retry_after(make_pair, backend):
-    """Health checks have found that nobody is there."""
-    pair = make_pair([route("all", "/", backend, health_check={
-        "path": "/healthz", "interval_seconds": 0.1, "unhealthy_interval_seconds": 0.1,
-        "unhealthy_threshold": 1, "healthy_threshold": 1})])
-    assert pair.get("/").status == 200
-    backend.get("/set?health=503")
-    wait_until(lambda: pair.get("/").status == 503, "the route is without a backend")
+def test_no_backend_is_503_with_retry_after(make_pair):
+    """The backend's name has no address."""
+    pair = make_pair([route("all", "/", "http://no-such-backend.invalid:80")])
     answer = pair.get("/")
     assert refusal(answer, 503) == "no_endpoint"
     assert int(answer.get("retry-after")) >= 1
-    backend.get("/set?health=200")
-    wait_until(lambda: pair.get("/").status == 200, "the backend is back")
 
 
 def test_backend_that_comes_back_is_used(make_pair, backend):
@@ -204,13 +197,27 @@ def test_silent_response_body_is_cut(make_pair, backend):
 
 
 def test_connection_beyond_the_limit_is_told_503(make_pair, backend):
-    """max_connections: the one too many gets an answer, those inside go on."""
+    """max_connections: while all are busy the one too many gets an answer, those inside go on."""
     pair = make_pair([route("all", "/", backend)], server={"max_connections": 4})
     inside = [pair.client() for _ in range(4)]
     for c in inside:
-        assert c.request("GET", "/").status == 200
+        c.send_request("POST", "/sink", [("Content-Length", "4")])
+    wait_until(lambda: backend.get("/connections")["requests"] == 4, "all are busy")
     extra = pair.client()
     extra.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     answer = extra.read_response()
     assert answer.status == 503 and answer.get("retry-after") and extra.is_closed()
-    assert inside[0].request("GET", "/").status == 200
+    for c in inside:
+        c.send("done")
+        assert c.read_response("POST").json()["bytes"] == 4
+
+
+def test_idle_connections_make_room(make_pair, backend):
+    """max_connections: of a worker's clients who is idle longest goes before anybody is refused."""
+    pair = make_pair([route("all", "/", backend)], server={"max_connections": 4, "workers": 1})
+    idle = [pair.client() for _ in range(4)]
+    for c in idle:
+        assert c.request("GET", "/").status == 200
+    for _ in range(8):
+        fresh = pair.client()
+        assert fresh.request("GET", "/").status == 200

@@ -85,7 +85,8 @@ def test_request_id_is_kept_or_made(pair):
     assert all(seen_one(m, "x-request-id") == m.get("x-request-id") for m in made)
 
 
-@pytest.mark.parametrize("bad", ["x" * 300, 'a"b', "a b", "<script>"])
+@pytest.mark.parametrize("bad", ["x" * 300, 'a"b', "a b", "<script>"],
+                         ids=["long", "quote", "space", "markup"])
 def test_insane_request_id_is_replaced(pair, bad):
     """What would hurt logs does not get into them."""
     answer = pair.get("/", [("X-Request-ID", bad)])

@@ -79,9 +79,10 @@ def test_a_request_is_four_io_calls(warm, tmp_path):
     calls = {m[2]: int(m[1]) for m in re.finditer(r"^\s*(\d+)\s+(\w+)\s*$", out.read_text(), re.M)
              if m[2] != "total"}
     waits = calls.pop("epoll_wait", 0) + calls.pop("epoll_pwait", 0)
-    io = sum(calls.pop(name, 0) for name in ("recvfrom", "sendto", "sendmsg", "read", "write"))
-    # The log writer is poked now and then through an eventfd, which is a write.
-    assert 4 * REQUESTS <= io <= 4 * REQUESTS * 1.01 + 20, (io, calls)
+    io = sum(calls.pop(name, 0) for name in ("recvfrom", "sendto", "sendmsg"))
+    pokes = calls.pop("write", 0)  # the log writer's eventfd: as often as it falls asleep, not per request
+    assert 4 * REQUESTS <= io <= 4 * REQUESTS + 20, (io, calls)
+    assert pokes <= REQUESTS / 8
     assert waits <= 2.1 * REQUESTS + 100
     assert sum(calls.values()) <= 20, calls
 

@@ -335,3 +335,20 @@ Test(check, ten_thousand_routes_load_fast)
     cr_expect_lt(arena_bytes(cfg->arena), 64 << 20);
     free(text);
 }
+
+Test(check, ten_thousand_mistakes_are_found_fast)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    fputs("routes:\n", out);
+    for (int i = 0; i < 10000; i++)
+        fputs("  - {path_prefix: /a, bakends: [{url: http://a}], backends: [{url: x}]}\n", out);
+    fclose(out);
+    clock_t before = clock();
+    cfg = config_load("bad.yaml", view_of(text), &d);
+    cr_expect_lt(clock() - before, 2 * CLOCKS_PER_SEC);
+    cr_expect_null(cfg);
+    cr_expect_eq(d.errors, 29999);
+    free(text);
+}

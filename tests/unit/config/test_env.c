@@ -24,7 +24,7 @@ TestSuite(env, .init = setup, .fini = teardown);
 
 static const char *expand(const char *text)
 {
-    return env_expand(arena, view_of(text), &advice, &err).at;
+    return env_expand(arena, view_of(text), false, &advice, &err).at;
 }
 
 Test(env, variables_are_put_in)

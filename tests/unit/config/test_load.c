@@ -176,3 +176,17 @@ Test(load, a_long_variable_often_used_is_refused)
     free(text);
     free(value);
 }
+
+Test(load, merging_cannot_be_made_quadratic)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    fputs("a: &a\n", out);
+    for (int i = 0; i < 5000; i++)
+        fprintf(out, "  key%d: x\n", i);
+    fputs("b: {<<: *a}\n", out);
+    fclose(out);
+    refuses(text, "\"<<\" makes a map of more than 100 keys");
+    free(text);
+}

@@ -1,13 +1,16 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
-#include "controlplane/config/schema.c"
+#include "controlplane/config/schema.h"
 
 static struct arena *arena;
+static const struct key *keys;
+static size_t key_count;
 
 static void setup(void)
 {
     arena = arena_new(4096);
+    keys = schema_keys(&key_count);
 }
 
 static void teardown(void)
@@ -19,18 +22,18 @@ TestSuite(schema, .init = setup, .fini = teardown);
 
 Test(schema, a_key_is_written_once)
 {
-    for (size_t i = 0; i < COUNT_OF(keys); i++)
+    for (size_t i = 0; i < key_count; i++)
         for (size_t j = 0; j < i; j++)
             cr_expect_str_neq(keys[i].path, keys[j].path);
 }
 
 Test(schema, every_key_says_what_it_is_and_has_a_default_or_is_required)
 {
-    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+    for (size_t i = 0; i < key_count; i++) {
         const struct key *k = &keys[i];
         cr_expect(k->doc && *k->doc, "%s has no sentence", k->path);
-        cr_expect(is_section(k) || k->preset || (k->flags & KEY_REQUIRED), "%s has no default",
-                  k->path);
+        cr_expect(k->type <= VALUE_SECTION_LIST || k->preset || (k->flags & KEY_REQUIRED),
+                  "%s has no default", k->path);
     }
 }
 
@@ -44,7 +47,7 @@ static size_t count_keys(const struct section *s)
 
 Test(schema, the_index_reaches_every_row)
 {
-    cr_expect_eq(count_keys(schema_open(arena)), COUNT_OF(keys));
+    cr_expect_eq(count_keys(schema_open(arena)), key_count);
 }
 
 Test(schema, keys_are_found_in_their_own_section_only)
@@ -77,7 +80,7 @@ Test(schema, the_reference_holds_every_key)
     FILE *out = open_memstream(&text, &len);
     schema_print_reference(out);
     fclose(out);
-    for (size_t i = 0; i < COUNT_OF(keys); i++)
+    for (size_t i = 0; i < key_count; i++)
         cr_expect(strstr(text, keys[i].path), "%s is missing", keys[i].path);
     cr_expect(strstr(text, "routes[].retries\n    a whole number from 0 to 10; default 1\n"));
     cr_expect(strstr(text, "routes[].path_prefix\n    a path that begins with \"/\"; required\n"));

@@ -1,0 +1,248 @@
+#include "dataplane/control.h"
+
+#include <ev.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dataplane/report/report.h"
+#include "dataplane/rollout.h"
+#include "dataplane/uplink.h"
+#include "proto/base/log.h"
+
+struct control {
+    struct ev_loop *loop; /* owned */
+    struct uplink uplink;
+    struct uplink_events events;
+    struct rollout rollout;
+    struct report *report; /* owned */
+    enum worker_order order;
+    uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
+    uint32_t round;    /* of complete EndpointState messages */
+    ev_timer report_timer, order_timer;
+    ev_prepare ended; /* looks whether all is over, once it is ending */
+    ev_signal signals[3];
+};
+
+/* ---- reports ---- */
+
+static bool emit_report(void *owner, const Gwp__StatsReport *part, struct err *err)
+{
+    struct control *c = owner;
+    return uplink_send(&c->uplink, MSG_STATS_REPORT, &part->base, err);
+}
+
+/* Whoever is away hears it when they are back: counters are cumulative. */
+static void send_report(struct control *c, bool complete)
+{
+    const struct stats *workers[MAX_WORKERS];
+    struct err err;
+    if (!uplink_is_open(&c->uplink))
+        return;
+    for (unsigned i = 0; i < c->rollout.worker_count; i++)
+        workers[i] = &c->rollout.workers[i]->stats;
+    struct report_request request = {.workers = workers,
+                                     .worker_count = c->rollout.worker_count,
+                                     .snapshots_alive = rollout_snapshots_alive(&c->rollout),
+                                     .complete = complete,
+                                     .emit = emit_report,
+                                     .owner = c};
+    if (report_make(c->report, &request, &err) == REPORT_FAILED)
+        log_debug("control", "a report was not sent: %s", err.text);
+}
+
+static void on_report_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    send_report(timer->data, false);
+}
+
+/* ---- messages ---- */
+
+static void on_result(void *owner, const struct rollout_result *r)
+{
+    struct control *c = owner;
+    struct err err;
+    if (!r->dry_run)
+        send_report(c,
+                    false); /* what was counted under the old one is told before the new one is */
+    Gwp__SnapshotResult result = GWP__SNAPSHOT_RESULT__INIT;
+    result.generation = r->generation;
+    result.accepted = r->accepted;
+    result.reason = (char *)r->reason;
+    result.compile_us = r->compile_us;
+    result.swap_us = r->swap_us;
+    result.dry_run = r->dry_run;
+    if (uplink_is_open(&c->uplink) &&
+        !uplink_send(&c->uplink, MSG_SNAPSHOT_RESULT, &result.base, &err))
+        log_debug("control", "a result was not sent: %s", err.text);
+}
+
+static void take_endpoint_state(struct control *c, const Gwp__EndpointState *m)
+{
+    if (++c->round == 0)
+        c->round = 1; /* 0 stands for never */
+    for (size_t i = 0; i < m->n_entries; i++) {
+        const Gwp__EndpointState__Entry *e = m->entries[i];
+        struct target_state *t = registry_find_target(c->rollout.registry, e->target_id);
+        if (!t)
+            continue; /* of another generation; the control plane says it again with that */
+        t->told = c->round;
+        atomic_store_explicit(&t->unhealthy, e->unhealthy, memory_order_relaxed);
+        atomic_store_explicit(&t->draining, e->draining, memory_order_relaxed);
+        atomic_store_explicit(&t->weight_override, e->weight_override, memory_order_relaxed);
+    }
+    if (m->complete)
+        registry_forget_untold(c->rollout.registry, c->round);
+}
+
+static void begin_drain(struct control *c, const char *why);
+
+static int on_message(void *owner, const struct message *m, struct err *err)
+{
+    struct control *c = owner;
+    for (unsigned i = 0; i < m->fd_count; i++)
+        close(m->fds[i]); /* no message that is taken here brings descriptors */
+    switch (m->type) {
+    case MSG_SNAPSHOT:
+        rollout_take(&c->rollout, (const Gwp__Snapshot *)(const void *)m->body, m->payload, m->len);
+        return 0;
+    case MSG_ENDPOINT_STATE:
+        take_endpoint_state(c, (const Gwp__EndpointState *)(const void *)m->body);
+        return 0;
+    case MSG_STATS_REQUEST:
+        send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);
+        return 0;
+    case MSG_DRAIN: {
+        const Gwp__Drain *drain = (const Gwp__Drain *)(const void *)m->body;
+        c->grace_ms = drain->grace_ms;
+        begin_drain(c, drain->reason[0] ? drain->reason : "the control plane asked for it");
+        return 0;
+    }
+    default: /* kept for later versions */
+        return 0;
+    }
+}
+
+static void on_greet(void *owner, Gwp__Hello *hello)
+{
+    const struct control *c = owner;
+    const struct snapshot *s = c->rollout.in_force;
+    hello->workers = rollout_workers(&c->rollout);
+    if (s) {
+        hello->generation = s->generation;
+        hello->content_hash = s->content_hash;
+    }
+}
+
+static void on_opened(void *owner, const Gwp__Welcome *welcome)
+{
+    struct control *c = owner;
+    ev_timer_stop(c->loop, &c->report_timer);
+    if (welcome->report_interval_ms > 0) {
+        double interval = welcome->report_interval_ms / 1000.;
+        ev_timer_set(&c->report_timer, interval, interval);
+        ev_timer_start(c->loop, &c->report_timer);
+    }
+    send_report(c, true);
+}
+
+/* ---- the end ---- */
+
+/* Looked at before the loop sleeps: every worker that ends pokes the loop. */
+static void on_maybe_ended(struct ev_loop *loop, ev_prepare *ended, int events)
+{
+    struct control *c = ended->data;
+    if (rollout_has_ended(&c->rollout))
+        ev_break(loop, EVBREAK_ALL);
+}
+
+static void set_order(struct control *c, enum worker_order order, uint32_t next_after_ms)
+{
+    c->order = order;
+    rollout_order(&c->rollout, order);
+    ev_timer_stop(c->loop, &c->order_timer);
+    if (order == WORKER_STOP)
+        return;
+    ev_timer_set(&c->order_timer, next_after_ms / 1000., 0);
+    ev_timer_start(c->loop, &c->order_timer);
+}
+
+static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct control *c = timer->data;
+    const struct snapshot *s = c->rollout.in_force;
+    uint32_t grace_ms = c->grace_ms ? c->grace_ms : s ? s->server.shutdown_grace_ms : 0;
+    if (c->order == WORKER_QUIET) {
+        set_order(c, WORKER_DRAIN, grace_ms);
+        return;
+    }
+    log_warn("control", "requests were still under way after %u ms: they are cut off", grace_ms);
+    set_order(c, WORKER_STOP, 0);
+}
+
+static void begin_drain(struct control *c, const char *why)
+{
+    const struct snapshot *s = c->rollout.in_force;
+    if (c->order != WORKER_RUN)
+        return;
+    log_info("control", "shutting down: %s; what is in flight is finished first", why);
+    rollout_close(&c->rollout);
+    ev_prepare_start(c->loop, &c->ended);
+    set_order(c, WORKER_QUIET, s ? s->server.drain_delay_ms : 0);
+}
+
+static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
+{
+    struct control *c = w->data;
+    if (w->signum == SIGUSR1) {
+        if (c->rollout.log)
+            log_writer_reopen(c->rollout.log);
+        return;
+    }
+    if (c->order == WORKER_RUN) {
+        begin_drain(c, w->signum == SIGTERM ? "SIGTERM" : "SIGINT");
+        return;
+    }
+    log_info("control", "a second signal: ending at once");
+    set_order(c, WORKER_STOP, 0);
+}
+
+/* ---- life ---- */
+
+static void init_watchers(struct control *c)
+{
+    static const int numbers[COUNT_OF(((struct control *)0)->signals)] = {SIGTERM, SIGINT, SIGUSR1};
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        ev_signal_init(&c->signals[i], on_signal, numbers[i]);
+        c->signals[i].data = c;
+        ev_signal_start(c->loop, &c->signals[i]);
+    }
+    ev_timer_init(&c->report_timer, on_report_timer, 0, 0);
+    ev_timer_init(&c->order_timer, on_order_timer, 0, 0);
+    ev_prepare_init(&c->ended, on_maybe_ended);
+    c->report_timer.data = c->order_timer.data = c->ended.data = c;
+}
+
+int control_run(const struct control_options *o)
+{
+    struct control c = {.order = WORKER_RUN};
+    signal(SIGPIPE, SIG_IGN);
+    c.loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
+    if (!c.loop)
+        log_fatal("control", "no event loop");
+    c.events = (struct uplink_events){
+        .greet = on_greet, .opened = on_opened, .message = on_message, .owner = &c};
+    init_watchers(&c);
+    rollout_init(&c.rollout, c.loop, o->state_dir, o->workers, on_result, &c);
+    c.report = report_new(c.rollout.registry);
+    rollout_start(&c.rollout);
+    uplink_start(&c.uplink, c.loop, o->socket, o->name, &c.events);
+    ev_run(c.loop, 0);
+    send_report(&c, false); /* the last counts */
+    uplink_stop(&c.uplink);
+    report_free(&c.report);
+    rollout_fini(&c.rollout);
+    ev_loop_destroy(c.loop);
+    log_info("control", "ended");
+    return 0;
+}

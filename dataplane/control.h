@@ -1,0 +1,21 @@
+/* control: the control thread of the data plane, which is the process's main thread: it wires the
+ * session with the control plane (uplink.h) to snapshots and workers (rollout.h), reports what they
+ * count, and ends the process.
+ *
+ *   RUN --SIGTERM, SIGINT, Drain--> QUIET --drain_delay--> DRAIN --all ended--> exit 0
+ *   DRAIN --shutdown_grace--> STOP --all ended--> exit 0      any --second signal--> STOP
+ *
+ * SIGUSR1 reopens the access log. */
+#pragma once
+
+#include "proto/base/defs.h"
+
+struct control_options {
+    const char *socket;    /* of the control plane */
+    const char *state_dir; /* for the last accepted snapshot; NULL = keep none */
+    const char *name;      /* of this data plane */
+    unsigned workers;      /* 0 = as the first snapshot says */
+};
+
+/* Returns the exit status when all is over. Call it before other threads exist. */
+int control_run(const struct control_options *options);

@@ -1,0 +1,35 @@
+/* report: what all workers have counted, merged and put into StatsReport messages of bounded size.
+ * Owned by the control thread, which alone calls these functions; workers go on counting meanwhile.
+ *
+ * Remembers what was reported last, so that a report may hold only the series that changed. */
+#pragma once
+
+#include "dataplane/report/stats.h"
+#include "dataplane/state/registry.h"
+#include "proto/gateway.pb-c.h"
+
+struct report;
+
+struct report *report_new(const struct registry *registry); /* borrowed */
+void report_free(struct report **r);
+
+/* Takes one part of a report. false with `err`: the rest is not wanted. */
+typedef bool report_emit_fn(void *owner, const Gwp__StatsReport *part, struct err *err);
+
+struct report_request {
+    const struct stats *const *workers; /* borrowed */
+    unsigned worker_count;
+    uint64_t snapshots_alive;
+    bool complete; /* all series, not only those that changed */
+    report_emit_fn *emit;
+    void *owner;
+};
+
+enum report_status {
+    REPORT_SENT,
+    REPORT_LATER, /* the workers' bucket bounds are being changed: nothing was emitted */
+    REPORT_FAILED /* emit failed, and has filled `err`; the next one will be complete */
+};
+
+MUST_CHECK enum report_status report_make(struct report *r, const struct report_request *request,
+                                          struct err *err);

@@ -1,0 +1,90 @@
+/* rollout: brings snapshots into force, and frees them when nobody is under them any more. Owns the
+ * workers, the listening sockets, the registry and the log writer, since each of them changes with
+ * a snapshot. Control thread only.
+ *
+ *   message --compile, listen, open the log--> published --every worker serves it--> in force
+ *      --superseded, last request ended--> freed
+ *
+ * One is being published at a time; of those that come meanwhile only the newest is kept. A
+ * snapshot that cannot be compiled, listened for or logged for is refused, and nothing has changed
+ * then; if there is nothing else to serve, it is tried again by itself: its addresses may still be
+ * taken by a data plane that is about to leave.
+ *
+ * Workers are started for the first snapshot, which may say how many; the number stays. */
+#pragma once
+
+#include <ev.h>
+
+#include "dataplane/io/listener.h"
+#include "dataplane/report/log_writer.h"
+#include "dataplane/state/snapshot.h"
+#include "dataplane/worker.h"
+
+/* What became of a snapshot. Its words are borrowed for the call. */
+struct rollout_result {
+    uint64_t generation;
+    bool accepted, dry_run;
+    const char *reason;           /* when refused */
+    uint64_t compile_us, swap_us; /* when accepted */
+};
+
+typedef void rollout_result_fn(void *owner, const struct rollout_result *result);
+
+/* A message on its way: compiled, and as it came. */
+struct candidate {
+    struct snapshot *snapshot; /* owned until published; NULL = no candidate */
+    uint8_t *packed;           /* owned */
+    size_t len;
+    uint64_t compile_us;
+    bool is_stored;   /* it came from the state directory */
+    bool was_refused; /* and is tried again, since there is nothing else to serve */
+};
+
+struct rollout {
+    struct ev_loop *loop;
+    const char *state_dir;   /* borrowed; NULL = keep nothing */
+    unsigned workers_wanted; /* 0 = as the first snapshot says */
+    rollout_result_fn *tell;
+    void *owner;
+    struct registry *registry; /* owned */
+    struct listener_set listeners;
+    struct log_writer *log;      /* owned; NULL before the first snapshot */
+    struct worker **workers;     /* owned array */
+    unsigned worker_count;       /* 0 before the first snapshot */
+    unsigned asked_workers;      /* what the last snapshot asked for */
+    struct snapshot *in_force;   /* borrowed from alive */
+    struct snapshot *alive;      /* owned list: published and not freed yet */
+    struct candidate publishing; /* its snapshot is in alive */
+    struct candidate waiting;    /* the newest that came meanwhile, or could not be begun */
+    struct candidate unsaved;    /* only its bytes: in force, not on disk yet */
+    uint64_t publication;        /* number of the newest */
+    uint64_t published_at_us;
+    bool cannot_save, is_closed;
+    ev_timer retry, save;
+    ev_async poke; /* a worker has something to tell */
+};
+
+void rollout_init(struct rollout *ro, struct ev_loop *loop, const char *state_dir, unsigned workers,
+                  rollout_result_fn *tell, void *owner);
+
+/* After every worker has ended. */
+void rollout_fini(struct rollout *ro);
+
+/* What the state directory holds, if anything, is brought into force. Its result is told as any. */
+void rollout_start(struct rollout *ro);
+
+/* A Snapshot message, unpacked and packed; both are borrowed for the call. */
+void rollout_take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,
+                  size_t len);
+
+/* From now on snapshots are refused: the process is leaving. */
+void rollout_close(struct rollout *ro);
+
+/* To every worker. Has each of them ended? (None was ever started: yes.) */
+void rollout_order(struct rollout *ro, enum worker_order order);
+bool rollout_has_ended(const struct rollout *ro);
+
+/* How many run, or would run if no snapshot said otherwise. */
+unsigned rollout_workers(const struct rollout *ro);
+
+uint64_t rollout_snapshots_alive(const struct rollout *ro);

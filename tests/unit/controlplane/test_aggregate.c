@@ -1,0 +1,200 @@
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "controlplane/aggregate.h"
+
+/* A report of one series: GET of route "r", `ok` times 200, all of them in the first bucket, and
+ * two counters. */
+struct sample {
+    Gwp__StatsReport report;
+    Gwp__RouteSeries series, *series_list[1];
+    Gwp__StatusCount status, *status_list[1];
+    Gwp__Counter counters[2], *counter_list[2];
+    Gwp__TargetStats target, *target_list[1];
+    double bounds[2];
+    uint64_t buckets[3];
+};
+
+static void sample_init(struct sample *s, uint64_t lineage, uint64_t ok)
+{
+    gwp__stats_report__init(&s->report);
+    gwp__route_series__init(&s->series);
+    gwp__status_count__init(&s->status);
+    gwp__target_stats__init(&s->target);
+    s->report.lineage = lineage;
+    s->status.status = 200;
+    s->status.count = ok;
+    s->status_list[0] = &s->status;
+    s->series.route = (char *)"r";
+    s->series.method = (char *)"GET";
+    s->series.statuses = s->status_list;
+    s->series.n_statuses = 1;
+    memcpy(s->buckets, (uint64_t[]){ok, 0, 0}, sizeof(s->buckets));
+    s->series.buckets = s->buckets;
+    s->series.n_buckets = 3;
+    s->series.sum_seconds = (double)ok;
+    s->series_list[0] = &s->series;
+    s->report.routes = s->series_list;
+    s->report.n_routes = 1;
+    memcpy(s->bounds, (double[]){0.1, 1}, sizeof(s->bounds));
+    s->report.duration_buckets_seconds = s->bounds;
+    s->report.n_duration_buckets_seconds = 2;
+    for (int i = 0; i < 2; i++) {
+        gwp__counter__init(&s->counters[i]);
+        s->counter_list[i] = &s->counters[i];
+        s->counters[i].value = ok;
+    }
+    s->counters[0].name = (char *)"retries_total";
+    s->counters[1].name = (char *)"downstream_connections_active";
+    s->report.counters = s->counter_list;
+    s->report.n_counters = 2;
+    s->target.target_id = 42;
+    s->target.requests = ok;
+    s->target.active = 1;
+    s->target_list[0] = &s->target;
+    s->report.targets = s->target_list;
+    s->report.n_targets = 1;
+}
+
+static void take(struct aggregate *a, const char *instance, uint64_t lineage, uint64_t ok)
+{
+    struct sample s;
+    sample_init(&s, lineage, ok);
+    aggregate_take(a, instance, &s.report);
+}
+
+static struct aggregate fresh(void)
+{
+    return (struct aggregate){0};
+}
+
+static void start(struct aggregate *a)
+{
+    aggregate_init(a);
+    aggregate_set_bounds(a, (double[]){0.1, 1}, 2);
+}
+
+static uint64_t total(const struct aggregate *a)
+{
+    return aggregate_route_requests(a, "r");
+}
+
+static struct series *only_series(const struct aggregate *a)
+{
+    size_t count;
+    struct series **all = aggregate_sorted(a, &count), *s = all[0];
+    free(all);
+    cr_assert_eq(count, 1);
+    return s;
+}
+
+Test(aggregate, data_planes_are_summed)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5);
+    take(&a, "two", 2, 7);
+    cr_expect_eq(total(&a), 12);
+    cr_expect_eq(only_series(&a)->buckets[0], 12);
+    cr_expect_eq(aggregate_reported(&a, "downstream_connections_active", NULL), 12);
+    cr_expect_eq(aggregate_reported(&a, "downstream_connections_active", "two"), 7);
+    cr_expect_eq(aggregate_requests_of(&a, "one"), 5);
+    cr_expect_eq(aggregate_target(&a, 42).requests, 12);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, the_same_report_again_changes_nothing)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5);
+    take(&a, "one", 1, 5);
+    cr_expect_eq(total(&a), 5);
+    take(&a, "one", 1, 6);
+    cr_expect_eq(total(&a), 6);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, who_is_gone_stays_counted_but_not_as_a_level)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5);
+    aggregate_gone(&a, "one");
+    cr_expect_eq(total(&a), 5);
+    cr_expect_eq(aggregate_reported(&a, "downstream_connections_active", NULL), 0);
+    take(&a, "two", 2, 1);
+    cr_expect_eq(total(&a), 6);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, an_instance_that_comes_back_is_not_counted_twice)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5);
+    aggregate_gone(&a, "one");
+    take(&a, "one", 1, 8);
+    cr_expect_eq(total(&a), 8);
+    cr_expect_eq(aggregate_reported(&a, "downstream_connections_active", NULL), 8);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, a_new_lineage_counts_from_the_beginning)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5);
+    take(&a, "one", 2, 3);
+    cr_expect_eq(total(&a), 8);
+    cr_expect_eq(aggregate_reported(&a, "downstream_connections_active", NULL), 3);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, counters_never_step_back)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5);
+    take(&a, "one", 1, 2);
+    cr_expect_eq(total(&a), 5);
+    take(&a, "one", 1, 6);
+    cr_expect_eq(total(&a), 6);
+    cr_expect_eq(only_series(&a)->sum_seconds, 6);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, other_bounds_move_what_was_counted_up_never_down)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 5); /* 5 up to 0.1 s */
+    aggregate_set_bounds(&a, (double[]){0.05, 0.5}, 2);
+    const struct series *s = only_series(&a);
+    cr_expect_eq(s->buckets[0], 0);
+    cr_expect_eq(s->buckets[1], 5);
+    take(&a, "one", 1, 6); /* still in the old bounds */
+    cr_expect_eq(s->buckets[1], 6);
+    cr_expect_eq(s->buckets[0] + s->buckets[1] + s->buckets[2], 6);
+    aggregate_fini(&a);
+}
+
+Test(aggregate, sources_that_are_gone_do_not_pile_up)
+{
+    struct aggregate a = fresh();
+    size_t count = 0;
+    start(&a);
+    for (uint64_t i = 1; i <= 500; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "dp-%d", (int)i);
+        take(&a, name, i, 1);
+        aggregate_gone(&a, name);
+    }
+    list_each (node, &a.sources)
+        count++;
+    cr_expect_lt(count, 64);
+    cr_expect_eq(total(&a), 500);
+    aggregate_fini(&a);
+}

@@ -1,0 +1,133 @@
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "controlplane/config/watcher.h"
+#include "tests/unit/controlplane/loop.h"
+
+static char dir[] = "/tmp/gwp-watcher-XXXXXX";
+static char file[64];
+static struct ev_loop *loop;
+static struct watcher watcher;
+static unsigned told;
+
+static void on_changed(void *owner)
+{
+    told++;
+}
+
+static const char *in_dir(const char *name)
+{
+    static char path[2][128];
+    static int turn;
+    turn = !turn;
+    snprintf(path[turn], sizeof(path[turn]), "%s/%s", dir, name);
+    return path[turn];
+}
+
+static void write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+static void start(void)
+{
+    cr_assert(mkdtemp(dir));
+    snprintf(file, sizeof(file), "%s/gateway.yaml", dir);
+    loop = ev_loop_new(0);
+}
+
+static void stop(void)
+{
+    char command[128];
+    watcher_fini(&watcher);
+    ev_loop_destroy(loop);
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    cr_assert_eq(system(command), 0);
+}
+
+TestSuite(watcher, .init = start, .fini = stop);
+
+Test(watcher, tells_of_a_write_in_place)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    write_file(file, "b");
+    LOOP_UNTIL(loop, told == 1);
+}
+
+Test(watcher, tells_of_a_file_renamed_over_it)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    write_file(in_dir("new"), "b");
+    cr_assert_eq(rename(in_dir("new"), file), 0);
+    LOOP_UNTIL(loop, told == 1);
+}
+
+Test(watcher, tells_of_a_file_that_was_away)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    unlink(file);
+    ev_run(loop, EVRUN_NOWAIT);
+    cr_expect_eq(told, 0);
+    write_file(file, "b");
+    LOOP_UNTIL(loop, told == 1);
+}
+
+Test(watcher, tells_of_a_symlink_swapped_on_the_way)
+{
+    cr_assert_eq(mkdir(in_dir("one"), 0755), 0);
+    cr_assert_eq(mkdir(in_dir("two"), 0755), 0);
+    write_file(in_dir("one/gateway.yaml"), "a");
+    write_file(in_dir("two/gateway.yaml"), "b");
+    cr_assert_eq(symlink("one", in_dir("..data")), 0);
+    cr_assert_eq(symlink("..data/gateway.yaml", file), 0);
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    cr_assert_eq(symlink("two", in_dir("..data_tmp")), 0);
+    cr_assert_eq(rename(in_dir("..data_tmp"), in_dir("..data")), 0);
+    LOOP_UNTIL(loop, told == 1);
+}
+
+Test(watcher, many_writes_are_told_once)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    for (int i = 0; i < 20; i++)
+        write_file(file, "some more");
+    LOOP_UNTIL(loop, told > 0);
+    LOOP_UNTIL(loop, !ev_is_active(&watcher.settle));
+    cr_expect_eq(told, 1);
+}
+
+Test(watcher, other_files_are_none_of_its_business)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    write_file(in_dir("gateway.log"), "line");
+    write_file(in_dir("last"), "line");
+    while (ev_run(loop, EVRUN_NOWAIT), ev_pending_count(loop) > 0)
+        ;
+    cr_expect_not(ev_is_active(&watcher.settle));
+    cr_expect_eq(told, 0);
+}
+
+Test(watcher, a_directory_that_is_replaced_is_found_again)
+{
+    char inner[96];
+    cr_assert_eq(mkdir(in_dir("etc"), 0755), 0);
+    snprintf(inner, sizeof(inner), "%s/etc/gateway.yaml", dir);
+    write_file(inner, "a");
+    watcher_init(&watcher, loop, inner, on_changed, NULL);
+    cr_assert_eq(rename(in_dir("etc"), in_dir("old")), 0);
+    cr_assert_eq(mkdir(in_dir("etc"), 0755), 0);
+    write_file(inner, "other");
+    LOOP_UNTIL(loop, told == 1);
+}

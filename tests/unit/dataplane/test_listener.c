@@ -1,0 +1,144 @@
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dataplane/io/listener.h"
+
+static struct listener_set set;
+static struct err err;
+static char dir[] = "/tmp/gwp-listener-XXXXXX";
+static char path[64], unix_text[80];
+
+static void setup(void)
+{
+    listener_set_init(&set);
+    cr_assert(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/s", dir);
+    snprintf(unix_text, sizeof(unix_text), "unix:%s", path);
+}
+
+static void teardown(void)
+{
+    listener_set_fini(&set);
+    unlink(path);
+    rmdir(dir);
+}
+
+TestSuite(listener, .init = setup, .fini = teardown);
+
+static struct listener *open_at(struct listener_set *where, const char *text)
+{
+    struct addr a;
+    cr_assert_eq(addr_parse(&a, text, &err), 0, "%s", err.text);
+    return listener_open(where, &a, text, &err);
+}
+
+static struct addr bound(const struct listener *l)
+{
+    struct addr a = {.len = sizeof(a.sa)};
+    cr_assert_eq(getsockname(l->fd, &a.sa.any, &a.len), 0);
+    return a;
+}
+
+/* 0 or the error. */
+static int connects(const struct addr *a)
+{
+    int fd = socket(a->sa.any.sa_family, SOCK_STREAM, 0);
+    int result = connect(fd, &a->sa.any, a->len) == 0 ? 0 : errno;
+    close(fd);
+    return result;
+}
+
+Test(listener, takes_connections_and_never_blocks)
+{
+    struct listener *l = open_at(&set, "127.0.0.1:0");
+    cr_assert(l, "%s", err.text);
+    cr_assert_str_eq(l->text, "127.0.0.1:0");
+    cr_assert(fcntl(l->fd, F_GETFL) & O_NONBLOCK);
+    cr_assert(fcntl(l->fd, F_GETFD) & FD_CLOEXEC);
+    struct addr a = bound(l);
+    cr_assert_eq(connects(&a), 0);
+}
+
+Test(listener, the_same_address_is_the_same_listener)
+{
+    struct listener *l = open_at(&set, "127.0.0.1:0");
+    cr_assert_eq(open_at(&set, "127.0.0.1:0"), l);
+    cr_assert_neq(open_at(&set, "127.0.0.2:0"), l);
+}
+
+Test(listener, an_address_without_host_serves_both_families)
+{
+    struct listener *l = open_at(&set, ":0");
+    cr_assert(l, "%s", err.text);
+    struct addr a = bound(l);
+    in_port_t port = a.sa.any.sa_family == AF_INET6 ? a.sa.in6.sin6_port : a.sa.in4.sin_port;
+    struct addr v4 = {.len = sizeof(v4.sa.in4)}, v6 = {.len = sizeof(v6.sa.in6)};
+    v4.sa.in4 = (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    v6.sa.in6 = (struct sockaddr_in6){
+        .sin6_family = AF_INET6, .sin6_port = port, .sin6_addr = in6addr_loopback};
+    cr_assert_eq(connects(&v4), 0);
+    if (a.sa.any.sa_family == AF_INET6 && connects(&v6) != EADDRNOTAVAIL)
+        cr_assert_eq(connects(&v6), 0);
+}
+
+Test(listener, an_address_in_use_is_refused_by_name)
+{
+    struct listener *l = open_at(&set, "127.0.0.1:0");
+    struct addr a = bound(l);
+    char text[ADDR_TEXT_BYTES];
+    addr_format(&a, text);
+    cr_assert_eq(open_at(&set, text), NULL);
+    cr_assert(strstr(err.text, text), "%s", err.text);
+    cr_assert(strstr(err.text, "in use"), "%s", err.text);
+}
+
+Test(listener, what_no_publication_lists_any_more_is_closed)
+{
+    struct listener *one = open_at(&set, "127.0.0.1:0"), *two = open_at(&set, "127.0.0.2:0");
+    struct addr first = bound(one), second = bound(two);
+    one->listed_by = 4;
+    two->listed_by = 5;
+    listener_close_older(&set, 5);
+    cr_assert_eq(connects(&first), ECONNREFUSED);
+    cr_assert_eq(connects(&second), 0);
+}
+
+Test(listener, a_unix_socket_is_for_user_and_group_and_goes_with_the_listener)
+{
+    struct stat st;
+    struct listener *l = open_at(&set, unix_text);
+    cr_assert(l, "%s", err.text);
+    cr_assert_eq(stat(path, &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0660);
+    cr_assert_eq(connects(&l->addr), 0);
+    listener_set_fini(&set);
+    cr_assert_eq(stat(path, &st), -1);
+}
+
+Test(listener, a_stale_unix_socket_is_replaced_a_served_one_is_not)
+{
+    struct addr a;
+    cr_assert_eq(addr_parse(&a, unix_text, &err), 0);
+    int stale = socket(AF_UNIX, SOCK_STREAM, 0);
+    cr_assert_eq(bind(stale, &a.sa.any, a.len), 0);
+    close(stale);
+    cr_assert(open_at(&set, unix_text), "%s", err.text);
+
+    struct listener_set other;
+    listener_set_init(&other);
+    cr_assert_eq(open_at(&other, unix_text), NULL);
+    cr_assert(strstr(err.text, "another process listens there"), "%s", err.text);
+}
+
+Test(listener, a_file_that_is_no_socket_is_left_alone)
+{
+    close(open(path, O_CREAT | O_WRONLY, 0600));
+    cr_assert_eq(open_at(&set, unix_text), NULL);
+    cr_assert(strstr(err.text, "not a socket"), "%s", err.text);
+}

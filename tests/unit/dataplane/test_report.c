@@ -1,0 +1,189 @@
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+#include "dataplane/report/report.h"
+
+static const double bounds[] = {0.1, 1};
+static struct stats workers[2];
+static const struct stats *const list[] = {&workers[0], &workers[1]};
+static struct registry *registry;
+static struct report *report;
+static struct err err;
+
+/* What the last report brought. */
+static struct {
+    unsigned parts, series, targets, wrong_more;
+    uint64_t lineage, requests, retries, alive, target_requests;
+    uint32_t active;
+    size_t largest;
+    bool complete, more, refuse;
+    char route[32];
+} seen;
+
+static void setup(void)
+{
+    registry = registry_new();
+    report = report_new(registry);
+    for (unsigned i = 0; i < 2; i++) {
+        stats_init(&workers[i], i);
+        stats_set_bounds(&workers[i], bounds, 2);
+    }
+}
+
+static void teardown(void)
+{
+    report_free(&report);
+    registry_free(&registry);
+    for (unsigned i = 0; i < 2; i++)
+        stats_fini(&workers[i]);
+}
+
+TestSuite(report, .init = setup, .fini = teardown);
+
+static bool emit(void *owner, const Gwp__StatsReport *part, struct err *why)
+{
+    if (seen.refuse) {
+        err_set(why, "not now");
+        return false;
+    }
+    cr_assert(seen.parts == 0 || seen.more, "a part after the last one");
+    seen.parts++;
+    seen.more = part->more;
+    seen.complete = part->complete;
+    seen.lineage = part->lineage;
+    seen.largest = MAX(seen.largest, gwp__stats_report__get_packed_size(part));
+    seen.series += part->n_routes;
+    for (size_t i = 0; i < part->n_routes; i++) {
+        const Gwp__RouteSeries *s = part->routes[i];
+        cr_assert_eq(s->n_buckets, 3);
+        for (size_t k = 0; k < s->n_statuses; k++)
+            seen.requests += s->statuses[k]->count;
+        snprintf(seen.route, sizeof(seen.route), "%s", s->route);
+    }
+    seen.targets += part->n_targets;
+    for (size_t i = 0; i < part->n_targets; i++) {
+        seen.target_requests += part->targets[i]->requests;
+        seen.active += part->targets[i]->active;
+    }
+    for (size_t i = 0; i < part->n_counters; i++) {
+        if (strcmp(part->counters[i]->name, "retries_total") == 0)
+            seen.retries = part->counters[i]->value;
+        if (strcmp(part->counters[i]->name, "snapshots_alive") == 0)
+            seen.alive = part->counters[i]->value;
+    }
+    cr_assert(part->rss_bytes > 0 && part->cpu_seconds > 0 && part->open_fds > 0);
+    return true;
+}
+
+static enum report_status make(bool complete)
+{
+    bool refuse = seen.refuse;
+    memset(&seen, 0, sizeof(seen));
+    seen.refuse = refuse;
+    struct report_request request = {.workers = list,
+                                     .worker_count = 2,
+                                     .snapshots_alive = 3,
+                                     .complete = complete,
+                                     .emit = emit};
+    return report_make(report, &request, &err);
+}
+
+static uint32_t route(const char *name)
+{
+    return registry_route(registry, name)->slot;
+}
+
+Test(report, sums_over_the_workers)
+{
+    uint32_t slot = route("users");
+    stats_request(&workers[0], slot, METHOD_GET, 200, 0.5);
+    stats_request(&workers[1], slot, METHOD_GET, 200, 0.5);
+    stats_request(&workers[1], slot, METHOD_GET, 500, 0.5);
+    stats_add(&workers[0], STAT_retries_total, 1);
+    stats_add(&workers[1], STAT_retries_total, 2);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.parts == 1 && seen.series == 1 && seen.requests == 3);
+    cr_assert(seen.complete, "the first one is complete, asked for or not");
+    cr_assert(seen.retries == 3 && seen.alive == 3);
+    cr_assert_str_eq(seen.route, "users");
+}
+
+Test(report, brings_only_what_changed_unless_asked_for_all)
+{
+    uint32_t users = route("users"), orders = route("orders");
+    stats_request(&workers[0], users, METHOD_GET, 200, 0);
+    stats_request(&workers[0], orders, METHOD_GET, 200, 0);
+    stats_request(&workers[0], STATS_NO_ROUTE, METHOD_GET, 404, 0);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert_eq(seen.series, 3);
+    stats_request(&workers[1], orders, METHOD_GET, 200, 0);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.series == 1 && !seen.complete);
+    cr_assert_str_eq(seen.route, "orders");
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.series == 0 && seen.parts == 1);
+    cr_assert_eq(make(true), REPORT_SENT);
+    cr_assert(seen.series == 3 && seen.complete);
+}
+
+Test(report, targets_are_reported_while_they_move)
+{
+    struct target_state *t = registry_target(registry, 77);
+    registry_target(registry, 78);
+    stats_attempt(&workers[1], t->slot, false);
+    atomic_store(&t->active, 1);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.targets == 1 && seen.target_requests == 1 && seen.active == 1);
+    atomic_store(&t->active, 0);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.targets == 1 && seen.active == 0, "that it has ended is told as well");
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert_eq(seen.targets, 0);
+}
+
+Test(report, a_large_one_comes_in_parts_of_bounded_size)
+{
+    enum { ROUTES = 20000 };
+    for (unsigned i = 0; i < ROUTES; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "route-with-some-name-%u", i);
+        uint32_t slot = route(name);
+        for (unsigned status = 200; status < 210; status++)
+            stats_request(&workers[0], slot, METHOD_GET, status, 0);
+        stats_attempt(&workers[0], registry_target(registry, i)->slot, false);
+    }
+    cr_assert_eq(make(true), REPORT_SENT);
+    cr_assert_gt(seen.parts, 1);
+    cr_assert_not(seen.more);
+    cr_assert(seen.series == ROUTES && seen.targets == ROUTES);
+    cr_assert_eq(seen.requests, ROUTES * 10);
+    cr_assert_lt(seen.largest, 1100 * 1024);
+}
+
+Test(report, waits_until_all_workers_have_the_same_buckets)
+{
+    const double others[] = {0.2, 2};
+    uint32_t slot = route("users");
+    stats_request(&workers[0], slot, METHOD_GET, 200, 0);
+    cr_assert_eq(make(false), REPORT_SENT);
+    uint64_t lineage = seen.lineage;
+    stats_set_bounds(&workers[0], others, 2);
+    cr_assert_eq(make(false), REPORT_LATER);
+    cr_assert_eq(seen.parts, 0);
+    stats_set_bounds(&workers[1], others, 2);
+    stats_request(&workers[1], slot, METHOD_GET, 200, 0);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.complete && seen.requests == 1);
+    cr_assert_neq(seen.lineage, lineage);
+}
+
+Test(report, one_that_was_not_taken_is_followed_by_a_complete_one)
+{
+    stats_request(&workers[0], route("users"), METHOD_GET, 200, 0);
+    seen.refuse = true;
+    cr_assert_eq(make(false), REPORT_FAILED);
+    cr_assert_str_eq(err.text, "not now");
+    seen.refuse = false;
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.complete && seen.series == 1);
+}
