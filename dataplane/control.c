@@ -51,6 +51,11 @@ static void send_report(struct control *c, bool complete)
         log_debug("control", "a report was not sent: %s", err.text);
 }
 
+static void on_recount(void *owner)
+{
+    send_report(owner, false);
+}
+
 static void on_report_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     send_report(timer->data, false);
@@ -234,6 +239,7 @@ int control_run(const struct control_options *o)
         .greet = on_greet, .opened = on_opened, .message = on_message, .owner = &c};
     init_watchers(&c);
     rollout_init(&c.rollout, c.loop, o->state_dir, o->workers, on_result, &c);
+    c.rollout.recount = on_recount;
     c.report = report_new(c.rollout.registry);
     rollout_start(&c.rollout);
     uplink_start(&c.uplink, c.loop, o->socket, o->name, &c.events);

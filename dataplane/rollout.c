@@ -150,9 +150,18 @@ static void list_all(struct rollout *ro, struct snapshot *s)
         atomic_store_explicit(&s->endpoints[i]->listed_by, s->generation, memory_order_relaxed);
 }
 
+static bool has_same_buckets(const struct snapshot *a, const struct snapshot *b)
+{
+    return a->duration_bucket_count == b->duration_bucket_count &&
+           memcmp(a->duration_buckets, b->duration_buckets,
+                  a->duration_bucket_count * sizeof(double)) == 0;
+}
+
 static void publish(struct rollout *ro, struct candidate *c)
 {
     struct snapshot *s = c->snapshot;
+    if (ro->in_force && ro->recount && !has_same_buckets(ro->in_force, s))
+        ro->recount(ro->owner);
     list_all(ro, s);
     log_set((enum log_level)s->log_level, (enum log_format)s->log_format);
     ro->publishing = *c;

@@ -30,6 +30,10 @@ struct rollout_result {
 
 typedef void rollout_result_fn(void *owner, const struct rollout_result *result);
 
+/* The workers are about to count anew, in other buckets: what they have counted is to be told now.
+ */
+typedef void rollout_recount_fn(void *owner);
+
 /* A message on its way: compiled, and as it came. */
 struct candidate {
     struct snapshot *snapshot; /* owned until published; NULL = no candidate */
@@ -45,6 +49,7 @@ struct rollout {
     const char *state_dir;   /* borrowed; NULL = keep nothing */
     unsigned workers_wanted; /* 0 = as the first snapshot says */
     rollout_result_fn *tell;
+    rollout_recount_fn *recount; /* set by the owner after rollout_init(); may be NULL */
     void *owner;
     struct registry *registry; /* owned */
     struct listener_set listeners;

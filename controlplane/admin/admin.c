@@ -268,6 +268,8 @@ static void on_completed(void *owner, struct MHD_Connection *c, void **slot,
     free(rq);
 }
 
+static void on_library_log(void *owner, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
+
 static void on_library_log(void *owner, const char *fmt, va_list ap)
 {
     char line[512];

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -149,8 +150,7 @@ struct listener *listener_open(struct listener_set *set, const struct addr *addr
         log_fatal("listener", "out of memory");
     l->fd = fd;
     l->addr = *addr;
-    size_t len = MIN(strlen(text), sizeof(l->text) - 1);
-    memcpy(l->text, text, len);
+    snprintf(l->text, sizeof(l->text), "%s", text);
     list_push_back(&set->all, &l->link);
     return l;
 }

@@ -32,6 +32,10 @@
 #define GATHER_MS 5   /* after a silence, so that a burst becomes few writes */
 #define RETRY_MS 1000 /* after the sink failed; how often a path is looked after */
 #define STOP_MS 1000  /* for what is left at the end */
+#define INTERRUPT                                                                                  \
+    SIGURG /* to the thread, ends its blocked write; nobody minds one from outside                 \
+            */
+#define INTERRUPT_MS 10
 #define FILE_CHUNK (256 * 1024)
 #define PIPE_CHUNK PIPE_BUF /* what a writable pipe takes without blocking, and whole */
 
@@ -55,7 +59,7 @@ struct log_writer {
     int wake; /* owned eventfd */
     unsigned ring_count;
     struct log_ring *rings; /* owned array */
-    _Atomic bool off, stop, sleeping;
+    _Atomic bool off, stop, give_up, sleeping;
     _Atomic bool has_next, reopen; /* requests of the control thread */
     pthread_mutex_t lock;          /* of next */
     struct sink next;              /* to be taken by the writer */
@@ -242,36 +246,23 @@ static bool wait_for_sink(struct log_writer *w)
             return true;
     }
     /* What a ready sink takes is not lost at a change; at the end even a slow one gets its time. */
-    int old;
     struct pollfd last = {.fd = w->sink.fd, .events = POLLOUT};
-    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
-    int ready = poll(&last, 1, atomic_load(&w->stop) ? STOP_MS : 0);
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
-    return ready > 0;
-}
-
-/* A write that blocks for ever, because another process filled the pipe between poll and write,
- * must not keep the program from ending: log_writer_stop() cancels it. */
-static ssize_t write_sink(int fd, const char *bytes, size_t len)
-{
-    int old;
-    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
-    ssize_t n = write(fd, bytes, len);
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
-    return n;
+    return poll(&last, 1, atomic_load(&w->stop) ? STOP_MS : 0) > 0;
 }
 
 /* false when the sink takes no more for now. */
 static bool drain_ring(struct log_writer *w, struct log_ring *r)
 {
     for (struct view v; (v = ring_peek(r)).len > 0;) {
+        if (atomic_load(&w->give_up))
+            return false;
         if (w->sink.fd < 0) {
             ring_consume(r, v.len);
             continue;
         }
         if (!wait_for_sink(w))
             return false;
-        ssize_t n = write_sink(w->sink.fd, v.at, chunk_of(&w->sink, v));
+        ssize_t n = write(w->sink.fd, v.at, chunk_of(&w->sink, v));
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         set_failing(w, n < 0);
@@ -330,11 +321,10 @@ static void sleep_until_poked(struct log_writer *w)
 static void *run(void *arg)
 {
     struct log_writer *w = arg;
-    int old;
     sigset_t all;
     sigfillset(&all); /* signals are the control thread's */
+    sigdelset(&all, INTERRUPT);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
     for (;;) {
         bool last = atomic_load(&w->stop);
         take_next_sink(w);
@@ -359,8 +349,14 @@ static void ring_init(struct log_ring *r, struct log_writer *w)
     atomic_init(&r->gap, UINT64_MAX);
 }
 
+static void on_interrupt(int signal_number)
+{
+}
+
 struct log_writer *log_writer_start(unsigned workers)
 {
+    struct sigaction interrupt = {.sa_handler = on_interrupt}; /* without SA_RESTART */
+    sigaction(INTERRUPT, &interrupt, NULL);
     struct log_writer *w = calloc(1, sizeof(*w));
     struct log_ring *rings = aligned_alloc(CACHE_LINE_BYTES, workers * sizeof(*rings));
     if (!w || !rings)
@@ -379,20 +375,29 @@ struct log_writer *log_writer_start(unsigned workers)
     return w;
 }
 
+static bool has_ended(struct log_writer *w, int within_ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_nsec += (long)within_ms * 1000000;
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return pthread_timedjoin_np(w->thread, NULL, &t) == 0;
+}
+
 void log_writer_stop(struct log_writer **wp)
 {
     struct log_writer *w = *wp;
-    struct timespec deadline;
     *wp = NULL;
     if (!w)
         return;
     atomic_store(&w->stop, true);
     wake_writer(w);
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += STOP_MS / 1000;
-    if (pthread_timedjoin_np(w->thread, NULL, &deadline) != 0) {
-        pthread_cancel(w->thread);
-        pthread_join(w->thread, NULL);
+    /* A write may block for ever where another process filled the pipe between poll and write. The
+     * signal may come just before that write: so it is sent until the thread has ended. */
+    for (int wait_ms = STOP_MS; !has_ended(w, wait_ms); wait_ms = INTERRUPT_MS) {
+        atomic_store(&w->give_up, true);
+        pthread_kill(w->thread, INTERRUPT);
     }
     sink_close(&w->sink);
     sink_close(&w->next);

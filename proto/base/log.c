@@ -51,6 +51,9 @@ static size_t format_time(char *out, size_t cap)
 }
 
 static void write_line(enum log_level level, const char *module, const char *fmt, va_list ap)
+    PRINTF_LIKE(3, 0);
+
+static void write_line(enum log_level level, const char *module, const char *fmt, va_list ap)
 {
     char message[LINE_MAX_BYTES / 2], line[LINE_MAX_BYTES], when[40];
     vsnprintf(message, sizeof(message), fmt, ap);

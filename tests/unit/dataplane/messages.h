@@ -41,6 +41,7 @@ static inline struct draft draft_new(uint64_t generation)
     gwp__logging__init(m->logging);
     m->logging->access_log = arena_copy(d.arena, view_of("off"));
     m->logging->access_log_sample = 1;
+    m->logging->level = GWP__LOGGING__LEVEL__ERROR;
     return d;
 }
 
