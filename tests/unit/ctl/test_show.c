@@ -127,8 +127,8 @@ Test(show, strange_documents_are_survived)
         "{}",
         "[]",
         "{\"routes\":1,\"dataplanes\":{},\"config\":[],\"changes\":7,\"diagnostics\":\"x\"}",
-        "{\"routes\":[null,[],{\"backends\":[null,{\"endpoints\":[null]}],\"methods\":[1]}],"
-        "\"dataplanes\":[null,{\"rss_bytes\":\"x\"}],\"changes\":[null],\"diagnostics\":[null]}",
+        ("{\"routes\":[null,[],{\"backends\":[null,{\"endpoints\":[null]}],\"methods\":[1]}],"
+         "\"dataplanes\":[null,{\"rss_bytes\":\"x\"}],\"changes\":[null],\"diagnostics\":[null]}"),
     };
     static show_fn *const shows[] = {show_status,     show_backends, show_routes,
                                      show_dataplanes, show_push,     show_diagnostics};
