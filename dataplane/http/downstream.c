@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "dataplane/http/exchange.h"
+#include "dataplane/http/proxy_header.h"
 #include "dataplane/http/tunnel.h"
 #include "proto/base/log.h"
 
@@ -82,6 +83,16 @@ void downstream_refuse(struct worker *w, int fd)
     stats_add(&w->stats, STAT_refused_connections_total, 1);
 }
 
+/* Only from those who are trusted to say whom they connect for; others begin with HTTP, and fail if
+ * they do not. */
+static bool expects_proxy(const struct downstream *c)
+{
+    const struct server_settings *server = &c->worker->snapshot->server;
+    struct ip peer;
+    return server->proxy_protocol && downstream_peer(c, &peer) &&
+           cidr_list_contains(&server->trusted_proxies, peer);
+}
+
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
     int one = 1;
@@ -98,6 +109,7 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
     if (c->family != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     transport_init(&c->io, fd, on_ready);
+    c->expects_proxy = expects_proxy(c);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
     list_init(&c->link);
     file_under(c, &w->idle_clients, true);
@@ -122,6 +134,14 @@ static size_t format_ipv4(const uint8_t ip[4], char *out)
         out[n++] = (char)('0' + ip[i] % 10);
     }
     return n;
+}
+
+bool downstream_peer(const struct downstream *c, struct ip *ip)
+{
+    if (c->family == AF_UNIX)
+        return false;
+    *ip = c->family == AF_INET ? ip_from_v4(c->ip) : ip_from_v6(c->ip);
+    return true;
 }
 
 size_t downstream_ip(const struct downstream *c, char out[INET6_ADDRSTRLEN])
@@ -209,11 +229,37 @@ static void go_idle(struct downstream *c)
     transport_watch(&c->io, w->loop, EV_READ);
 }
 
+/* false: more bytes are wanted, or the connection is closed, since what came is no PROXY header. */
+static bool take_proxy_header(struct downstream *c)
+{
+    struct proxy_header header;
+    const char *detail;
+    switch (proxy_header_parse(c->in->data, c->in->used, &header, &detail)) {
+    case PROXY_MORE:
+        if (buffer_room(c->in) == 0)
+            buffer_grow(&c->worker->buffers, &c->in, BUFFER_MEDIUM_BYTES);
+        return false;
+    case PROXY_BAD:
+        stats_add(&c->worker->stats, STAT_bad_proxy_headers_total, 1);
+        downstream_close(c, false);
+        return false;
+    case PROXY_DONE:
+        break;
+    }
+    c->expects_proxy = false;
+    if (header.has_source)
+        note_peer(c, &header.source.sa.any);
+    buffer_consume(c->in, (uint32_t)header.consumed);
+    return true;
+}
+
 /* Hands received bytes to the exchange, one request after the other; a loop and not a recursion,
  * since one buffer may hold many requests that the gateway answers itself. */
 static void process(struct downstream *c)
 {
     struct worker *w = c->worker;
+    if (c->expects_proxy && !take_proxy_header(c))
+        return;
     c->processing = true;
     while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
         if (!c->exchange) {
