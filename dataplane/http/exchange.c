@@ -635,7 +635,10 @@ static void await_body(struct exchange *ex)
         tunnel_await(ex);
         return;
     }
-    if (buffer_room(c->in) < BODY_ROOM_BYTES)
+    if (c->filled &&
+        c->in->size < BUFFER_LARGE_BYTES) /* all of it went out: the backend keeps up */
+        buffer_grow(&w->buffers, &c->in, BUFFER_LARGE_BYTES);
+    else if (buffer_room(c->in) < BODY_ROOM_BYTES)
         buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
     downstream_resume(c);
     if (!client_is_full(ex))
@@ -889,8 +892,12 @@ void exchange_upstream_readable(struct exchange *ex)
     size_t got;
     if (!u->in)
         u->in = buffer_take(&w->buffers, BUFFER_MEDIUM_BYTES);
-    switch (transport_read(&u->io, u->in->data + u->in->used, buffer_room(u->in), &got)) {
+    else if (u->filled && u->in->used == 0) /* all of it went out: the client keeps up */
+        buffer_grow(&w->buffers, &u->in, BUFFER_LARGE_BYTES);
+    size_t room = buffer_room(u->in);
+    switch (transport_read(&u->io, u->in->data + u->in->used, room, &got)) {
     case IO_OK:
+        u->filled = got == room;
         u->in->used += (uint32_t)got;
         if (ex->response_state == RES_NONE)
             parse_response_head(ex);
