@@ -21,6 +21,7 @@ Q       := $(if $(V),,@) # make V=1 shows the commands
 BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
     libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
 TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace
+FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light wrk
 
@@ -29,6 +30,7 @@ NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
     $(if $(filter run,$(GOALS)),python3 curl) \
     $(if $(filter deps test unit e2e asan tsan %-units,$(GOALS)),$(TEST_PACKAGES)) \
     $(if $(filter deps lint format,$(GOALS)),$(LINT_PACKAGES)) \
+    $(if $(filter deps fuzz,$(GOALS)),$(FUZZ_PACKAGES)) \
     $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES))
 installed = dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -q '^install ok installed'
 MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
@@ -36,7 +38,7 @@ MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
     pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
 
 ifneq ($(MISSING),)
-ifneq ($(filter run test unit e2e asan tsan lint bench deps,$(GOALS)),)
+ifneq ($(filter run test unit e2e asan tsan lint fuzz bench deps,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
 $(B)/installed.mk: FORCE
@@ -79,6 +81,11 @@ release_UNIT = -lcriterion
 asan_UNIT    = -lcriterion
 tsan_UNIT    = -Itests/unit/plain
 
+# libFuzzer is clang's; every other variant replays the seeds of the same drivers.
+fuzz_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+fuzz_LDFLAGS    = -fsanitize=fuzzer,address,undefined
+FUZZ_SECONDS    ?= 60
+
 # ---- llhttp: the library where there is one, its sources otherwise ----
 
 ifeq ($(shell pkg-config --exists libllhttp 2>/dev/null && echo yes),yes)
@@ -98,10 +105,11 @@ DP_SRC    := $(filter-out dataplane/main.c,$(wildcard dataplane/*.c dataplane/*/
 CTL_SRC   := $(filter-out controlplane/ctl/main.c,$(wildcard controlplane/ctl/*.c))
 CP_SRC    := $(filter-out controlplane/main.c,$(wildcard controlplane/*.c controlplane/config/*.c \
                  controlplane/health/*.c controlplane/admin/*.c))
+FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 UNIT_SRC  := $(wildcard tests/unit/*.c tests/unit/*/*.c tests/unit/*/*/*.c)
 PAGES     := $(wildcard controlplane/admin/pages/*)
 C_FILES    = $(wildcard proto/*.[ch] proto/base/*.[ch] dataplane/*.[ch] dataplane/*/*.[ch] controlplane/*.[ch] \
-                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.c tests/fuzz/*.c)
+                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.c tests/fuzz/*.[ch])
 
 all: programs
 
@@ -112,11 +120,19 @@ $(B)/gen/proto/gateway.pb-c.c $(B)/gen/proto/gateway.pb-c.h &: proto/gateway.pro
 	@echo "  GEN   $@"
 	$(Q)$(PROTOC) --c_out=$(B)/gen proto/gateway.proto
 
-# ---- one set of rules for each variant: release in build/, asan and tsan below it ----
+# ---- one set of rules for each variant: release in build/, asan, tsan and fuzz below it ----
 
 release_DIR := $(B)
 asan_DIR    := $(B)/asan
 tsan_DIR    := $(B)/tsan
+fuzz_DIR    := $(B)/fuzz
+$(fuzz_DIR)/%: override CC := clang-14
+
+# What has main() in a fuzz driver: replay.c, or libFuzzer.
+release_FUZZ_MAIN := tests/fuzz/replay.c
+asan_FUZZ_MAIN    := tests/fuzz/replay.c
+tsan_FUZZ_MAIN    := tests/fuzz/replay.c
+fuzz_FUZZ_MAIN    :=
 
 # $(1) variant
 define VARIANT
@@ -127,6 +143,7 @@ $(1)_DP    := $$(DP_SRC:%.c=$$($(1)_OBJ)/%.o)
 $(1)_CP    := $$(CP_SRC:%.c=$$($(1)_OBJ)/%.o)
 $(1)_CTL   := $$(CTL_SRC:%.c=$$($(1)_OBJ)/%.o)
 $(1)_UNITS := $$(UNIT_SRC:tests/unit/%.c=$$($(1)_DIR)/unit/%)
+$(1)_FUZZ  := $$(FUZZ_SRC:tests/fuzz/%.c=$$($(1)_DIR)/drivers/%)
 
 $$($(1)_OBJ)/%.o: %.c $$(B)/gen/proto/gateway.pb-c.h
 	@mkdir -p $$(@D)
@@ -176,13 +193,20 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
 	    -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
+$$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libproto.a
+	@mkdir -p $$(@D)
+	@echo "  FUZZ  $$@"
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
+	    -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
+	    $$(shell pkg-config --libs $$(LIBS_DP)) -lm
+
 $(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl
-$(1)-units: $$($(1)_UNITS)
+$(1)-units: $$($(1)_UNITS) $$($(1)_FUZZ)
 .PHONY: $(1)-programs $(1)-units
 
 endef
 
-$(foreach v,release asan tsan,$(eval $(call VARIANT,$(v))))
+$(foreach v,release asan tsan fuzz,$(eval $(call VARIANT,$(v))))
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
 programs: release-programs
@@ -196,7 +220,8 @@ run: programs
 	@$(PYTHON) tests/demo.py --build $(B)
 
 # $(1) variant, $(2) how many e2e tests side by side
-run_units = set -e; for t in $($(1)_UNITS); do echo "== $$t"; $$t --jobs 2 $(UNIT_ARGS); done
+run_units = set -e; for t in $($(1)_UNITS); do echo "== $$t"; $$t --jobs 2 $(UNIT_ARGS); done; \
+    for t in $($(1)_FUZZ); do $$t tests/fuzz/seeds/$${t\#\#*/fuzz_}; done
 run_e2e   = GWP_BUILD=$($(1)_DIR) $(PYTHON) -B -m pytest -q -n $(2) --timeout 120 tests/e2e $(E2E_ARGS)
 
 test: programs release-units
@@ -220,6 +245,14 @@ tsan: export TSAN_OPTIONS = exitcode=99:halt_on_error=1:second_deadlock_stack=1
 tsan: tsan-programs tsan-units
 	@$(call run_units,tsan)
 	@$(call run_e2e,tsan,2)
+
+# One driver at a time. What it finds is kept in build/fuzz/found/ and ends the run; once fixed, it becomes a seed.
+fuzz: $(fuzz_FUZZ)
+	@set -e; mkdir -p $(B)/fuzz/found; for t in $(fuzz_FUZZ); do \
+	    name=$${t##*/fuzz_}; mkdir -p $(B)/fuzz/corpus/$$name; echo "== $$name, $(FUZZ_SECONDS) seconds"; \
+	    $$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=4096 -print_final_stats=1 \
+	        -verbosity=0 -dict=tests/fuzz/$$name.dict -artifact_prefix=$(B)/fuzz/found/$$name- \
+	        $(B)/fuzz/corpus/$$name tests/fuzz/seeds/$$name; done
 
 bench: programs
 	@$(PYTHON) tests/bench/bench.py --build $(B)
@@ -254,10 +287,11 @@ help:
 	@echo "make test      install what is missing, build, then unit and end-to-end tests"
 	@echo "make unit|e2e  one of the two   (E2E_ARGS='-k NAME', UNIT_ARGS='--filter NAME')"
 	@echo "make asan|tsan both suites under address+undefined or thread sanitizer"
+	@echo "make fuzz      every parser against libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make lint      clang-format, clang-tidy, cppcheck;   make format: write the formatting"
 	@echo "make bench     CPU per request beside nginx, interleaved"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 
-.PHONY: all programs run test unit e2e asan tsan bench lint format deps install clean help
+.PHONY: all programs run test unit e2e asan tsan fuzz bench lint format deps install clean help

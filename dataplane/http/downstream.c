@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "dataplane/http/exchange.h"
+#include "dataplane/http/proxy_header.h"
 #include "dataplane/http/tunnel.h"
 #include "proto/base/log.h"
 
@@ -95,6 +96,16 @@ void downstream_shed(struct downstream *c)
     downstream_close(c, false);
 }
 
+/* Only from those who are trusted to say whom they connect for; others begin with HTTP, and fail if
+ * they do not. */
+static bool expects_proxy(const struct downstream *c)
+{
+    const struct server_settings *server = &c->worker->snapshot->server;
+    struct ip peer;
+    return server->proxy_protocol && downstream_peer(c, &peer) &&
+           cidr_list_contains(&server->trusted_proxies, peer);
+}
+
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
     int one = 1;
@@ -111,6 +122,7 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
     if (c->family != AF_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     transport_init(&c->io, fd, on_ready);
+    c->expects_proxy = expects_proxy(c);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
     list_init(&c->link);
     file_under(c, &w->idle_clients, true);
@@ -135,6 +147,14 @@ static size_t format_ipv4(const uint8_t ip[4], char *out)
         out[n++] = (char)('0' + ip[i] % 10);
     }
     return n;
+}
+
+bool downstream_peer(const struct downstream *c, struct ip *ip)
+{
+    if (c->family == AF_UNIX)
+        return false;
+    *ip = c->family == AF_INET ? ip_from_v4(c->ip) : ip_from_v6(c->ip);
+    return true;
 }
 
 size_t downstream_ip(const struct downstream *c, char out[INET6_ADDRSTRLEN])
@@ -222,14 +242,55 @@ static void go_idle(struct downstream *c)
     transport_watch(&c->io, w->loop, EV_READ);
 }
 
+/* false: more bytes are wanted, or the connection is closed, since what came is no PROXY header. */
+static bool take_proxy_header(struct downstream *c)
+{
+    struct proxy_header header;
+    const char *detail;
+    switch (proxy_header_parse(c->in->data, c->in->used, &header, &detail)) {
+    case PROXY_MORE:
+        if (buffer_room(c->in) == 0)
+            buffer_grow(&c->worker->buffers, &c->in, BUFFER_MEDIUM_BYTES);
+        return false;
+    case PROXY_BAD:
+        stats_add(&c->worker->stats, STAT_bad_proxy_headers_total, 1);
+        downstream_close(c, false);
+        return false;
+    case PROXY_DONE:
+        break;
+    }
+    c->expects_proxy = false;
+    if (header.has_source)
+        note_peer(c, &header.source.sa.any);
+    buffer_consume(c->in, (uint32_t)header.consumed);
+    return true;
+}
+
+/* Empty lines before a request are none of it (RFC 9112 2.2): a client that sends one behind its
+ * last request has not begun another. */
+static void skip_empty_lines(struct downstream *c)
+{
+    uint32_t n = 0;
+    while (c->in->used - n >= 2 && memcmp(c->in->data + n, "\r\n", 2) == 0)
+        n += 2;
+    if (n > 0)
+        buffer_consume(c->in, n);
+}
+
 /* Hands received bytes to the exchange, one request after the other; a loop and not a recursion,
  * since one buffer may hold many requests that the gateway answers itself. */
 static void process(struct downstream *c)
 {
     struct worker *w = c->worker;
+    if (c->expects_proxy && !take_proxy_header(c))
+        return;
     c->processing = true;
     while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
         if (!c->exchange) {
+            if (c->requests > 0)
+                skip_empty_lines(c);
+            if (c->in->used == 0)
+                break;
             exchange_begin(c);
             file_under(c, &w->clients, false);
             wheel_set(&w->wheel, &c->deadline, worker_now(w),
@@ -244,6 +305,8 @@ static void process(struct downstream *c)
         return;
     if (!c->exchange && worker_is_leaving(w))
         downstream_close(c, false);
+    else if (!c->exchange && c->idle)
+        buffer_give(&w->buffers, &c->in); /* empty lines do not prolong its time */
     else if (!c->exchange)
         go_idle(c);
     else if (buffer_room(c->in) == 0)
@@ -268,8 +331,10 @@ static void on_readable(struct downstream *c)
         downstream_pause(c);
         return;
     }
-    switch (transport_read(&c->io, c->in->data + c->in->used, buffer_room(c->in), &got)) {
+    size_t room = buffer_room(c->in);
+    switch (transport_read(&c->io, c->in->data + c->in->used, room, &got)) {
     case IO_OK:
+        c->filled = got == room;
         c->in->used += (uint32_t)got;
         stats_add(&w->stats, STAT_received_bytes_total, got);
         process(c);

@@ -24,10 +24,12 @@ struct downstream {
                        * .dead_clients, .spare_clients */
     struct wheel_entry deadline;
     uint32_t requests;
-    uint8_t state;   /* enum downstream_state */
-    bool idle;       /* may be closed to make room: counted in worker.idle_count */
-    bool processing; /* downstream_process() is further up the stack */
-    uint8_t family;  /* of the peer: AF_INET, AF_INET6, AF_UNIX */
+    uint8_t state;      /* enum downstream_state */
+    bool idle;          /* may be closed to make room: counted in worker.idle_count */
+    bool expects_proxy; /* a PROXY header comes before anything else */
+    bool filled;        /* the last read took all the room there was: a long body */
+    bool processing;    /* downstream_process() is further up the stack */
+    uint8_t family;     /* of the peer: AF_INET, AF_INET6, AF_UNIX */
     uint8_t ip[16];
 };
 
@@ -59,7 +61,10 @@ void downstream_close(struct downstream *c, bool reset);
 void downstream_pause(struct downstream *c);
 void downstream_resume(struct downstream *c);
 
-/* Text of the client's address; returns its length. */
+/* The peer's IP, or that which a PROXY header named; false for a Unix socket. */
+bool downstream_peer(const struct downstream *c, struct ip *ip);
+
+/* Text of it; returns its length. */
 size_t downstream_ip(const struct downstream *c, char out[INET6_ADDRSTRLEN]);
 
 void downstream_on_deadline(struct downstream *c);

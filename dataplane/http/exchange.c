@@ -21,6 +21,8 @@
 
 static void choose(struct exchange *ex);
 static void answer_ourselves(struct exchange *ex, enum reason r, const char *detail);
+static void pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
+                          const struct buffer *from);
 
 static struct worker *worker_of(const struct exchange *ex)
 {
@@ -227,6 +229,7 @@ static void adopt(struct exchange *ex)
     ex->generation = ex->snapshot->generation;
     ex->started_s = worker_now(w);
     ex->wall_s = worker_wall(w);
+    (void)downstream_peer(ex->client, &ex->ip);
     ex->client_ip_len = (uint8_t)downstream_ip(ex->client, ex->client_ip);
     name_request(ex);
     ex->client->requests++;
@@ -348,6 +351,18 @@ static enum reason find_route(struct exchange *ex)
     return R_SERVED;
 }
 
+/* Who the client is: the peer, or whom a trusted peer names. */
+static void find_client(struct exchange *ex)
+{
+    const struct cidr_list *trusted = &ex->snapshot->server.trusted_proxies;
+    if (trusted->count == 0 || !downstream_peer(ex->client, &ex->ip) ||
+        !cidr_list_contains(trusted, ex->ip))
+        return;
+    ex->peer_trusted = true;
+    ex->ip = client_addr_find(ex->ip, trusted, &ex->head, ex->client->in);
+    ex->client_ip_len = (uint8_t)ip_format(ex->ip, ex->client_ip);
+}
+
 static void on_head(struct exchange *ex)
 {
     struct downstream *c = ex->client;
@@ -358,6 +373,7 @@ static void on_head(struct exchange *ex)
                         ? too_large(ex)
                         : http1_check_request(h, c->in, &ex->detail);
     if (r == R_SERVED) {
+        find_client(ex);
         uint32_t most = ex->snapshot->server.max_requests_per_connection;
         ex->client_http10 = h->minor == 0;
         ex->keep_client =
@@ -388,11 +404,9 @@ static void parse_head(struct exchange *ex)
         break;
     default:
         if (ex->request.too_large)
-            answer_ourselves(ex, R_HEAD_TOO_LARGE, NULL);
-        else if (llhttp_get_errno(&ex->request.llhttp) == HPE_INVALID_VERSION)
-            answer_ourselves(ex, R_BAD_VERSION, ex->request.detail);
+            answer_ourselves(ex, too_large(ex), NULL);
         else
-            answer_ourselves(ex, R_BAD_REQUEST, ex->request.detail);
+            answer_ourselves(ex, ex->request.reason, ex->request.detail);
     }
 }
 
@@ -457,8 +471,10 @@ void exchange_connected(struct exchange *ex)
         return;
     }
     relay_put_head(&ex->to_upstream, w->scratch, len);
-    if (ex->request_state == REQ_DONE && ex->attempts > 1)
+    if (ex->request_state == REQ_DONE && ex->attempts > 1) {
         relay_put_piece(&ex->to_upstream, ex->replay_at, ex->replay_len, true);
+        pass_trailers(ex, &ex->to_upstream, &ex->request, ex->client->in);
+    }
     exchange_pump_request(ex);
 }
 
@@ -542,6 +558,19 @@ void exchange_upstream_timeout(struct exchange *ex)
 
 /* ---- request body: client -> backend ---- */
 
+/* Trailers travel on where the next hop's framing has a place for them, else they end here (RFC
+ * 9110 6.5.1). */
+static void pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
+                          const struct buffer *from)
+{
+    struct worker *w = worker_of(ex);
+    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
+        relay_put_trailers(
+            relay, w->target_scratch,
+            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
+            &w->buffers);
+}
+
 /* The client's fault in the middle of its body. */
 static void refuse_body(struct exchange *ex, enum reason r, const char *detail)
 {
@@ -579,6 +608,8 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
         ex->replay_len = p->piece_len;
     }
     relay_put_piece(&ex->to_upstream, p->piece_at, p->piece_len, status == PARSE_DONE);
+    if (status == PARSE_DONE)
+        pass_trailers(ex, &ex->to_upstream, p, in);
     return true;
 }
 
@@ -604,7 +635,10 @@ static void await_body(struct exchange *ex)
         tunnel_await(ex);
         return;
     }
-    if (buffer_room(c->in) < BODY_ROOM_BYTES)
+    if (c->filled &&
+        c->in->size < BUFFER_LARGE_BYTES) /* all of it went out: the backend keeps up */
+        buffer_grow(&w->buffers, &c->in, BUFFER_LARGE_BYTES);
+    else if (buffer_room(c->in) < BODY_ROOM_BYTES)
         buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
     downstream_resume(c);
     if (!client_is_full(ex))
@@ -786,6 +820,8 @@ static bool next_response_piece(struct exchange *ex, bool *starved)
     if (status == PARSE_DONE)
         ex->response_state = RES_DONE;
     relay_put_piece(&ex->to_client, p->piece_at, p->piece_len, status == PARSE_DONE);
+    if (status == PARSE_DONE)
+        pass_trailers(ex, &ex->to_client, p, ex->upstream->in);
     return true;
 }
 
@@ -856,8 +892,12 @@ void exchange_upstream_readable(struct exchange *ex)
     size_t got;
     if (!u->in)
         u->in = buffer_take(&w->buffers, BUFFER_MEDIUM_BYTES);
-    switch (transport_read(&u->io, u->in->data + u->in->used, buffer_room(u->in), &got)) {
+    else if (u->filled && u->in->used == 0) /* all of it went out: the client keeps up */
+        buffer_grow(&w->buffers, &u->in, BUFFER_LARGE_BYTES);
+    size_t room = buffer_room(u->in);
+    switch (transport_read(&u->io, u->in->data + u->in->used, room, &got)) {
     case IO_OK:
+        u->filled = got == room;
         u->in->used += (uint32_t)got;
         if (ex->response_state == RES_NONE)
             parse_response_head(ex);

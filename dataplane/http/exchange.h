@@ -12,6 +12,7 @@
  * RES_BODY: a final head was passed on, from here on a failure can only cut the response off. */
 #pragma once
 
+#include "dataplane/http/client_addr.h"
 #include "dataplane/http/downstream.h"
 #include "dataplane/http/http1_parse.h"
 #include "dataplane/http/relay.h"
@@ -49,6 +50,7 @@ struct exchange {
     bool upgrade; /* the client asks for another protocol, and that may be passed on */
     bool tunnel;  /* and got it: bytes both ways, tunnel.c */
     uint8_t client_ip_len, request_id_len;
+    bool peer_trusted;        /* its X-Forwarded-* and Forwarded are added to, not replaced */
     uint16_t status;          /* sent to the client; 0 = none yet */
     uint16_t upstream_status; /* 0 = none */
     enum reason reason;
@@ -63,6 +65,7 @@ struct exchange {
     struct http1_parser request, response;
     struct relay to_upstream, to_client;
     uint32_t replay_at, replay_len; /* the body in the client's buffer, while replayable */
+    struct ip ip;                   /* the client's, as far as it can be known; for a Unix peer 0 */
     char client_ip[INET6_ADDRSTRLEN];
     char request_id[REQUEST_ID_MAX_BYTES];
     struct head head;   /* the request's */

@@ -60,14 +60,6 @@ static void write_target(struct head_writer *w, const struct exchange *ex)
     write_view(w, ex->where.query);
 }
 
-/* Upgrade belongs to one connection: where it shall go on, this hop says so itself. */
-static void write_upgrade(struct head_writer *w, const struct head *h, const struct buffer *b)
-{
-    write_literal(w, "Connection: upgrade\r\nUpgrade: ");
-    write_view(w, head_value(h, b, FIELD_UPGRADE));
-    write_literal(w, "\r\n");
-}
-
 /* A field that the gateway writes itself, unless the route sets or removes it. */
 static void write_own(struct head_writer *w, const struct edits *edits, const char *name,
                       struct view value)
@@ -92,19 +84,124 @@ static struct view host_of(const struct exchange *ex)
     return head_value(&ex->head, ex->client->in, FIELD_HOST);
 }
 
-/* Who asked, by which name and way. Nobody in front of us is believed: what came in under these
- * names was left out. */
+/* "Name: " and what a trusted peer said under that name, all its fields as one list; false if it
+ * said nothing. */
+static bool write_received(struct head_writer *w, const struct exchange *ex, const char *name,
+                           enum field_id id)
+{
+    const struct head *h = &ex->head;
+    bool found = false;
+    for (unsigned i = h->at[id]; ex->peer_trusted && i > 0 && i <= h->field_count; i++) {
+        const struct field *f = &h->fields[i - 1];
+        if (f->id != id || f->value_len == 0)
+            continue;
+        if (!found) {
+            write_view(w, view_of(name));
+            write_literal(w, ": ");
+        } else {
+            write_literal(w, ", ");
+        }
+        write_view(w, field_value(ex->client->in, f));
+        found = true;
+    }
+    return found;
+}
+
+/* What a trusted peer says goes before `ours` (append) or in its place; what others say was left
+ * out. */
+static void write_hop(struct head_writer *w, const struct exchange *ex, const char *name,
+                      enum field_id id, struct view ours, bool append)
+{
+    if (edits_drop(&ex->route->request_edits, view_of(name)))
+        return;
+    if (!write_received(w, ex, name, id)) {
+        write_field(w, view_of(name), ours);
+        return;
+    }
+    if (append) {
+        write_literal(w, ", ");
+        write_view(w, ours);
+    }
+    write_literal(w, "\r\n");
+}
+
+/* RFC 7239, only where somebody used it before us: for=1.2.3.4;host="example.com";proto=http */
+static void write_forwarded(struct head_writer *w, const struct exchange *ex, struct view peer,
+                            struct view client_host)
+{
+    bool is_v6 = peer.len > 0 && memchr(peer.at, ':', peer.len);
+    if (!ex->head.at[FIELD_FORWARDED] ||
+        edits_drop(&ex->route->request_edits, view_of("Forwarded")))
+        return;
+    if (write_received(w, ex, "Forwarded", FIELD_FORWARDED))
+        write_literal(w, ", ");
+    else
+        write_literal(w, "Forwarded: ");
+    if (ex->client->family == AF_UNIX)
+        write_literal(w, "for=unknown");
+    else if (is_v6)
+        write_literal(w, "for=\"[");
+    else
+        write_literal(w, "for=");
+    if (ex->client->family != AF_UNIX)
+        write_view(w, peer);
+    if (is_v6)
+        write_literal(w, "]\"");
+    if (client_host.len > 0) {
+        write_literal(w, ";host=\"");
+        write_view(w, client_host);
+        write_literal(w, "\"");
+    }
+    write_literal(w, ";proto=http\r\n");
+}
+
+/* Who asked, by which name and way. */
 static void write_forwarding(struct head_writer *w, const struct exchange *ex,
                              struct view client_host)
 {
     const struct edits *edits = &ex->route->request_edits;
-    struct view client_ip = {ex->client_ip, ex->client_ip_len};
-    write_own(w, edits, "X-Forwarded-For", client_ip);
-    write_own(w, edits, "X-Forwarded-Proto", (struct view){"http", 4});
+    char peer_text[INET6_ADDRSTRLEN];
+    struct view client_ip = {ex->client_ip, ex->client_ip_len}, peer = client_ip;
+    if (ex->peer_trusted)
+        peer = (struct view){peer_text, downstream_ip(ex->client, peer_text)};
+    write_hop(w, ex, "X-Forwarded-For", FIELD_FORWARDED_FOR, peer, true);
+    write_hop(w, ex, "X-Forwarded-Proto", FIELD_FORWARDED_PROTO, (struct view){"http", 4}, false);
     if (client_host.len > 0)
-        write_own(w, edits, "X-Forwarded-Host", client_host);
+        write_hop(w, ex, "X-Forwarded-Host", FIELD_FORWARDED_HOST, client_host, false);
+    write_forwarded(w, ex, peer, client_host);
     write_own(w, edits, "X-Real-IP", client_ip);
     write_own(w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+}
+
+/* TE and Upgrade belong to one connection: where they shall go on, this hop says so itself. Of TE
+ * only "trailers" does (RFC 9110 10.1.4). */
+static void write_connection(struct head_writer *w, const struct exchange *ex)
+{
+    static const struct view trailers = {"trailers", 8};
+    const struct buffer *b = ex->client->in;
+    bool te =
+        ex->head.at[FIELD_TE] && http1_has_token(head_value(&ex->head, b, FIELD_TE), trailers);
+    if (te)
+        write_literal(w, "TE: trailers\r\n");
+    if (ex->upgrade) {
+        write_literal(w, "Upgrade: ");
+        write_view(w, head_value(&ex->head, b, FIELD_UPGRADE));
+        write_literal(w, "\r\n");
+    }
+    if (te && ex->upgrade)
+        write_literal(w, "Connection: TE, upgrade\r\n");
+    else if (te)
+        write_literal(w, "Connection: TE\r\n");
+    else if (ex->upgrade)
+        write_literal(w, "Connection: upgrade\r\n");
+}
+
+size_t forward_trailers(const struct trailers *t, const struct buffer *from, char *out, size_t cap)
+{
+    struct head_writer w = head_writer(out, cap);
+    for (uint32_t i = 0; i < t->count; i++)
+        write_field(&w, field_name(from, &t->fields[i]), field_value(from, &t->fields[i]));
+    return w.overflow ? 0 : (size_t)(w.at - w.start);
 }
 
 size_t forward_request(struct exchange *ex)
@@ -130,8 +227,7 @@ size_t forward_request(struct exchange *ex)
         struct edit_values values = values_of(ex, client_host);
         edits_write(edits, &values, &w);
     }
-    if (ex->upgrade)
-        write_upgrade(&w, h, b);
+    write_connection(&w, ex);
     write_body_framing(&w, (enum framing)h->framing, h->content_length);
     write_literal(&w, "\r\n");
     return w.overflow ? 0 : (size_t)(w.at - w.start);
@@ -180,8 +276,11 @@ static size_t write_interim(struct exchange *ex, bool switching)
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
     write_passing_fields(&w, h, b, &ex->route->response_edits);
-    if (switching)
-        write_upgrade(&w, h, b);
+    if (switching) {
+        write_literal(&w, "Connection: upgrade\r\nUpgrade: ");
+        write_view(&w, head_value(h, b, FIELD_UPGRADE));
+        write_literal(&w, "\r\n");
+    }
     write_literal(&w, "\r\n");
     return w.overflow ? 0 : (size_t)(w.at - w.start);
 }

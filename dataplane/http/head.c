@@ -1,41 +1,103 @@
 #include "dataplane/http/head.h"
 
+#define LONGEST_NAME 19
+
 static const struct known {
-    const char *name;
-    uint8_t len, id, fate;
+    char name[LONGEST_NAME + 1];
+    uint8_t fate, trails;
 } known[] = {
-#define FIELD(ID, name, fate) {name, sizeof(name) - 1, FIELD_##ID, fate},
+    {"", KEEP, true},
+#define NEVER false
+#define TRAILS true
+#define FIELD(ID, name, fate, trails) {name, fate, trails},
 #include "dataplane/http/fields.def"
 #undef FIELD
+#undef TRAILS
+#undef NEVER
+    {"", OURS, false}, /* FIELD_LOOKALIKE */
 };
 
-/* Rows of fields.def are sorted by length: row i covers the names with known[i].len bytes. */
-#define LONGEST_NAME 19
+/* Rows of fields.def are sorted by length: names of n bytes have the ids from first_of_length[n]
+ * on, up to those of n + 1 bytes. */
 static const uint8_t first_of_length[LONGEST_NAME + 2] = {
-    [0] = 0,   [1] = 0,   [2] = 0,   [3] = 1,   [4] = 1,   [5] = 3,   [6] = 4,
-    [7] = 5,   [8] = 8,   [9] = 8,   [10] = 10, [11] = 13, [12] = 14, [13] = 15,
-    [14] = 15, [15] = 16, [16] = 17, [17] = 19, [18] = 21, [19] = 22, [20] = 23,
+    [0] = 1,   [1] = 1,   [2] = 1,   [3] = 2,   [4] = 4,   [5] = 8,   [6] = 10,
+    [7] = 16,  [8] = 20,  [9] = 23,  [10] = 25, [11] = 29, [12] = 31, [13] = 34,
+    [14] = 40, [15] = 42, [16] = 45, [17] = 51, [18] = 54, [19] = 55, [20] = 58,
 };
 
-static bool equal_lower(const char *name, const char *lower, size_t len)
+_Static_assert(FIELD_LOOKALIKE == 58, "first_of_length[] follows fields.def");
+
+static inline uint64_t load64(const char *at)
 {
-    for (size_t i = 0; i < len; i++)
-        if ((name[i] >= 'A' && name[i] <= 'Z' ? name[i] | 0x20 : name[i]) != lower[i])
-            return false;
-    return true;
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    return word;
 }
 
+/* Of 2 to 7 bytes, each in a place of its own. */
+static inline uint64_t load_short(const char *at, size_t len)
+{
+    uint32_t start, end;
+    if (len < 4)
+        return (uint64_t)(uint8_t)at[0] << 16 | (uint64_t)(uint8_t)at[1] << 8 |
+               (uint8_t)at[len - 1];
+    memcpy(&start, at, sizeof(start));
+    memcpy(&end, at + len - 4, sizeof(end));
+    return (uint64_t)start << 32 | end;
+}
+
+/* Equal but for case: where the known word, in lower case, has a letter (bit 0x40; fields.def has
+ * no other such byte), the case bit is of no account. */
+static inline bool same(uint64_t word, uint64_t lower)
+{
+    return (word | (lower & 0x4040404040404040) >> 1) == lower;
+}
+
+static enum field_id find_short(struct view name)
+{
+    unsigned id = first_of_length[name.len], end = first_of_length[name.len + 1];
+    uint64_t word = id < end ? load_short(name.at, name.len) : 0;
+    for (; id < end; id++)
+        if (same(word, load_short(known[id].name, name.len)))
+            return (enum field_id)id;
+    return FIELD_OTHER;
+}
+
+/* Compared in words that overlap rather than go beyond the name: its end, which tells most apart,
+ * its start, and of the longest what is in between. */
 enum field_id field_find(struct view name)
 {
-    if (name.len > LONGEST_NAME || name.len == 0)
+    if (name.len < 8)
+        return name.len < 2 ? FIELD_OTHER : find_short(name);
+    if (name.len > LONGEST_NAME)
         return FIELD_OTHER;
-    for (unsigned i = first_of_length[name.len]; i < first_of_length[name.len + 1]; i++)
-        if (equal_lower(name.at, known[i].name, name.len))
-            return (enum field_id)known[i].id;
+    uint64_t start = load64(name.at), tail = load64(name.at + name.len - 8);
+    unsigned end = first_of_length[name.len + 1];
+    for (unsigned id = first_of_length[name.len]; id < end; id++) {
+        const char *lower = known[id].name;
+        if (same(tail, load64(lower + name.len - 8)) && same(start, load64(lower)) &&
+            (name.len <= 16 || same(load64(name.at + 8), load64(lower + 8))))
+            return (enum field_id)id;
+    }
     return FIELD_OTHER;
+}
+
+enum field_id field_find_lookalike(struct view name)
+{
+    char dashed[LONGEST_NAME];
+    if (name.len > LONGEST_NAME)
+        return FIELD_OTHER;
+    for (size_t i = 0; i < name.len; i++)
+        dashed[i] = name.at[i] == '_' ? '-' : name.at[i];
+    return field_find((struct view){dashed, name.len});
 }
 
 enum field_fate field_fate(enum field_id id)
 {
-    return id == FIELD_OTHER ? KEEP : (enum field_fate)known[id - 1].fate;
+    return (enum field_fate)known[id].fate;
+}
+
+bool field_may_trail(enum field_id id)
+{
+    return known[id].trails;
 }

@@ -12,15 +12,25 @@ enum field_fate { KEEP, HOP, OURS };
 
 enum field_id {
     FIELD_OTHER, /* any name that fields.def does not list */
-#define FIELD(ID, name, fate) FIELD_##ID,
+#define FIELD(ID, name, fate, trails) FIELD_##ID,
 #include "dataplane/http/fields.def"
 #undef FIELD
+    FIELD_LOOKALIKE, /* given by http1_check: see field_find_lookalike(); never passed on */
     FIELD_COUNT
 };
 
 /* The id of a name in any case. Pure. */
 enum field_id field_find(struct view name);
+
+/* The id of the name once its "_" are read as "-": programs behind CGI-like interfaces cannot tell
+ * X_Real_IP from X-Real-IP, so what is a HOP or OURS under the one name must not pass under the
+ * other. */
+enum field_id field_find_lookalike(struct view name);
+
 enum field_fate field_fate(enum field_id id);
+
+/* May a field of that name stand in a trailer section? */
+bool field_may_trail(enum field_id id);
 
 struct field {
     uint32_t name_at, value_at;

@@ -7,14 +7,16 @@
 #include "dataplane/http/reasons.h"
 
 /* Sets framing, content_length and keep_alive, or returns why the request is refused; *detail then
- * has static words. */
+ * has static words. A minor version above 1 is taken for 1 and becomes so (RFC 9110 2.5): what is
+ * sent on is our own HTTP/1.1 in any case. Marks fields with FIELD_LOOKALIKE. */
 enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail);
 
 /* The same for a response to `request_method`. R_SERVED or R_BAD_RESPONSE. */
 enum reason http1_check_response(struct head *h, const struct buffer *b, unsigned request_method,
                                  const char **detail);
 
-/* Is `host` a host and optional port as RFC 9110 4.2 has it? Registered names, IPv4, [IPv6]. */
+/* Is `host` a host and optional port as RFC 9110 4.2 has it? Registered names without
+ * percent-encoding, IPv4, [IPv6]. */
 bool http1_is_host(struct view host);
 
 /* Is it a token, as methods and field names are? (RFC 9110 5.6.2) */

@@ -1,8 +1,9 @@
 #include "dataplane/http/http1_parse.h"
 
-/* Chunk sizes, extensions and trailers between two body bytes: more than this is an attack, not a
- * message. */
-#define MAX_OVERHEAD_BYTES (16 * 1024)
+#include "dataplane/http/http1_check.h"
+
+/* A method that is longer is refused without waiting for its end. */
+#define MAX_METHOD_BYTES 64
 
 static uint32_t offset(const struct http1_parser *p, const char *at)
 {
@@ -22,8 +23,6 @@ static int on_target(llhttp_t *l, const char *at, size_t len)
 static int on_name(llhttp_t *l, const char *at, size_t len)
 {
     struct http1_parser *p = l->data;
-    if (p->head_done)
-        return 0; /* trailers are bounded and dropped, as RFC 9110 6.5.1 allows */
     if (p->name_end == 0)
         p->name_at = offset(p, at);
     p->name_end = offset(p, at) + (uint32_t)len;
@@ -33,8 +32,6 @@ static int on_name(llhttp_t *l, const char *at, size_t len)
 static int on_value(llhttp_t *l, const char *at, size_t len)
 {
     struct http1_parser *p = l->data;
-    if (p->head_done)
-        return 0;
     if (p->value_end == 0)
         p->value_at = offset(p, at);
     p->value_end = offset(p, at) + (uint32_t)len;
@@ -45,10 +42,9 @@ static int on_field(llhttp_t *l)
 {
     struct http1_parser *p = l->data;
     struct head *h = p->head;
-    if (p->head_done)
-        return 0;
     uint32_t name_len = p->name_end - p->name_at;
-    struct view value = view_trim(head_view(p->buffer, p->value_at, p->value_end - p->value_at));
+    uint32_t raw_len = p->value_end > 0 ? p->value_end - p->value_at : 0;
+    struct view value = view_trim(head_view(p->buffer, p->value_at, raw_len));
     if (name_len > UINT8_MAX || value.len > UINT16_MAX || h->field_count >= p->max_fields) {
         p->too_large = true;
         return -1;
@@ -72,27 +68,6 @@ static int on_head(llhttp_t *l)
     return HPE_PAUSED;
 }
 
-/* Several chunks in one buffer become one piece: their bytes are moved together over the framing
- * between them. */
-static int on_body(llhttp_t *l, const char *at, size_t len)
-{
-    struct http1_parser *p = l->data;
-    char *piece_end = p->buffer->data + p->piece_at + p->piece_len;
-    if (p->piece_len == 0)
-        p->piece_at = offset(p, at);
-    else if (piece_end != at)
-        memmove(piece_end, at, len);
-    p->piece_len += (uint32_t)len;
-    return 0;
-}
-
-static int on_message(llhttp_t *l)
-{
-    struct http1_parser *p = l->data;
-    p->message_done = true;
-    return HPE_PAUSED;
-}
-
 static const llhttp_settings_t settings = {
     .on_url = on_target,
     .on_status = on_target,
@@ -100,8 +75,6 @@ static const llhttp_settings_t settings = {
     .on_header_value = on_value,
     .on_header_value_complete = on_field,
     .on_headers_complete = on_head,
-    .on_body = on_body,
-    .on_message_complete = on_message,
 };
 
 void http1_parser_init(struct http1_parser *p, bool is_response, struct head *head,
@@ -109,16 +82,19 @@ void http1_parser_init(struct http1_parser *p, bool is_response, struct head *he
 {
     llhttp_init(&p->llhttp, is_response ? HTTP_RESPONSE : HTTP_REQUEST, &settings);
     p->llhttp.data = p;
+    p->llhttp.lenient_flags |= LENIENT_VERSION;
     p->head = head;
     p->buffer = NULL;
     p->left = p->body_bytes = 0;
     p->piece_at = p->piece_len = 0;
-    p->name_end = p->value_end = p->overhead = 0;
+    p->name_end = p->value_at = p->value_end = 0;
     p->max_fields = (uint16_t)MIN(max_fields, (uint32_t)HEAD_MAX_FIELDS);
     p->framing = FRAMING_NONE;
     p->is_response = is_response;
-    p->head_done = p->message_done = p->too_large = false;
+    p->head_done = p->message_done = p->too_large = p->odd_method = false;
+    p->reason = R_SERVED;
     p->detail = NULL;
+    p->chunked.trailers.count = 0;
     memset(head, 0, offsetof(struct head, fields));
 }
 
@@ -132,16 +108,61 @@ static enum llhttp_errno run(struct http1_parser *p, struct buffer *b)
     return e;
 }
 
+static enum parse_status refuse(struct http1_parser *p, enum reason r, const char *why)
+{
+    p->reason = r;
+    p->detail = why;
+    return PARSE_BAD;
+}
+
+/* llhttp stops at the first byte that fits no method it knows. Whether that begins a request at all
+ * (501, RFC 9110 9.1) or is something else (400) is seen when the whole word is here, however it
+ * comes in. */
+static enum parse_status refuse_odd_method(struct http1_parser *p, struct buffer *b)
+{
+    uint32_t at = 0, len = 0;
+    b->parsed = b->used;
+    while (at < b->used && (b->data[at] == '\r' || b->data[at] == '\n'))
+        at++;
+    while (at + len < b->used && len < MAX_METHOD_BYTES && b->data[at + len] != ' ')
+        len++;
+    if (len > 0 && !http1_is_token(head_view(b, at, len)))
+        return refuse(p, R_BAD_REQUEST, "no request line");
+    if (at + len == b->used && len < MAX_METHOD_BYTES) {
+        p->odd_method = true;
+        return PARSE_AGAIN;
+    }
+    return len == 0 ? refuse(p, R_BAD_REQUEST, "no method")
+                    : refuse(p, R_NOT_IMPLEMENTED, "unknown method");
+}
+
+static enum parse_status refuse_head(struct http1_parser *p, struct buffer *b, enum llhttp_errno e)
+{
+    if (p->too_large)
+        return refuse(p, p->is_response ? R_BAD_RESPONSE : R_HEAD_TOO_LARGE,
+                      "too many fields, or one of them too long");
+    if (p->is_response)
+        return refuse(p, R_BAD_RESPONSE, llhttp_errno_name(e));
+    if (e == HPE_INVALID_METHOD)
+        return refuse_odd_method(p, b);
+    if (e == HPE_PAUSED_H2_UPGRADE)
+        return refuse(p, R_BAD_VERSION, "HTTP/2");
+    /* The methods of RTSP and ICE, which llhttp knows but does not take under HTTP. */
+    if (e == HPE_INVALID_CONSTANT && p->llhttp.method >= HTTP_SOURCE)
+        return refuse(p, R_NOT_IMPLEMENTED, "unknown method");
+    return refuse(p, R_BAD_REQUEST, llhttp_errno_name(e));
+}
+
 enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
 {
-    enum llhttp_errno e = run(p, b);
     struct head *h = p->head;
+    if (p->odd_method)
+        return refuse_odd_method(p, b);
+    enum llhttp_errno e = run(p, b);
     if (e == HPE_OK)
         return PARSE_AGAIN;
-    if (e != HPE_PAUSED || !p->head_done) {
-        p->detail = llhttp_errno_name(e);
-        return PARSE_BAD;
-    }
+    if (e != HPE_PAUSED || !p->head_done)
+        return refuse_head(p, b, e);
     h->method = p->llhttp.method;
     h->major = p->llhttp.http_major;
     h->minor = p->llhttp.http_minor;
@@ -156,25 +177,17 @@ void http1_parse_start_body(struct http1_parser *p, enum framing framing, uint64
     p->left = length;
     p->message_done = framing == FRAMING_NONE || (framing == FRAMING_LENGTH && length == 0);
     if (framing == FRAMING_CHUNKED)
-        llhttp_resume(&p->llhttp);
+        http1_chunked_init(&p->chunked, p->is_response);
 }
 
 static enum parse_status parse_chunks(struct http1_parser *p, struct buffer *b)
 {
-    uint32_t before = b->parsed;
-    enum llhttp_errno e = run(p, b);
-    if (p->piece_len > 0)
-        p->overhead = 0;
-    else
-        p->overhead += b->parsed - before;
+    enum chunked_status status = http1_chunked_decode(&p->chunked, b, &p->piece_at, &p->piece_len);
     p->body_bytes += p->piece_len;
-    if (e == HPE_PAUSED && p->message_done)
-        return PARSE_DONE;
-    if (e != HPE_OK || p->overhead > MAX_OVERHEAD_BYTES) {
-        p->detail = e != HPE_OK ? llhttp_errno_name(e) : "too much chunk framing without data";
-        return PARSE_BAD;
-    }
-    return PARSE_AGAIN;
+    p->message_done = status == CHUNKED_DONE;
+    if (status == CHUNKED_BAD)
+        return refuse(p, p->is_response ? R_BAD_RESPONSE : R_BAD_REQUEST, p->chunked.detail);
+    return status == CHUNKED_DONE ? PARSE_DONE : PARSE_AGAIN;
 }
 
 enum parse_status http1_parse_body(struct http1_parser *p, struct buffer *b)

@@ -5,6 +5,7 @@
 void relay_reset(struct relay *r, struct buffer_stock *stock)
 {
     buffer_give(stock, &r->rest);
+    buffer_give(stock, &r->tail);
     memset(r, 0, sizeof(*r));
 }
 
@@ -48,7 +49,19 @@ void relay_put_piece(struct relay *r, uint32_t at, uint32_t len, bool last)
     }
 }
 
-static int gather(const struct relay *r, const struct buffer *source, struct iovec iov[4])
+void relay_put_trailers(struct relay *r, const char *lines, size_t len, struct buffer_stock *stock)
+{
+    if (!r->chunked || len == 0)
+        return;
+    r->suffix_len -= 2; /* the CRLF that ends an empty trailer section */
+    r->tail = buffer_take(stock, (uint32_t)len + 2);
+    memcpy(r->tail->data, lines, len);
+    memcpy(r->tail->data + len, "\r\n", 2);
+    r->tail->used = (uint32_t)len + 2;
+    r->tail_sent = 0;
+}
+
+static int gather(const struct relay *r, const struct buffer *source, struct iovec iov[5])
 {
     int n = 0;
     if (r->head_sent < r->head_len)
@@ -61,6 +74,8 @@ static int gather(const struct relay *r, const struct buffer *source, struct iov
     if (r->suffix_sent < r->suffix_len)
         iov[n++] = (struct iovec){(char *)r->suffix + r->suffix_sent,
                                   (size_t)(r->suffix_len - r->suffix_sent)};
+    if (r->tail)
+        iov[n++] = (struct iovec){r->tail->data + r->tail_sent, r->tail->used - r->tail_sent};
     return n;
 }
 
@@ -77,7 +92,9 @@ static void account(struct relay *r, size_t sent)
     r->piece_at += (uint32_t)step;
     r->piece_len -= (uint32_t)step;
     sent -= step;
-    r->suffix_sent += (uint8_t)sent;
+    step = MIN(sent, (size_t)(r->suffix_len - r->suffix_sent));
+    r->suffix_sent += (uint8_t)step;
+    r->tail_sent += (uint32_t)(sent - step);
 }
 
 /* The head was written into the worker's scratch, which the next exchange will use: what is left of
@@ -97,12 +114,14 @@ static void keep_head(struct relay *r, struct buffer_stock *stock)
 enum io_status relay_flush(struct relay *r, struct transport *to, const struct buffer *source,
                            struct buffer_stock *stock)
 {
-    struct iovec iov[4];
+    struct iovec iov[5];
     int count;
     while ((count = gather(r, source, iov)) > 0) {
         size_t sent;
         enum io_status status = transport_write(to, iov, count, &sent);
         account(r, sent);
+        if (r->tail && r->tail_sent == r->tail->used)
+            buffer_give(stock, &r->tail);
         if (status != IO_OK) {
             keep_head(r, stock);
             return status;

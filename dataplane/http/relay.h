@@ -13,6 +13,8 @@ struct relay {
     struct buffer *rest;          /* owned; unsent part of a head */
     uint32_t piece_at, piece_len; /* unsent part of a body piece, in the source's buffer */
     uint8_t prefix_len, prefix_sent, suffix_len, suffix_sent;
+    struct buffer *tail; /* owned; what follows the last chunk: trailers and the final CRLF */
+    uint32_t tail_sent;
     bool chunked;        /* this side's framing of the body */
     char prefix[12];     /* chunk size line */
     char suffix[8];      /* CRLF after a chunk, and the last chunk */
@@ -28,9 +30,14 @@ void relay_put_head(struct relay *r, const char *head, size_t len);
  * end of the message when `last`. Only when the piece before is gone. */
 void relay_put_piece(struct relay *r, uint32_t at, uint32_t len, bool last);
 
+/* After the last piece was put: trailer fields, each a whole line, instead of none. Copied. Without
+ * effect unless chunked. */
+void relay_put_trailers(struct relay *r, const char *lines, size_t len, struct buffer_stock *stock);
+
 static inline bool relay_piece_is_gone(const struct relay *r)
 {
-    return r->piece_len == 0 && r->prefix_sent == r->prefix_len && r->suffix_sent == r->suffix_len;
+    return r->piece_len == 0 && r->prefix_sent == r->prefix_len &&
+           r->suffix_sent == r->suffix_len && !r->tail;
 }
 
 static inline bool relay_is_empty(const struct relay *r)

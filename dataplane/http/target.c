@@ -85,6 +85,35 @@ static size_t delimiter(struct view v, size_t i)
     return 0;
 }
 
+/* The value of an encoded byte at `i`, 0 if there is none. */
+static unsigned encoded_at(struct view v, size_t i)
+{
+    if (i + 3 > v.len || v.at[i] != '%')
+        return 0;
+    return byte_of(v.at + i + 1);
+}
+
+/* Longer forms of shorter characters (RFC 3629 3): no text has them, but a careless decoder makes
+ * dots and slashes of %C0%AE and %E0%80%AF. */
+static bool has_overlong_utf8(struct view v)
+{
+    for (size_t i = 0; i < v.len; i++) {
+        unsigned lead = encoded_at(v, i), next = encoded_at(v, i + 3);
+        if (next >> 6 != 2)
+            continue;
+        if (lead == 0xc0 || lead == 0xc1 || (lead == 0xe0 && next < 0xa0) ||
+            (lead == 0xf0 && next < 0x90))
+            return true;
+    }
+    return false;
+}
+
+/* What some servers take for the end of a segment's name: its parameters, encoded or not. */
+static bool is_parameter(struct view v, size_t i)
+{
+    return v.at[i] == ';' || encoded_at(v, i) == ';';
+}
+
 /* `v` is decoded already, so a dot is a dot. */
 static bool has_dot_segment(struct view v)
 {
@@ -101,7 +130,7 @@ static bool has_dot_segment(struct view v)
         if (dots == 0 || dots == 3)
             continue;
         size_t after = i + dots;
-        if (after == v.len || v.at[after] == ';' || delimiter(v, after) > 0)
+        if (after == v.len || is_parameter(v, after) || delimiter(v, after) > 0)
             return true;
     }
     return false;
@@ -142,10 +171,15 @@ enum reason target_parse(struct view raw, unsigned method, char *scratch, struct
     const char *mark = raw.len > 0 ? memchr(raw.at, '?', raw.len) : NULL;
     struct view path = {raw.at, mark ? (size_t)(mark - raw.at) : raw.len};
     t->query = (struct view){mark, mark ? raw.len - path.len : 0};
-    if (path.len == 0) /* http://host and http://host?q stand for the root (RFC 9112 3.2.2) */
+    if (path.len == 0) /* http://host and http://host?q stand for the root (RFC 9112 3.2.2) ... */
         path = (struct view){"/", 1};
-    if (encoded)
+    if (raw.len == 0 && method == HTTP_OPTIONS) /* ... or for the server itself (3.2.4) */
+        path = (struct view){"*", 1};
+    if (encoded) {
         path = decode_unreserved(path, scratch);
+        if (has_overlong_utf8(path))
+            return bad(detail, "overlong UTF-8 in the path");
+    }
     if (has_dot_segment(path))
         return bad(detail, "dot segment in the path");
     t->path = path;

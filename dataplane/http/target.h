@@ -1,10 +1,15 @@
 /* target: what a request line asks for (RFC 9112 3.2, RFC 3986), taken apart and normalised. The
  * path that is matched is the path that is forwarded, so that no route can be slipped past:
  * unreserved characters that were percent-encoded are decoded and the hex digits of what stays
- * encoded are upper case; nothing else is changed. A path that could climb is refused, not
- * repaired: any segment that is "." or ".." once %2E is decoded, whether "/", "\", %2F or %5C
- * delimits it, and with or without
- * ";parameters". An encoded slash in other places stays as it is and is no segment boundary. Pure
+ * encoded are upper case; nothing else is changed.
+ *
+ * A path that could climb is refused, not repaired: any segment that is "." or ".." once %2E is
+ * decoded, whether "/", %2F or %5C delimits it, with or without ";parameters" or %3B. So are a bare
+ * "\", an encoded NUL and overlong UTF-8, which careless decoders make slashes and dots of.
+ *
+ * An encoded slash in other places stays as it is and is no segment boundary; a doubly encoded byte
+ * (%252F) stays so, since it is decoded once only by whoever reads it; empty segments ("//") stay,
+ * as they are segments. The query is checked for the same bytes and otherwise left alone. Pure
  * functions. */
 #pragma once
 

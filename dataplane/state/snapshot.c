@@ -126,7 +126,11 @@ static int take_server(struct compilation *c)
         .max_requests_per_connection = in->max_requests_per_connection,
         .drain_delay_ms = in->drain_delay_ms,
         .shutdown_grace_ms = in->shutdown_grace_ms,
+        .proxy_protocol = in->proxy_protocol,
     };
+    if (cidr_list_compile(&c->out->server.trusted_proxies, (const char *const *)in->trusted_proxies,
+                          in->n_trusted_proxies, c->out->arena, c->err) < 0)
+        return -1;
     return take_listen(c);
 }
 

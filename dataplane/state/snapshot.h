@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include "dataplane/http/client_addr.h"
 #include "dataplane/http/edits.h"
 #include "dataplane/io/listener.h"
 #include "dataplane/state/registry.h"
@@ -57,6 +58,8 @@ struct server_settings {
     uint32_t max_header_bytes, max_headers;
     uint32_t max_connections, max_requests_per_connection;
     uint32_t drain_delay_ms, shutdown_grace_ms;
+    struct cidr_list trusted_proxies; /* whose word about their clients is believed */
+    bool proxy_protocol;              /* and whose connections begin with a PROXY header */
 };
 
 struct snapshot_hold {

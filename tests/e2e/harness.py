@@ -214,6 +214,8 @@ class Pair:
     def take_ports(self):
         """New ports for both listeners."""
         self.port, self.admin_port = free_port(), free_port()
+        while self.admin_port == self.port:
+            self.admin_port = free_port()
 
     # ---- configuration ----
 

@@ -260,7 +260,6 @@ MALFORMED = {
     "status-999": b"HTTP/1.1 999 OK\r\nContent-Length: 2\r\n\r\nab",
     "version-2.0": b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nab",
     "version-0.9": b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nab",
-    "version-1.2": b"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nab",
     "another-protocol": b"ICY 200 OK\r\nContent-Length: 2\r\n\r\nab",
     "lower-case-protocol": b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab",
     "two-spaces": b"HTTP/1.1  200 OK\r\nContent-Length: 2\r\n\r\nab",
