@@ -14,7 +14,8 @@
 
 /* How long a connection is read on after its last answer, so that what the client still sends does
  * not make the kernel reset it and destroy the answer. */
-#define LINGER_MS 2000
+#define LINGER_MS 2000   /* of silence */
+#define LINGER_ROUNDS 15 /* so often at most */
 
 static void on_ready(struct transport *t, int events);
 static void process(struct downstream *c);
@@ -207,6 +208,7 @@ void downstream_finish(struct downstream *c)
 {
     struct worker *w = c->worker;
     c->state = DOWN_LINGERING;
+    c->linger_rounds = LINGER_ROUNDS;
     shutdown(transport_fd(&c->io), SHUT_WR);
     buffer_give(&w->buffers, &c->in);
     file_under(c, &w->idle_clients, false);
@@ -221,14 +223,21 @@ static void discard(struct downstream *c)
     enum io_status status = transport_read(&c->io, w->scratch, w->scratch_bytes, &got);
     if (status == IO_EOF || status == IO_ERROR)
         downstream_close(c, false);
+    c->heard = true;
 }
 
 void downstream_on_deadline(struct downstream *c)
 {
-    if (c->exchange)
+    struct worker *w = c->worker;
+    if (c->exchange) {
         exchange_client_timeout(c->exchange);
-    else
+    } else if (c->state == DOWN_LINGERING && c->heard && c->linger_rounds-- > 0 &&
+               !worker_is_leaving(w)) {
+        c->heard = false;
+        wheel_set(&w->wheel, &c->deadline, worker_now(w), LINGER_MS);
+    } else {
         downstream_close(c, false);
+    }
 }
 
 /* ---- receiving ---- */
