@@ -288,7 +288,7 @@ static void close_idle_clients(struct worker *w)
 static void close_all_clients(struct worker *w)
 {
     while (!list_is_empty(&w->clients))
-        exchange_client_gone(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
+        exchange_stop(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
     while (!list_is_empty(&w->idle_clients))
         downstream_close(CONTAINER_OF(w->idle_clients.next, struct downstream, link), false);
 }
