@@ -28,8 +28,10 @@ static void get_readyz(struct request *rq)
         json_array_append_new(reasons, json_string("no data plane connected"));
     bool serves = true;
     json_t *warnings = document_dead_routes(c, &serves);
-    if (!serves) /* not one route can answer: then that is why */
+    if (!serves) { /* not one route can answer: then that is why */
         json_array_extend(reasons, warnings);
+        json_array_clear(warnings);
+    }
     bool ready = json_array_size(reasons) == 0;
     request_reply_json(rq, ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
                        json_pack("{s:s, s:o, s:o}", "status", ready ? "ready" : "not ready",
