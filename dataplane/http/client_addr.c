@@ -55,10 +55,9 @@ static bool parse_v4(struct view text, struct ip *ip)
     size_t at = 0;
     for (int i = 0; i < 4; i++) {
         unsigned n = 0;
-        size_t start = at;
         if (i > 0 && (at >= text.len || text.at[at++] != '.'))
             return false;
-        start = at;
+        size_t start = at;
         while (at < text.len && text.at[at] >= '0' && text.at[at] <= '9' && at - start < 3)
             n = n * 10 + (unsigned)(text.at[at++] - '0');
         if (at == start || n > 255 || (text.at[start] == '0' && at - start > 1))

@@ -27,41 +27,23 @@ static const uint8_t first_of_length[LONGEST_NAME + 2] = {
 
 _Static_assert(FIELD_LOOKALIKE == 58, "first_of_length[] follows fields.def");
 
-/* A name is compared as up to three words, overlapping rather than padded, so that no byte beyond
- * it is read. */
-struct words {
-    uint64_t tail, start, middle;
-};
-
-static uint64_t load64(const char *at)
+static inline uint64_t load64(const char *at)
 {
     uint64_t word;
     memcpy(&word, at, sizeof(word));
     return word;
 }
 
-static uint64_t load32(const char *at)
+/* Of 2 to 7 bytes, each in a place of its own. */
+static inline uint64_t load_short(const char *at, size_t len)
 {
-    uint32_t word;
-    memcpy(&word, at, sizeof(word));
-    return word;
-}
-
-static inline struct words words_of(const char *at, size_t len)
-{
-    struct words w = {0, 0, 0};
-    if (len >= 8) {
-        w.tail = load64(at + len - 8);
-        w.start = load64(at);
-        if (len > 16)
-            w.middle = load64(at + 8);
-    } else if (len >= 4) {
-        w.tail = load32(at) << 32 | load32(at + len - 4);
-    } else {
-        w.tail = (uint64_t)(uint8_t)at[0] << 16 | (uint64_t)(uint8_t)at[len / 2] << 8 |
-                 (uint8_t)at[len - 1];
-    }
-    return w;
+    uint32_t start, end;
+    if (len < 4)
+        return (uint64_t)(uint8_t)at[0] << 16 | (uint64_t)(uint8_t)at[1] << 8 |
+               (uint8_t)at[len - 1];
+    memcpy(&start, at, sizeof(start));
+    memcpy(&end, at + len - 4, sizeof(end));
+    return (uint64_t)start << 32 | end;
 }
 
 /* Equal but for case: where the known word, in lower case, has a letter (bit 0x40; fields.def has
@@ -71,14 +53,30 @@ static inline bool same(uint64_t word, uint64_t lower)
     return (word | (lower & 0x4040404040404040) >> 1) == lower;
 }
 
+static enum field_id find_short(struct view name)
+{
+    unsigned id = first_of_length[name.len], end = first_of_length[name.len + 1];
+    uint64_t word = id < end ? load_short(name.at, name.len) : 0;
+    for (; id < end; id++)
+        if (same(word, load_short(known[id].name, name.len)))
+            return (enum field_id)id;
+    return FIELD_OTHER;
+}
+
+/* Compared in words that overlap rather than go beyond the name: its end, which tells most apart,
+ * its start, and of the longest what is in between. */
 enum field_id field_find(struct view name)
 {
-    if (name.len > LONGEST_NAME || name.len == 0)
+    if (name.len < 8)
+        return name.len < 2 ? FIELD_OTHER : find_short(name);
+    if (name.len > LONGEST_NAME)
         return FIELD_OTHER;
-    struct words w = words_of(name.at, name.len);
-    for (unsigned id = first_of_length[name.len]; id < first_of_length[name.len + 1]; id++) {
-        struct words k = words_of(known[id].name, name.len);
-        if (same(w.tail, k.tail) && same(w.start, k.start) && same(w.middle, k.middle))
+    uint64_t start = load64(name.at), tail = load64(name.at + name.len - 8);
+    unsigned end = first_of_length[name.len + 1];
+    for (unsigned id = first_of_length[name.len]; id < end; id++) {
+        const char *lower = known[id].name;
+        if (same(tail, load64(lower + name.len - 8)) && same(start, load64(lower)) &&
+            (name.len <= 16 || same(load64(name.at + 8), load64(lower + 8))))
             return (enum field_id)id;
     }
     return FIELD_OTHER;

@@ -39,20 +39,28 @@ static uint32_t total(bytes16 counts)
     return (uint32_t)(sums * ones >> 48);
 }
 
-/* How many control bytes (RFC 9110 5.5: none may stand in a field; HTAB may), 16 at a time. */
+/* 255 in each place that holds a control byte (RFC 9110 5.5: none may stand in a field; HTAB may).
+ */
+static bytes16 controls(const char *at)
+{
+    bytes16 v;
+    memcpy(&v, at, sizeof(v));
+    return (bytes16)(((v < ' ') & (v != '\t')) | (v == 127));
+}
+
+/* How many control bytes, of at least 16 bytes. What is left of a multiple of 16 is counted with
+ * the last 16, but for those of them that were counted before. */
 static uint32_t count_controls(const char *at, size_t len)
 {
+    static const uint8_t places[32] = {[16 ... 31] = 255};
+    bytes16 fresh, counts;
+    memcpy(&fresh, places + len % 16, sizeof(fresh));
+    counts = -(controls(at + len - 16) & fresh);
     uint32_t count = 0;
-    for (; len % 16 > 0; at++, len--)
-        count += ((unsigned char)*at < ' ' && *at != '\t') || *at == 127;
-    while (len > 0) {
-        bytes16 counts = {0};
-        for (size_t block = MIN(len, (size_t)240 * 16); block > 0; block -= 16, len -= 16) {
-            bytes16 v;
-            memcpy(&v, at, 16);
-            counts -= (bytes16)(((v < ' ') & (v != '\t')) | (v == 127));
-            at += 16;
-        }
+    for (const char *end = at + len - len % 16; at < end; counts = (bytes16){0}) {
+        const char *block_end = MIN(end, at + (size_t)240 * 16); /* a count fits its byte */
+        for (; at < block_end; at += 16)
+            counts -= controls(at);
         count += total(counts);
     }
     return count;

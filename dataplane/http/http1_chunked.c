@@ -165,7 +165,7 @@ static enum chunked_status on_trailer(struct http1_chunked *c, struct view line,
 {
     const char *colon = memchr(line.at, ':', line.len);
     struct view name = {line.at, colon ? (size_t)(colon - line.at) : 0};
-    if (name.len > UINT8_MAX || !http1_is_token(name) || holds_control(line))
+    if (!colon || name.len > UINT8_MAX || !http1_is_token(name) || holds_control(line))
         return bad(c, "malformed trailer field");
     enum field_id id = field_find(name), like = field_find_lookalike(name);
     if (!field_may_trail(id) || (id == FIELD_OTHER && !field_may_trail(like)))

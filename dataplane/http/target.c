@@ -90,7 +90,7 @@ static unsigned encoded_at(struct view v, size_t i)
 {
     if (i + 3 > v.len || v.at[i] != '%')
         return 0;
-    return (unsigned)(hex(v.at[i + 1]) << 4 | hex(v.at[i + 2]));
+    return byte_of(v.at + i + 1);
 }
 
 /* Longer forms of shorter characters (RFC 3629 3): no text has them, but a careless decoder makes

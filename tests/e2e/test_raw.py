@@ -94,6 +94,9 @@ def check_seen(case, seen):
         assert values in ([value], [value] * len(values)) and values, (field, seen["headers"])
     for name in case.wanted("not"):
         assert name.lower() not in names, (name, seen["headers"])
+    trailers = [f"{name}: {value.strip()}" for name, value in seen.get("trailers", [])]
+    for field in case.wanted("trailer"):
+        assert field in trailers, (field, trailers)
     for body in case.wanted("body"):
         assert seen["body_length"] == len(body.encode("latin-1"))
 
@@ -130,5 +133,38 @@ def test_every_request_has_its_outcome(strict_pair, path):
     cases = list(read_cases(path))
     with ThreadPoolExecutor(8) as pool:
         problems = [p for p in pool.map(lambda case: problem(strict_pair, case), cases) if p]
+    assert not problems, f"{len(problems)} of {len(cases)}:\n" + "\n".join(problems)
+    assert strict_pair.get("/after").status == 200
+
+
+def response_problem(pair, case):
+    """The same for a response: the backend gives the bytes as its answer, and closes. By PUT, since a
+    request that finds a kept connection closed is only sent again when it may be repeated."""
+    with Client(pair.address, DEADLINE) as c:
+        c.send_request("PUT", "/raw", [("Content-Length", str(len(case.sent)))], case.sent)
+        try:
+            response = c.read_response("PUT")
+        except Cut as cut:
+            whole = case.verdict.startswith("pass")
+            return f"{case.name}: cut short: {cut.response}" if whole else None
+    if not case.verdict.startswith("pass"):
+        return None if response.status == 502 else f"{case.name}: {response.status} and a clean end"
+    status = int(case.sent.split(b" ")[1][:3])
+    if response.status != status:
+        return f"{case.name}: {response.status} instead of {status}"
+    bodies = [text for word, text in case.expected if word == "body"]
+    if bodies and response.body != bodies[0]:
+        return f"{case.name}: {response.body!r}"
+    return None
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("response-*.case")), ids=lambda p: p.stem)
+def test_every_response_has_its_outcome(strict_pair, path):
+    """What is bad is a 502 or visibly cut short, never a clean end."""
+    cases = [c for c in read_cases(path) if not c.sent.startswith(b"HTTP/1.1 1")
+             and ("method", b"HEAD") not in c.expected]
+    # No more at once than the retries that are always allowed: each may find a connection closed.
+    with ThreadPoolExecutor(3) as pool:
+        problems = [p for p in pool.map(lambda c: response_problem(strict_pair, c), cases) if p]
     assert not problems, f"{len(problems)} of {len(cases)}:\n" + "\n".join(problems)
     assert strict_pair.get("/after").status == 200

@@ -33,6 +33,7 @@ static inline void reading_init(struct reading *r, size_t len)
     r->buffer->keep = r->buffer->parsed = r->buffer->used = 0;
     r->scratch = malloc(len + 1);
     r->body = malloc(len + 1);
+    memset(&r->target, 0, sizeof(r->target));
     r->body_len = r->fed = r->taken = 0;
     r->detail = NULL;
     r->reason = R_CLIENT_TIMEOUT;

@@ -1,222 +1,20 @@
-/* http1_parse and http1_check together: one buffer of bytes -> a verdict. */
+/* What http1_parse and http1_check promise beyond a verdict; the verdicts are in test_raw.c. */
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "dataplane/http/http1_check.h"
-#include "dataplane/http/http1_parse.h"
-
-static struct buffer *buffer;
-static struct http1_parser parser;
-static struct head head;
-static const char *detail;
-static char body[65536];
-static size_t body_len;
-
-static void start(bool is_response)
-{
-    if (!buffer)
-        buffer = malloc(sizeof(*buffer) + 65536);
-    buffer->size = 65536;
-    buffer->keep = buffer->parsed = buffer->used = 0;
-    http1_parser_init(&parser, is_response, &head, 100);
-    body_len = 0;
-    detail = NULL;
-}
-
-static void feed(const char *bytes, size_t len)
-{
-    memcpy(buffer->data + buffer->used, bytes, len);
-    buffer->used += (uint32_t)len;
-}
-
-static void collect(void)
-{
-    memcpy(body + body_len, buffer->data + parser.piece_at, parser.piece_len);
-    body_len += parser.piece_len;
-}
-
-/* Feeds `text` in pieces of `step` bytes; R_SERVED when a whole message was read. */
-static enum reason read_message(const char *text, size_t text_len, size_t step, bool is_response,
-                                unsigned method)
-{
-    size_t at = 0;
-    enum parse_status status = PARSE_AGAIN;
-    start(is_response);
-    while (status == PARSE_AGAIN && at < text_len) {
-        size_t len = MIN(step, text_len - at);
-        feed(text + at, len);
-        at += len;
-        status = http1_parse_head(&parser, buffer);
-    }
-    if (status != PARSE_HEAD) {
-        detail = parser.detail;
-        return R_BAD_REQUEST;
-    }
-    enum reason r = is_response ? http1_check_response(&head, buffer, method, &detail)
-                                : http1_check_request(&head, buffer, &detail);
-    if (r != R_SERVED)
-        return r;
-    buffer->keep = buffer->parsed;
-    http1_parse_start_body(&parser, (enum framing)head.framing, head.content_length);
-    for (;;) {
-        status = http1_parse_body(&parser, buffer);
-        collect();
-        if (status != PARSE_AGAIN || at == text_len)
-            break;
-        buffer_compact(buffer);
-        size_t len = MIN(step, text_len - at);
-        feed(text + at, len);
-        at += len;
-    }
-    if (status == PARSE_DONE || (status == PARSE_AGAIN && head.framing == FRAMING_UNTIL_CLOSE))
-        return R_SERVED;
-    detail = parser.detail;
-    return R_BAD_REQUEST;
-}
-
-struct request_case {
-    const char *bytes;
-    enum reason verdict;
-    const char *body;
-};
+#include "reading.h"
 
 #define GET "GET / HTTP/1.1\r\nHost: a\r\n"
 #define POST "POST / HTTP/1.1\r\nHost: a\r\n"
+#define CHUNKED POST "Transfer-Encoding: chunked\r\n\r\n"
 
-static const struct request_case requests[] = {
-    {GET "\r\n", R_SERVED, ""},
-    {"GET / HTTP/1.0\r\n\r\n", R_SERVED, ""},
-    {"\r\n" GET "\r\n", R_SERVED, ""},
-    {GET "X: \t a b \t\r\nEmpty:\r\n\r\n", R_SERVED, ""},
-    {POST "Content-Length: 5\r\n\r\nhello", R_SERVED, "hello"},
-    {POST "Content-Length: 0\r\n\r\n", R_SERVED, ""},
-    {POST "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n", R_SERVED,
-     "hello world"},
-    {POST "Transfer-Encoding: Chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: x\r\n\r\n", R_SERVED, "a"},
-    {POST "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx", R_SERVED, "x"},
-    {"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", R_SERVED, ""},
-    {"GET / HTTP/1.1\r\nHost:\r\n\r\n", R_SERVED, ""},
-    /* framing that two servers may read in two ways */
-    {POST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: 5, 5\r\n\r\nhello", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: +5\r\n\r\nhello", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: -5\r\n\r\nhello", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: 0x5\r\n\r\nhello", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: 5 5\r\n\r\nhello", R_BAD_REQUEST, NULL},
-    {POST "Content-Length:\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Content-Length: 99999999999999999999\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-     R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: gzip\r\n\r\n", R_NOT_IMPLEMENTED, NULL},
-    {POST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", R_NOT_IMPLEMENTED, NULL},
-    {POST "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", R_NOT_IMPLEMENTED, NULL},
-    {"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", R_BAD_REQUEST, NULL},
-    {POST "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nhello\r\n", R_BAD_REQUEST, NULL},
-    /* lines */
-    {"GET / HTTP/1.1\nHost: a\n\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1\r\nHost: a\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X: a\rb\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X: a\r\n b\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET " X: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X: a\x01\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X: a\x7f\r\n\r\n", R_BAD_REQUEST, NULL},
-    /* names */
-    {GET "X : a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET ": a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X(y): a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "X\x80: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    /* host */
-    {"GET / HTTP/1.1\r\n\r\n", R_BAD_REQUEST, NULL},
-    {GET "Host: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1\r\nHost: a:x\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", R_BAD_REQUEST, NULL},
-    /* start line */
-    {"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET /\r\nHost: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"get / HTTP/1.1\r\nHost: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / http/1.1\r\nHost: a\r\n\r\n", R_BAD_REQUEST, NULL},
-    {"GET / HTTP/2.0\r\nHost: a\r\n\r\n", R_BAD_VERSION, NULL},
-    {"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", R_NOT_IMPLEMENTED, NULL},
-    {GET "Expect: something\r\n\r\n", R_EXPECTATION_FAILED, NULL},
-};
+static struct reading reading;
 
-Test(http1, requests_have_one_reading_or_none_however_they_are_split)
+static enum reason read_request(const char *text)
 {
-    for (size_t i = 0; i < COUNT_OF(requests); i++) {
-        const struct request_case *c = &requests[i];
-        size_t len = strlen(c->bytes);
-        for (size_t step = 1; step <= len; step++) {
-            enum reason r = read_message(c->bytes, len, step, false, 0);
-            cr_assert_eq(r, c->verdict, "case %zu, step %zu: got %u (%s)\n%s", i, step,
-                         reason_status(r), detail ? detail : "", c->bytes);
-            if (c->body)
-                cr_assert(body_len == strlen(c->body) && memcmp(body, c->body, body_len) == 0,
-                          "case %zu, step %zu: body %.*s", i, step, (int)body_len, body);
-        }
-    }
-}
-
-Test(http1, a_nul_byte_is_refused)
-{
-    static const char bytes[] = GET "X: a\0b\r\n\r\n";
-    cr_assert_eq(read_message(bytes, sizeof(bytes) - 1, sizeof(bytes), false, 0), R_BAD_REQUEST);
-}
-
-struct response_case {
-    const char *bytes;
-    unsigned method;
-    enum reason verdict;
-    enum framing framing;
-};
-
-static const struct response_case responses[] = {
-    {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", HTTP_GET, R_SERVED, FRAMING_LENGTH},
-    {"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi", HTTP_GET, R_SERVED, FRAMING_LENGTH},
-    {"HTTP/1.0 200 OK\r\n\r\nuntil close", HTTP_GET, R_SERVED, FRAMING_UNTIL_CLOSE},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", HTTP_GET,
-     R_SERVED, FRAMING_CHUNKED},
-    {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", HTTP_HEAD, R_SERVED, FRAMING_NONE},
-    {"HTTP/1.1 204 No Content\r\n\r\n", HTTP_GET, R_SERVED, FRAMING_NONE},
-    {"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", HTTP_GET, R_SERVED, FRAMING_NONE},
-    {"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", HTTP_GET, R_SERVED, FRAMING_NONE},
-    {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP_GET,
-     R_BAD_RESPONSE, 0},
-    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-    {"HTTP/1.1 99 Low\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-    {"HTTP/1.1 700 High\r\nContent-Length: 0\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-    {"HTTP/1.1 200 OK\r\nX: a\nY: b\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-    {"HTTP/1.1 200 OK\r\nX : a\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-    {"garbage\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-    {"HTTP/1.1 2x0 OK\r\n\r\n", HTTP_GET, R_BAD_RESPONSE, 0},
-};
-
-Test(http1, responses_are_framed_by_the_rules_or_refused)
-{
-    for (size_t i = 0; i < COUNT_OF(responses); i++) {
-        const struct response_case *c = &responses[i];
-        size_t len = strlen(c->bytes);
-        for (size_t step = 1; step <= len; step++) {
-            enum reason r = read_message(c->bytes, len, step, true, c->method);
-            if (c->verdict == R_SERVED)
-                cr_assert(r == R_SERVED && head.framing == c->framing, "case %zu, step %zu: %s", i,
-                          step, detail ? detail : "");
-            else
-                cr_assert_neq(r, R_SERVED, "case %zu, step %zu", i, step);
-        }
-    }
+    size_t len = strlen(text);
+    reading_init(&reading, len);
+    return reading_run(&reading, text, len, 0, len, false, 0);
 }
 
 Test(http1, persistence_follows_version_and_connection)
@@ -228,40 +26,170 @@ Test(http1, persistence_follows_version_and_connection)
         {GET "\r\n", true},
         {GET "Connection: close\r\n\r\n", false},
         {GET "Connection: x, Close\r\n\r\n", false},
+        {GET "Connection: ,close,\r\n\r\n", false},
+        {GET "Connection: closed\r\n\r\n", true},
         {GET "Connection: x\r\nConnection: close\r\n\r\n", false},
+        {GET "Connection: close, keep-alive\r\n\r\n", false},
+        {"GET / HTTP/1.2\r\nHost: a\r\n\r\n", true},
         {"GET / HTTP/1.0\r\n\r\n", false},
         {"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true},
+        {"GET / HTTP/1.0\r\nConnection: Keep-Alive, close\r\n\r\n", false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        cr_assert_eq(read_message(cases[i].bytes, strlen(cases[i].bytes), 1000, false, 0),
-                     R_SERVED);
-        cr_assert_eq(head.keep_alive, cases[i].keep, "%s", cases[i].bytes);
+        cr_assert_eq(read_request(cases[i].bytes), R_SERVED);
+        cr_assert_eq(reading.head.keep_alive, cases[i].keep, "%s", cases[i].bytes);
+        reading_fini(&reading);
     }
 }
 
-Test(http1, chunk_framing_without_data_is_bounded)
+Test(http1, a_refusal_says_why)
 {
-    static char bytes[40000];
-    int n = sprintf(bytes, POST "Transfer-Encoding: chunked\r\n\r\n1;");
-    memset(bytes + n, 'a', sizeof(bytes) - (size_t)n);
-    cr_assert_eq(read_message(bytes, sizeof(bytes), 1000, false, 0), R_BAD_REQUEST);
+    static const struct {
+        const char *bytes;
+        enum reason reason;
+        bool too_large;
+    } cases[] = {
+        {"FOO / HTTP/1.1\r\n", R_NOT_IMPLEMENTED, false},
+        {"\x16\x03\x01", R_BAD_REQUEST, false},
+        {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", R_BAD_VERSION, false},
+        {"GET / HTTP/1.1\r\nHost : a\r\n\r\n", R_BAD_REQUEST, false},
+        {CHUNKED "x\r\n", R_BAD_REQUEST, false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        cr_assert_eq(read_request(cases[i].bytes), cases[i].reason, "%s", cases[i].bytes);
+        cr_assert_eq(reading.parser.reason, cases[i].reason);
+        cr_assert_eq(reading.parser.too_large, cases[i].too_large);
+        cr_assert_not_null(reading.parser.detail);
+        reading_fini(&reading);
+    }
 }
 
 Test(http1, more_fields_than_allowed_are_too_large)
 {
     char bytes[2000] = GET;
-    for (int i = 0; i < 101; i++)
+    for (int i = 0; i < READING_MAX_FIELDS; i++)
         strcat(bytes, "a: b\r\n");
     strcat(bytes, "\r\n");
-    cr_assert_eq(read_message(bytes, strlen(bytes), 2000, false, 0), R_BAD_REQUEST);
-    cr_assert(parser.too_large);
+    cr_assert_eq(read_request(bytes), R_HEAD_TOO_LARGE);
+    cr_assert(reading.parser.too_large);
+    reading_fini(&reading);
 }
 
-Test(http1, what_follows_a_message_is_left_alone)
+Test(http1, a_control_byte_is_found_wherever_it_is)
 {
-    static const char bytes[] =
-        POST "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nGET /next";
-    cr_assert_eq(read_message(bytes, sizeof(bytes) - 1, 1000, false, 0), R_SERVED);
-    cr_assert_eq(buffer->used - buffer->parsed, 9);
-    cr_assert_eq(memcmp(buffer->data + buffer->parsed, "GET /next", 9), 0);
+    char bytes[400];
+    int at = sprintf(bytes, GET "X: ");
+    size_t len = (size_t)at + 300;
+    for (size_t i = (size_t)at + 1; i < len - 5; i++) {
+        memset(bytes + at, 'x', 300);
+        bytes[i] = '\x01';
+        memcpy(bytes + len - 4, "\r\n\r\n", 5);
+        cr_assert_neq(read_request(bytes), R_SERVED, "byte %zu", i);
+        reading_fini(&reading);
+    }
+}
+
+/* llhttp itself refuses most of them; this is what stands behind it. */
+Test(http1, the_check_does_not_rely_on_the_parser)
+{
+    static const char bytes[] = GET "X: abcdefghijklmnopqrstuvwxyz\r\nY: z\r\n\r\n";
+    static const char others[] = "\r\n\0\t\x01\x7f: x";
+    const char *detail;
+    size_t start = 2; /* a method is what llhttp took it for; its bytes are compared as a whole */
+    for (size_t i = start; i < sizeof(bytes) - 1; i++) {
+        for (size_t k = 0; k < sizeof(others); k++) {
+            bool in_line = strchr("\r\n", bytes[i]) == NULL;
+            bool is_text =
+                others[k] == 'x' || others[k] == ' ' || others[k] == '\t' || others[k] == ':';
+            if (others[k] == bytes[i] || (in_line && is_text))
+                continue;
+            cr_assert_eq(read_request(bytes), R_SERVED);
+            reading.buffer->data[i] = others[k];
+            enum reason r = http1_check_request(&reading.head, reading.buffer, &detail);
+            cr_assert_neq(r, R_SERVED, "byte %zu -> %02x", i, others[k]);
+            reading_fini(&reading);
+        }
+    }
+}
+
+Test(http1, fields_that_are_not_where_they_should_be_are_refused)
+{
+    const char *detail;
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(read_request(GET "Aaaa: bbbb\r\n\r\n"), R_SERVED);
+        struct field *f = &reading.head.fields[1];
+        *(i ? &f->value_at : &f->name_at) += 1;
+        *(i ? (uint8_t *)&f->value_len : &f->name_len) -= 1;
+        cr_assert_eq(http1_check_request(&reading.head, reading.buffer, &detail), R_BAD_REQUEST);
+        reading_fini(&reading);
+    }
+}
+
+Test(http1, a_higher_minor_version_becomes_the_highest_known)
+{
+    cr_assert_eq(read_request("GET / HTTP/1.7\r\nHost: a\r\n\r\n"), R_SERVED);
+    cr_assert_eq(reading.head.minor, 1);
+    reading_fini(&reading);
+}
+
+Test(http1, look_alikes_are_marked)
+{
+    cr_assert_eq(read_request(GET "X_Forwarded_For: 1\r\nX_Y: z\r\nX-Real-IP: 2\r\n\r\n"),
+                 R_SERVED);
+    cr_assert_eq(reading.head.fields[1].id, FIELD_LOOKALIKE);
+    cr_assert_eq(reading.head.fields[2].id, FIELD_OTHER);
+    cr_assert_eq(reading.head.fields[3].id, FIELD_REAL_IP);
+    reading_fini(&reading);
+}
+
+Test(http1, trailers_stay_readable_until_the_buffer_moves)
+{
+    static const char bytes[] = CHUNKED "1\r\na\r\n0\r\nX-Sum: abc\r\nETag:  \"x\" \r\n\r\nGET";
+    for (size_t step = 1; step < sizeof(bytes); step++) {
+        size_t len = sizeof(bytes) - 1;
+        reading_init(&reading, len);
+        cr_assert_eq(reading_run(&reading, bytes, len, 0, step, false, 0), R_SERVED);
+        const struct trailers *t = http1_trailers(&reading.parser);
+        cr_assert_eq(t->count, 2);
+        cr_assert(view_equal(field_name(reading.buffer, &t->fields[0]), view_of("X-Sum")));
+        cr_assert(view_equal(field_value(reading.buffer, &t->fields[0]), view_of("abc")));
+        cr_assert_eq(t->fields[1].id, FIELD_ETAG);
+        cr_assert(view_equal(field_value(reading.buffer, &t->fields[1]), view_of("\"x\"")));
+        reading_fini(&reading);
+    }
+}
+
+Test(http1, an_incomplete_trailer_section_is_left_where_it_is)
+{
+    cr_assert_eq(read_request(CHUNKED "0\r\nX: y\r\nZ"), R_CLIENT_TIMEOUT);
+    cr_assert_eq(reading.buffer->used - reading.buffer->parsed, 7);
+    reading_fini(&reading);
+}
+
+Test(http1, a_parser_forgets_the_message_before)
+{
+    struct http1_parser *p = &reading.parser;
+    cr_assert_eq(read_request(CHUNKED "0\r\nX: y\r\n\r\n"), R_SERVED);
+    cr_assert_eq(http1_trailers(p)->count, 1);
+    http1_parser_init(p, false, &reading.head, READING_MAX_FIELDS);
+    cr_assert_eq(http1_trailers(p)->count, 0);
+    cr_assert_eq(reading.head.field_count, 0);
+    reading_fini(&reading);
+}
+
+Test(http1, hosts_are_recognised)
+{
+    cr_assert(http1_is_host(view_of("a.example:80")));
+    cr_assert(http1_is_host(view_of("[::1]:80")));
+    cr_assert_not(http1_is_host(view_of("")));
+    cr_assert_not(http1_is_host(view_of("a%41")));
+    cr_assert_not(http1_is_host(view_of("a:65536")));
+}
+
+Test(http1, tokens_are_found_in_lists)
+{
+    cr_assert(http1_has_token(view_of("a, Close ,b"), view_of("close")));
+    cr_assert(http1_has_token(view_of(",,close"), view_of("close")));
+    cr_assert_not(http1_has_token(view_of("closed, not-close"), view_of("close")));
+    cr_assert_not(http1_has_token(view_of(""), view_of("close")));
 }

@@ -109,7 +109,7 @@ static void expect_value(const ProtobufCFieldDescriptor *f, const void *at)
         cr_expect_eq(*(const uint32_t *)at, f->id + 100, "%s", f->name);
         break;
     case PROTOBUF_C_TYPE_UINT64:
-        cr_expect_eq(*(const uint64_t *)at, f->id + 10000000000, "%s", f->name);
+        cr_expect_eq(*(const uint64_t *)at, (uint64_t)f->id + 10000000000, "%s", f->name);
         break;
     case PROTOBUF_C_TYPE_DOUBLE:
         cr_expect_eq(*(const double *)at, f->id + 0.5, "%s", f->name);

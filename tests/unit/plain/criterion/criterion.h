@@ -111,6 +111,9 @@ static inline void plain_say(const char *file, int line, const char *what, const
 #define cr_expect_not_null(a, ...) PLAIN_EXPECT((a) != NULL, #a " is not NULL", __VA_ARGS__)
 #define cr_expect_str_eq(a, b, ...) PLAIN_EXPECT(!strcmp(a, b), #a " equals " #b, __VA_ARGS__)
 #define cr_expect_str_neq(a, b, ...) PLAIN_EXPECT(strcmp(a, b), #a " differs from " #b, __VA_ARGS__)
+#define cr_expect_fail(...) PLAIN_EXPECT(false, "failed", __VA_ARGS__)
+#define cr_expect_arr_eq(a, b, n, ...) PLAIN_EXPECT(!memcmp(a, b, n), #a " equals " #b, __VA_ARGS__)
+#define cr_assert_arr_eq(a, b, n, ...) PLAIN_ASSERT(!memcmp(a, b, n), #a " equals " #b, __VA_ARGS__)
 #define cr_log_info(...) plain_say(__FILE__, __LINE__, "info", "" __VA_ARGS__)
 
 static inline const struct plain_suite *plain_suite_of(const struct plain_test *t)
