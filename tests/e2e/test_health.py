@@ -414,6 +414,16 @@ def test_backends_and_metrics_tell_health(make_pair, backend):
     assert "1 up, 1 down" in pair.ctl("status").out
 
 
+def test_address_in_two_backends_of_a_route_is_one_series(make_pair, backend):
+    """Two samples may not carry the same labels."""
+    pair = make_pair([route("all", "/", backend, backend.url + "/base", health_check=OFTEN)])
+    wait_until(lambda: healths(pair, backend) == ["up"], "up")
+    text = pair.admin("GET", "/metrics", private=False).body.decode()
+    lines = [line for line in text.splitlines() if line.startswith("gateway_endpoint_health{")]
+    assert lines == [f'gateway_endpoint_health{{route="all",endpoint="{address(backend)}"}} 1']
+    assert text.count("# TYPE gateway_endpoint_health gauge") == 1
+
+
 # ---- orders ----
 
 @pytest.fixture
