@@ -153,7 +153,7 @@ def test_deaf_clients_cost_one_bounded_buffer_each(make_pair, backend, capsys):
     with capsys.disabled():
         print(f"\n{len(crowd.socks)} deaf clients of 100 MiB: RSS {rss / KIB / KIB:.1f} MiB, {each / KIB:.1f} KiB each; "
               f"p99 of requests beside them {p99 * 1000:.2f} ms")
-    assert not FULL or each < 64 * KIB
+    assert not FULL or each < 96 * KIB  # one buffer for a body that flowed freely, until it did not
     wait_until(lambda: backend.get("/connections")["open"] <= 12, "the backend is let go", 60)
 
 
