@@ -70,7 +70,8 @@ def test_help_lists_commands_and_exit_codes():
         answer = run_ctl([CTL, *args])
         assert answer.code == 0
         for word in ("push config", "validate", "status", "backends", "routes", "dataplanes",
-                     "reload", "drain", "undrain", "weight", "--admin", "GWP_ADMIN", "Exit codes", "64"):
+                     "reload", "drain", "undrain", "weight", "--admin",
+                     "GWP_ADMIN", "Exit codes", "64"):
             assert word in answer.out
 
 
