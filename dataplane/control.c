@@ -8,6 +8,7 @@
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
 #include "dataplane/uplink.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 struct control {
@@ -97,7 +98,7 @@ static void take_endpoint_state(struct control *c, const Gwp__EndpointState *m)
         atomic_store_explicit(&t->weight_override, e->weight_override, memory_order_relaxed);
     }
     if (m->complete)
-        registry_forget_untold(c->rollout.registry, c->round);
+        registry_forget_untold(c->rollout.registry, c->round, clock_ms());
 }
 
 static void begin_drain(struct control *c, const char *why);

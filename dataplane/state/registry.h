@@ -15,6 +15,7 @@
 
 #include <stdatomic.h>
 
+#include "dataplane/route/breaker.h"
 #include "proto/base/addr.h"
 #include "proto/base/list.h"
 
@@ -33,10 +34,15 @@ struct target_state {
     uint32_t slot; /* index into every worker's target counters */
     _Atomic uint32_t refs;
     uint32_t told; /* control thread: the round in which the control plane last spoke of it */
+    uint32_t told_epoch; /* control thread: up to where its breaker's transitions were logged */
+    struct route_state *route; /* its id is made of the route's name, too; set by snapshot.c */
+    struct breaker *breaker;   /* in the segment, or NULL when there is no room for it */
     struct target_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
     _Atomic uint32_t weight_override;                   /* 0 = as configured */
     _Atomic bool unhealthy, draining;
+    _Atomic uint64_t fresh_since_ms; /* when it turned healthy, or joined a route that was there:
+                                        slow start; 0 = long ago */
 };
 
 struct route_state {
@@ -44,7 +50,9 @@ struct route_state {
     uint32_t slot; /* index into every worker's route counters */
     uint32_t refs; /* control thread */
     struct route_state *next;
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t position; /* of round robin, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position; /* whose turn it is, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t breakers_open; /* that are not closed */
+    _Atomic bool stirred; /* a breaker has changed its state: control.c shall look */
 };
 
 struct registry;
@@ -62,7 +70,10 @@ struct target_state *registry_find_target(const struct registry *r, uint64_t id)
 
 /* Makes every target healthy, not draining and of its configured weight again that was not told of
  * in that round. */
-void registry_forget_untold(struct registry *r, uint32_t round);
+void registry_forget_untold(struct registry *r, uint32_t round, uint64_t now_ms);
+
+/* The one door to a target's health; control thread. What turns healthy starts slowly. */
+void registry_set_health(struct target_state *t, bool unhealthy, uint64_t now_ms);
 
 void registry_release_endpoint(struct registry *r, struct endpoint **e);
 void registry_release_target(struct registry *r, struct target_state **t);
