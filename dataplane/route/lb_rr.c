@@ -1,7 +1,7 @@
 #include "dataplane/route/balancer.h"
 
 #define MOST_TURNS 16 /* forfeited in a row; then the roster is out of date */
-#define PATIENCE 8    /* turns that slow starts may forfeit: all may be starting */
+#define PATIENCE 8    /* turns that slow starts may forfeit: nobody else may be there */
 
 /* Deterministic, and even over the turns that a target gets. */
 static bool is_held_back(const struct route *route, const struct target *t, uint64_t turn,

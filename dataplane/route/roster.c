@@ -105,15 +105,17 @@ static void lay_out(const struct route *route, uint32_t count, uint32_t divisor)
     atomic_store_explicit(&r->units, units, memory_order_release);
 }
 
-static void note_slow_starts(const struct route *route, uint64_t now_ms)
+static void note_slow_starts(const struct route *route, uint32_t count)
 {
-    uint64_t until_ms = 0;
-    for (uint32_t i = 0; i < route->target_count; i++) {
-        uint64_t since_ms = GET(route->targets[i].state->fresh_since_ms);
-        if (since_ms > 0)
-            until_ms = MAX(until_ms, since_ms + route->slow_start_ms);
+    uint64_t first_ms = UINT64_MAX, last_ms = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct target *t = &route->targets[GET(route->roster->who[i])];
+        uint64_t since_ms = GET(t->state->fresh_since_ms);
+        first_ms = MIN(first_ms, since_ms);
+        last_ms = MAX(last_ms, since_ms);
     }
-    SET(route->roster->slow_until_ms, until_ms > now_ms ? until_ms : 0);
+    SET(route->roster->first_since_ms, first_ms);
+    SET(route->roster->slow_until_ms, last_ms > 0 ? last_ms + route->slow_start_ms : 0);
 }
 
 void roster_call(const struct route *route, uint64_t now_ms)
@@ -122,14 +124,14 @@ void roster_call(const struct route *route, uint64_t now_ms)
     uint32_t count = 0, divisor = 0;
     SET(r->panic, is_in_panic(route));
     r->due_ms = 0;
-    if (route->slow_start_ms > 0)
-        note_slow_starts(route, now_ms);
     for (uint32_t i = 0; i < route->target_count; i++) {
         if (!takes_part(route, &route->targets[i], now_ms))
             continue;
         divisor = gcd(share_of(route, &route->targets[i]), divisor);
         SET(r->who[count++], i);
     }
+    if (route->slow_start_ms > 0)
+        note_slow_starts(route, count);
     lay_out(route, count, MAX(divisor, 1));
     if (r->least)
         lb_least_refresh_all(route, now_ms);

@@ -24,6 +24,7 @@ struct roster {
     _Atomic uint32_t count;     /* of those on it */
     _Atomic bool panic;         /* too few are healthy: health is not asked for */
     _Atomic uint64_t slow_until_ms; /* until then somebody starts slowly */
+    _Atomic uint64_t first_since_ms; /* since when the one that is farthest is fresh */
     _Atomic uint32_t *who;      /* index of target; `count` are in use */
     _Atomic uint32_t *ends;     /* after which unit its interval ends */
     _Atomic uint32_t *guide;    /* first candidate for each of guide_size equal parts of the units */
@@ -48,15 +49,17 @@ static inline uint32_t roster_weight(const struct target *t)
     return override ? override : t->weight;
 }
 
-/* The part of its share that a target gets by now, of 1 << 16. */
+/* The part of its share that a target gets by now, of 1 << 16: how far it is on its way, against
+ * who is farthest. When all begin at once nobody needs to be spared. */
 static inline uint32_t roster_ramp(const struct route *route, const struct target *t,
                                    uint64_t now_ms)
 {
-    if (LIKELY(now_ms >= atomic_load_explicit(&route->roster->slow_until_ms,
-                                              memory_order_relaxed)))
+    const struct roster *r = route->roster;
+    if (LIKELY(now_ms >= atomic_load_explicit(&r->slow_until_ms, memory_order_relaxed)))
         return 1u << 16;
     uint64_t since_ms = atomic_load_explicit(&t->state->fresh_since_ms, memory_order_relaxed);
-    if (since_ms == 0 || now_ms >= since_ms + route->slow_start_ms)
-        return 1u << 16;
-    return now_ms <= since_ms ? 0 : (uint32_t)(((now_ms - since_ms) << 16) / route->slow_start_ms);
+    uint64_t first_ms = atomic_load_explicit(&r->first_since_ms, memory_order_relaxed);
+    uint64_t way_ms = MIN(now_ms - MIN(first_ms, now_ms), route->slow_start_ms);
+    uint64_t done_ms = now_ms - MIN(since_ms, now_ms);
+    return done_ms >= way_ms ? 1u << 16 : (uint32_t)((done_ms << 16) / way_ms);
 }
