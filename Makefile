@@ -261,14 +261,17 @@ bench: programs
 
 TIDY_FILES = $(filter %.c,$(C_FILES))
 lint: $(B)/gen/proto/gateway.pb-c.h
-	clang-format-14 --dry-run --Werror $(C_FILES)
-	printf '%s\n' $(filter-out tests/%,$(TIDY_FILES)) | xargs -P 2 -I {} clang-tidy-14 --quiet --warnings-as-errors='*' \
+	@echo "  LINT  clang-format"
+	$(Q)clang-format-14 --dry-run --Werror $(C_FILES)
+	@echo "  LINT  clang-tidy"
+	$(Q)printf '%s\n' $(filter-out tests/%,$(TIDY_FILES)) | xargs -P 2 -I {} clang-tidy-14 --quiet --warnings-as-errors='*' \
 	    {} -- $(CPPFLAGS_ALL) $(CFLAGS_ALL) 2>/dev/null
-	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
+	@echo "  LINT  cppcheck"
+	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
 	    --suppress=missingIncludeSystem -j 2 -I. -I$(B)/gen $(filter-out tests/%,$(TIDY_FILES))
 
 format:
-	clang-format-14 -i $(C_FILES)
+	$(Q)clang-format-14 -i $(C_FILES)
 
 deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."

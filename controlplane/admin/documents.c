@@ -82,9 +82,10 @@ static json_t *config_of(const struct admin_context *c)
     if (g)
         snprintf(hash, sizeof(hash), "%016llx", (unsigned long long)g->config->hash);
     return json_pack(
-        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source", text_of(c->path),
-        "generation", number_of(g ? g->number : 0), "origin", g ? origin_word(g->origin) : "",
-        "since", document_time(g ? (double)g->in_force_ms / 1000 : 0), "hash", hash, "routes",
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source",
+        text_of(g && g->origin == ORIGIN_PUSH ? g->config->source : c->path), "generation",
+        number_of(g ? g->number : 0), "origin", g ? origin_word(g->origin) : "", "since",
+        document_time(g ? (double)g->in_force_ms / 1000 : 0), "hash", hash, "routes",
         (json_int_t)(g ? g->config->route_count : 0), "backends", (json_int_t)(g ? g->backends : 0),
         "endpoints", (json_int_t)(g ? g->endpoints : 0), "last_reload", "ok", (int)last->ok, "at",
         document_time(last->at), "message", text_of(last->message));

@@ -253,6 +253,17 @@ static bool take_proxy_header(struct downstream *c)
     return true;
 }
 
+/* Empty lines before a request are none of it (RFC 9112 2.2): a client that sends one behind its
+ * last request has not begun another. */
+static void skip_empty_lines(struct downstream *c)
+{
+    uint32_t n = 0;
+    while (c->in->used - n >= 2 && memcmp(c->in->data + n, "\r\n", 2) == 0)
+        n += 2;
+    if (n > 0)
+        buffer_consume(c->in, n);
+}
+
 /* Hands received bytes to the exchange, one request after the other; a loop and not a recursion,
  * since one buffer may hold many requests that the gateway answers itself. */
 static void process(struct downstream *c)
@@ -263,6 +274,10 @@ static void process(struct downstream *c)
     c->processing = true;
     while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
         if (!c->exchange) {
+            if (c->requests > 0)
+                skip_empty_lines(c);
+            if (c->in->used == 0)
+                break;
             exchange_begin(c);
             file_under(c, &w->clients, false);
             wheel_set(&w->wheel, &c->deadline, worker_now(w),
@@ -277,6 +292,8 @@ static void process(struct downstream *c)
         return;
     if (!c->exchange && worker_is_leaving(w))
         downstream_close(c, false);
+    else if (!c->exchange && c->idle)
+        buffer_give(&w->buffers, &c->in); /* empty lines do not prolong its time */
     else if (!c->exchange)
         go_idle(c);
     else if (buffer_room(c->in) == 0)
@@ -301,8 +318,10 @@ static void on_readable(struct downstream *c)
         downstream_pause(c);
         return;
     }
-    switch (transport_read(&c->io, c->in->data + c->in->used, buffer_room(c->in), &got)) {
+    size_t room = buffer_room(c->in);
+    switch (transport_read(&c->io, c->in->data + c->in->used, room, &got)) {
     case IO_OK:
+        c->filled = got == room;
         c->in->used += (uint32_t)got;
         stats_add(&w->stats, STAT_received_bytes_total, got);
         process(c);

@@ -27,6 +27,7 @@ struct downstream {
     uint8_t state;      /* enum downstream_state */
     bool idle;          /* may be closed to make room: counted in worker.idle_count */
     bool expects_proxy; /* a PROXY header comes before anything else */
+    bool filled;        /* the last read took all the room there was: a long body */
     bool processing;    /* downstream_process() is further up the stack */
     uint8_t family;     /* of the peer: AF_INET, AF_INET6, AF_UNIX */
     uint8_t ip[16];

@@ -470,11 +470,6 @@ void exchange_client_bytes(struct exchange *ex)
 
 /* ---- attempts ---- */
 
-static uint32_t address_bytes(const struct downstream *c)
-{
-    return c->family == AF_INET ? 4 : c->family == AF_INET6 ? 16 : 0;
-}
-
 /* Nobody can be asked. A failed attempt has the better reason. */
 static void give_up(struct exchange *ex, uint64_t retry_ms)
 {
@@ -490,8 +485,8 @@ static void choose(struct exchange *ex)
     const struct route *route = ex->route;
     struct worker *w = worker_of(ex);
     struct pick pick = {.now_ms = now_ms(ex),
-                        .client = ex->client->ip,
-                        .client_len = address_bytes(ex->client),
+                        .client = (const uint8_t *)&ex->ip,
+                        .client_len = sizeof(ex->ip),
                         .avoid = ex->last_target};
     ex->target = balancer_pick(route, &pick);
     if (pick.moved)
@@ -557,22 +552,37 @@ static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
            method == HTTP_TRACE || method == HTTP_PUT || method == HTTP_DELETE;
 }
 
-/* May the request be sent again? Only while the whole of it is here and nothing reached the client.
- * A connection that failed carried nothing; after that the backend may have seen the request, and
- * it must be one that may be repeated. A kept connection that turns out closed is nobody's fault
- * and does not use up the route's retries. */
-static bool may_retry(const struct exchange *ex, enum reason why, bool was_reused)
+/* Retries must not multiply an outage: at most a fifth of what is under way, but a few always. */
+static bool budget_allows(const struct exchange *ex)
 {
     const struct worker *w = worker_of(ex);
-    /* Retries must not multiply an outage: at most a fifth of what is under way, but a few always.
-     */
     uint64_t budget = MAX(w->stats.counters[STAT_downstream_requests_active] / 5, RETRIES_ALWAYS);
-    if (!ex->retrying && w->retrying >= budget)
+    return ex->retrying || w->retrying < budget;
+}
+
+/* A kept connection that ended without a byte of an answer was closed before the request came, as a
+ * rule. That is nobody's fault: it uses up neither the route's retries nor the budget. It cannot
+ * multiply an outage, since the next attempt makes a new connection, and only connections that have
+ * served a request are kept. */
+static bool is_stale(const struct exchange *ex, enum reason why)
+{
+    const struct upstream *u = ex->upstream;
+    return u && u->reused && why == R_RESET && (!u->in || u->in->used == 0);
+}
+
+/* May the request be sent again? Only while the whole of it is here and nothing reached the client.
+ * A connection that failed, or took nothing, carried nothing; after that the backend may have seen
+ * the request, and it must be one that may be repeated. */
+static bool may_retry(const struct exchange *ex, enum reason why)
+{
+    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(worker_of(ex));
+    if (!ex->replayable || left_s <= 0)
         return false;
-    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(w);
-    if (!ex->replayable || left_s <= 0 || ex->attempts > ex->route->retries + was_reused)
+    if (!is_stale(ex, why) &&
+        (ex->attempts > ex->route->retries + ex->met_stale || !budget_allows(ex)))
         return false;
     return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT ||
+           (why == R_RESET && ex->to_upstream.sent_bytes == 0) ||
            (why != R_UPSTREAM_TIMEOUT && is_idempotent(ex->head.method));
 }
 
@@ -583,9 +593,7 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
         cut(ex, why, detail);
         return;
     }
-    bool was_reused = ex->upstream && ex->upstream->reused;
-    bool retry = may_retry(ex, why, was_reused);
-    bool was_stale = was_reused && retry && why == R_RESET;
+    bool stale = is_stale(ex, why), retry = may_retry(ex, why);
     /* No answer to a request that the client has not finished sending, and all of it that there is
      * has been passed on. */
     bool awaits_client = why == R_UPSTREAM_TIMEOUT && ex->request_state == REQ_BODY &&
@@ -594,16 +602,18 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
         stats_add(&w->stats, STAT_upstream_connect_failures_total, 1);
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, was_stale || awaits_client ? VERDICT_NONE : verdict_on_reason(why), why);
+    end_attempt(ex, (stale && retry) || awaits_client ? VERDICT_NONE : verdict_on_reason(why), why);
     if (!retry) {
         answer_ourselves(ex, why, detail);
         return;
     }
-    /* The same target may be tried again when only its kept connection was stale. */
-    if (was_reused)
-        ex->last_target = NULL;
-    w->retrying += !ex->retrying;
-    ex->retrying = true;
+    if (stale) {
+        ex->met_stale = true;
+        ex->last_target = NULL; /* the same target is as good as any */
+    } else {
+        w->retrying += !ex->retrying;
+        ex->retrying = true;
+    }
     ex->reason = why; /* should there be nobody else to try */
     ex->detail = detail;
     stats_add(&w->stats, STAT_retries_total, 1);
@@ -677,6 +687,19 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
     return true;
 }
 
+/* Does the client still owe room for what the backend has said? Then its deadline is that of
+ * writing, and nothing more is read from the backend. */
+static bool client_is_full(const struct exchange *ex)
+{
+    return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
+}
+
+/* What the backend's connection is watched for while the request is on its way. */
+static int reading(const struct exchange *ex)
+{
+    return ex->response_state <= RES_BODY && !client_is_full(ex) ? EV_READ : 0;
+}
+
 /* More of the body is to come: makes room and waits for it. */
 static void await_body(struct exchange *ex)
 {
@@ -686,10 +709,14 @@ static void await_body(struct exchange *ex)
         tunnel_await(ex);
         return;
     }
-    if (buffer_room(c->in) < BODY_ROOM_BYTES)
+    if (c->filled &&
+        c->in->size < BUFFER_LARGE_BYTES) /* all of it went out: the backend keeps up */
+        buffer_grow(&w->buffers, &c->in, BUFFER_LARGE_BYTES);
+    else if (buffer_room(c->in) < BODY_ROOM_BYTES)
         buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
     downstream_resume(c);
-    wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
+    if (!client_is_full(ex))
+        wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
 }
 
 void exchange_pump_request(struct exchange *ex)
@@ -703,11 +730,12 @@ void exchange_pump_request(struct exchange *ex)
             return;
         switch (relay_flush(&ex->to_upstream, &u->io, c->in, &w->buffers)) {
         case IO_OK:
-            transport_watch(&u->io, w->loop, EV_READ);
+            transport_watch(&u->io, w->loop, reading(ex));
             break;
         case IO_AGAIN:
-            transport_watch(&u->io, w->loop, EV_READ | EV_WRITE);
-            wheel_pause(&c->deadline);
+            transport_watch(&u->io, w->loop, reading(ex) | EV_WRITE);
+            if (!client_is_full(ex))
+                wheel_pause(&c->deadline);
             downstream_pause(c);
             return;
         default:
@@ -720,7 +748,7 @@ void exchange_pump_request(struct exchange *ex)
             ex->request_state = REQ_ABANDONED;
             ex->replayable = false;
             relay_reset(&ex->to_upstream, &w->buffers);
-            transport_watch(&u->io, w->loop, EV_READ);
+            transport_watch(&u->io, w->loop, reading(ex));
             return;
         }
         if (ex->request_state != REQ_BODY)
@@ -731,7 +759,8 @@ void exchange_pump_request(struct exchange *ex)
     if (ex->request_state == REQ_BODY) {
         await_body(ex);
     } else {
-        wheel_pause(&c->deadline);
+        if (!client_is_full(ex))
+            wheel_pause(&c->deadline);
         downstream_resume(c); /* to notice when the client goes away */
     }
 }
@@ -937,8 +966,12 @@ void exchange_upstream_readable(struct exchange *ex)
     size_t got;
     if (!u->in)
         u->in = buffer_take(&w->buffers, BUFFER_MEDIUM_BYTES);
-    switch (transport_read(&u->io, u->in->data + u->in->used, buffer_room(u->in), &got)) {
+    else if (u->filled && u->in->used == 0) /* all of it went out: the client keeps up */
+        buffer_grow(&w->buffers, &u->in, BUFFER_LARGE_BYTES);
+    size_t room = buffer_room(u->in);
+    switch (transport_read(&u->io, u->in->data + u->in->used, room, &got)) {
     case IO_OK:
+        u->filled = got == room;
         u->in->used += (uint32_t)got;
         if (ex->response_state == RES_NONE)
             parse_response_head(ex);
@@ -963,5 +996,6 @@ void exchange_client_timeout(struct exchange *ex)
     else if (ex->response_state == RES_NONE)
         refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
     else
-        cut(ex, R_CLIENT_TIMEOUT, "the client does not read");
+        cut(ex, R_CLIENT_TIMEOUT,
+            client_is_full(ex) ? "the client does not read" : "the body stopped coming");
 }

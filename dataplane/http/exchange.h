@@ -44,6 +44,7 @@ struct exchange {
     uint8_t request_state, response_state;
     uint8_t attempts;
     bool retrying;    /* counted in worker.retrying */
+    bool met_stale;   /* the first attempt was made on a kept connection that had ended */
     bool replayable;  /* the whole request is still in the buffer */
     bool where_stale; /* `where` points to memory that may have moved */
     bool keep_client; /* the connection goes on after this exchange */

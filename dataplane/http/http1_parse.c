@@ -139,7 +139,8 @@ static enum parse_status refuse_odd_method(struct http1_parser *p, struct buffer
 static enum parse_status refuse_head(struct http1_parser *p, struct buffer *b, enum llhttp_errno e)
 {
     if (p->too_large)
-        return refuse(p, R_HEAD_TOO_LARGE, "too many fields, or one of them too long");
+        return refuse(p, p->is_response ? R_BAD_RESPONSE : R_HEAD_TOO_LARGE,
+                      "too many fields, or one of them too long");
     if (p->is_response)
         return refuse(p, R_BAD_RESPONSE, llhttp_errno_name(e));
     if (e == HPE_INVALID_METHOD)

@@ -48,7 +48,7 @@ static struct upstream *connect_new(struct worker *w, struct endpoint *e, struct
     u->exchange = ex;
     u->in = NULL;
     u->state = UP_CONNECTING;
-    u->reused = false;
+    u->reused = u->filled = false;
     wheel_entry_init(&u->deadline, DEADLINE_UPSTREAM);
     wheel_set(&w->wheel, &u->deadline, worker_now(w), connect_timeout_ms);
     transport_watch(&u->io, w->loop, EV_WRITE);
@@ -92,6 +92,7 @@ void upstream_release(struct upstream **up, bool clean)
     *up = NULL;
     u->state = UP_IDLE;
     u->exchange = NULL;
+    u->filled = false;
     u->reused = true;
     buffer_give(&w->buffers, &u->in);
     transport_watch(&u->io, w->loop,

@@ -22,6 +22,7 @@ struct upstream {
     struct list link;          /* of a pool's list, the dead list or the spare list */
     struct wheel_entry deadline;
     uint8_t state; /* enum upstream_state */
+    bool filled;   /* the last read took all the room there was: a long body */
     bool reused;   /* has carried a response before */
 };
 

@@ -14,7 +14,7 @@
 
 #define BUFFER_SMALL_BYTES (4u * 1024 - 64)   /* the first read of a request */
 #define BUFFER_MEDIUM_BYTES (32u * 1024 - 64) /* responses, uploads */
-#define BUFFER_LARGE_BYTES (256u * 1024 - 64) /* long bodies that flow freely */
+#define BUFFER_LARGE_BYTES (64u * 1024 - 64)  /* long bodies that flow freely */
 
 struct buffer {
     struct buffer *next_spare;

@@ -106,3 +106,14 @@ def test_leaving_clients_leave_nothing_behind(pair):
             c.send(text)
             c.close()
     wait_until(lambda: pair.get("/").status == 200, "the gateway goes on")
+
+
+def test_empty_line_behind_a_request_begins_no_other(make_pair, backend):
+    """Some old clients send one; the connection is idle, not late with a head."""
+    pair = make_pair([route("all", "/", backend)], server={"header_timeout_seconds": 0.2})
+    c = pair.client()
+    c.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n\r\n\r\n")
+    assert c.read_response().status == 200
+    assert not c.is_closed(0.5)
+    c.send("\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert c.read_response().json()["path"] == "/b"

@@ -112,6 +112,26 @@ Test(http1, the_check_does_not_rely_on_the_parser)
     }
 }
 
+Test(http1, fields_that_are_not_where_they_should_be_are_refused)
+{
+    const char *detail;
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(read_request(GET "Aaaa: bbbb\r\n\r\n"), R_SERVED);
+        struct field *f = &reading.head.fields[1];
+        *(i ? &f->value_at : &f->name_at) += 1;
+        *(i ? (uint8_t *)&f->value_len : &f->name_len) -= 1;
+        cr_assert_eq(http1_check_request(&reading.head, reading.buffer, &detail), R_BAD_REQUEST);
+        reading_fini(&reading);
+    }
+}
+
+Test(http1, a_higher_minor_version_becomes_the_highest_known)
+{
+    cr_assert_eq(read_request("GET / HTTP/1.7\r\nHost: a\r\n\r\n"), R_SERVED);
+    cr_assert_eq(reading.head.minor, 1);
+    reading_fini(&reading);
+}
+
 Test(http1, look_alikes_are_marked)
 {
     cr_assert_eq(read_request(GET "X_Forwarded_For: 1\r\nX_Y: z\r\nX-Real-IP: 2\r\n\r\n"),

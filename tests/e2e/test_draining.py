@@ -1,0 +1,92 @@
+"""How a data plane goes: not ready, then telling keep-alive clients, then finishing, then gone."""
+import signal
+import time
+
+import pytest
+
+from harness import SCALE, route, wait_until
+from rawbackend import RawBackend, ok
+
+DELAY = 1.0 * SCALE
+
+
+def test_keep_alive_clients_are_told_during_the_drain_delay(make_pair, backend):
+    """Still accepting, still serving: answers of backends and of its own say close."""
+    pair = make_pair([route("all", "/api", backend)], server={"drain_delay_seconds": DELAY})
+    kept = [pair.client() for _ in range(3)]
+    for c in kept:
+        assert c.request("GET", "/api").get("connection") is None
+    start = time.monotonic()
+    pair.dataplane.signal(signal.SIGTERM)
+    fresh = pair.client()
+    wait_until(lambda: pair.get("/api").get("connection") == "close", "clients are told", DELAY / SCALE)
+    for c, target in zip(kept, ("/api", "/none", "/api?close=1")):
+        answer = c.request("GET", target)
+        assert answer.get("connection") == "close" and answer.status == (404 if target == "/none" else 200)
+        assert c.is_closed()
+    assert fresh.request("GET", "/api").get("connection") == "close"
+    assert pair.dataplane.running
+    assert pair.dataplane.wait() == 0
+    assert time.monotonic() - start >= DELAY * 0.9
+
+
+def test_idle_clients_stay_during_the_drain_delay_and_go_after_it(make_pair, backend):
+    """A client that sends nothing is not cut before its time, and does not hold the end back."""
+    pair = make_pair([route("all", "/", backend)], server={"drain_delay_seconds": DELAY})
+    c = pair.client()
+    assert c.request("GET", "/").status == 200
+    start = time.monotonic()
+    pair.dataplane.signal(signal.SIGTERM)
+    assert c.is_closed()
+    assert time.monotonic() - start >= DELAY * 0.9
+    assert pair.dataplane.wait() == 0
+
+
+def test_pipelined_requests_are_answered_before_the_end(make_pair):
+    """What was sent before the client could know is served as far as it was promised."""
+    held = []
+
+    def answer(request):
+        if request.target == "/held":
+            held.append(1)
+            wait_until(lambda: len(held) > 1, "it may go on")
+        return ok()
+    with RawBackend(answer) as backend:
+        pair = make_pair([backend.route()], server={"workers": 1})
+        c, idle = pair.client(), pair.client()
+        assert idle.request("GET", "/").status == 200
+        c.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\nGET /behind HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: held, "the first is under way")
+        pair.dataplane.signal(signal.SIGTERM)
+        assert idle.is_closed(), "the signal has arrived"
+        held.append(1)
+        answer = c.read_response()
+        assert answer.status == 200 and answer.get("connection") == "close"
+        assert c.is_closed()
+        assert pair.dataplane.wait() == 0
+
+
+@pytest.mark.parametrize("target", ["/length", "/chunked"])
+def test_transfer_under_way_is_finished(make_pair, target):
+    """A body that flows when the signal comes arrives whole."""
+    go = []
+
+    def answer(request):
+        if target == "/length":
+            request.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 100000)
+        else:
+            request.peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186A0\r\n" + b"x" * 100000 + b"\r\n")
+        wait_until(lambda: go, "it may go on")
+        return b"x" * 100000 if target == "/length" else b"186A0\r\n" + b"x" * 100000 + b"\r\n0\r\n\r\n"
+    with RawBackend(answer) as backend:
+        pair = make_pair([backend.route()])
+        c = pair.client()
+        c.send_request("GET", target)
+        head = c.read_head()
+        pieces = c.read_pieces(head)
+        got = len(next(pieces))
+        pair.dataplane.signal(signal.SIGTERM)
+        go.append(1)
+        got += sum(map(len, pieces))
+        assert got == 200000
+        assert pair.dataplane.wait() == 0
