@@ -304,6 +304,8 @@ static void on_poke(struct ev_loop *loop, ev_async *poke, int events)
     struct rollout *ro = poke->data;
     while (ro->publishing.snapshot && is_served_by_all(ro, ro->publishing.snapshot))
         finish(ro);
+    if (ro->poked)
+        ro->poked(ro->owner);
     reap(ro);
 }
 

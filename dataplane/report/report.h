@@ -21,6 +21,8 @@ struct report_request {
     unsigned worker_count;
     uint64_t snapshots_alive;
     bool complete; /* all series, not only those that changed */
+    Gwp__BreakerTransition **transitions; /* to be told with it; borrowed */
+    size_t transition_count;
     report_emit_fn *emit;
     void *owner;
 };

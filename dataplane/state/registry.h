@@ -52,7 +52,8 @@ struct route_state {
     struct route_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position; /* whose turn it is, all workers */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t breakers_open; /* that are not closed */
-    _Atomic bool stirred; /* a breaker has changed its state: control.c shall look */
+    _Atomic bool stirred; /* what its rosters were called from has changed: targets.c looks */
+    bool is_called;       /* control thread: being called anew */
 };
 
 struct registry;
