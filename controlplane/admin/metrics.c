@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/builder.h"
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
@@ -175,6 +176,98 @@ static void print_own(const struct admin_context *c, FILE *out)
     fprintf(out, "gateway_build_info{version=\"%s\"} 1\n", GWP_VERSION);
 }
 
+/* ---- breakers ---- */
+
+/* An endpoint of a route; backends that differ only in their base paths share it. */
+struct breaker_line {
+    const char *route, *address;
+    uint32_t state;
+    uint64_t moved_to[AGGREGATE_BREAKER_STATES];
+};
+
+struct breaker_lines {
+    struct arena *arena;
+    struct breaker_line **at;
+    size_t count, room;
+};
+
+static void add_line(struct breaker_lines *lines, size_t first, const char *route,
+                     const char *address, const struct target_stats *t)
+{
+    struct breaker_line *line = NULL;
+    for (size_t i = first; i < lines->count && !line; i++)
+        if (strcmp(lines->at[i]->address, address) == 0)
+            line = lines->at[i];
+    if (!line) {
+        if (lines->count == lines->room) {
+            lines->room = MAX(64, lines->room * 2);
+            lines->at = realloc(lines->at, lines->room * sizeof(*lines->at));
+            if (!lines->at)
+                log_fatal("metrics", "out of memory");
+        }
+        line = lines->at[lines->count++] = arena_alloc(lines->arena, sizeof(*line));
+        line->route = route;
+        line->address = address;
+    }
+    if (t->breaker_state == 1 || line->state == 0)
+        line->state = t->breaker_state;
+    for (unsigned i = 0; i < AGGREGATE_BREAKER_STATES; i++)
+        line->moved_to[i] += t->moved_to[i];
+}
+
+/* Of all routes that have a breaker. */
+static void gather_lines(const struct admin_context *c, struct breaker_lines *lines)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    for (size_t i = 0; g && i < g->config->route_count; i++) {
+        const struct route_config *r = &g->config->routes[i];
+        size_t first = lines->count;
+        if (!r->circuit_breaker || !r->circuit_breaker->enabled)
+            continue;
+        for (size_t k = 0; k < r->backend_count; k++) {
+            const struct backend_config *b = &r->backends[k];
+            const struct strings *ips = resolver_lookup(c->publisher->resolver, b->host);
+            for (size_t n = 0; ips && n < ips->count; n++) {
+                const char *address = builder_address(lines->arena, ips->at[n], b->port);
+                struct target_stats t =
+                    aggregate_target(c->aggregate, builder_target_id(r->name, b->url, address));
+                add_line(lines, first, r->name, address, &t);
+            }
+        }
+    }
+}
+
+static void put_line(FILE *out, const char *name, const struct breaker_line *line)
+{
+    fprintf(out, "%s{", name);
+    put_label(out, "route", line->route);
+    fputc(',', out);
+    put_label(out, "endpoint", line->address);
+}
+
+static void print_breakers(const struct admin_context *c, FILE *out)
+{
+    static const char *const words[] = {"closed", "open", "half_open"};
+    struct breaker_lines lines = {.arena = arena_new(16 * 1024)};
+    gather_lines(c, &lines);
+    head(out, "gateway_breaker_state", "gauge",
+         "State of the endpoint's circuit breaker: 0 closed, 1 open, 2 half-open");
+    for (size_t i = 0; i < lines.count; i++) {
+        put_line(out, "gateway_breaker_state", lines.at[i]);
+        fprintf(out, "} %" PRIu32 "\n", lines.at[i]->state);
+    }
+    head(out, "gateway_breaker_transitions_total", "counter",
+         "Changes of the endpoint's circuit breaker, by the state it entered");
+    for (size_t i = 0; i < lines.count; i++) {
+        for (unsigned to = 0; to < AGGREGATE_BREAKER_STATES; to++) {
+            put_line(out, "gateway_breaker_transitions_total", lines.at[i]);
+            fprintf(out, ",to=\"%s\"} %" PRIu64 "\n", words[to], lines.at[i]->moved_to[to]);
+        }
+    }
+    free(lines.at);
+    arena_free(&lines.arena);
+}
+
 char *metrics_print(const struct admin_context *c, size_t *len)
 {
     char *text = NULL;
@@ -183,6 +276,7 @@ char *metrics_print(const struct admin_context *c, size_t *len)
         log_fatal("metrics", "out of memory");
     metrics_print_aggregate(c->aggregate, out);
     print_own(c, out);
+    print_breakers(c, out);
     if (fclose(out) != 0)
         log_fatal("metrics", "out of memory");
     return text;
