@@ -193,12 +193,13 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
 	    -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
-$$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libproto.a
+$$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libcontrolplane.a \
+    $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  FUZZ  $$@"
 	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
 	    -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
-	    $$(shell pkg-config --libs $$(LIBS_DP)) -lm
+	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl
 $(1)-units: $$($(1)_UNITS) $$($(1)_FUZZ)

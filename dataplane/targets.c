@@ -184,7 +184,8 @@ static void take_entry(struct targets *ts, const Gwp__EndpointState__Entry *e, u
     if (!t)
         return; /* of another generation; the control plane says it again with that */
     t->told = ts->round;
-    registry_set_health(t, e->unhealthy, now_ms);
+    if (e->checked) /* else nobody knows yet: it stays what it is */
+        registry_set_health(t, e->unhealthy, now_ms);
     atomic_store_explicit(&t->draining, e->draining, memory_order_relaxed);
     atomic_store_explicit(&t->weight_override, e->weight_override, memory_order_relaxed);
     if (e->reset_breaker && t->breaker && t->route)

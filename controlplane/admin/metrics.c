@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "controlplane/builder.h"
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
@@ -178,7 +177,8 @@ static void print_own(const struct admin_context *c, FILE *out)
 
 /* ---- breakers ---- */
 
-/* An endpoint of a route; backends that differ only in their base paths share it. */
+/* An endpoint of a route. Backends that differ only in their base paths have it together, since two
+ * samples may not carry the same labels. */
 struct breaker_line {
     const char *route, *address;
     uint32_t state;
@@ -186,55 +186,47 @@ struct breaker_line {
 };
 
 struct breaker_lines {
-    struct arena *arena;
-    struct breaker_line **at;
-    size_t count, room;
+    struct breaker_line *at;
+    size_t count;
 };
 
-static void add_line(struct breaker_lines *lines, size_t first, const char *route,
-                     const char *address, const struct target_stats *t)
+static void add_to_line(struct breaker_line *line, const struct target_stats *t)
 {
-    struct breaker_line *line = NULL;
-    for (size_t i = first; i < lines->count && !line; i++)
-        if (strcmp(lines->at[i]->address, address) == 0)
-            line = lines->at[i];
-    if (!line) {
-        if (lines->count == lines->room) {
-            lines->room = MAX(64, lines->room * 2);
-            lines->at = realloc(lines->at, lines->room * sizeof(*lines->at));
-            if (!lines->at)
-                log_fatal("metrics", "out of memory");
-        }
-        line = lines->at[lines->count++] = arena_alloc(lines->arena, sizeof(*line));
-        line->route = route;
-        line->address = address;
-    }
-    if (t->breaker_state == 1 || line->state == 0)
+    if (t->breaker_state == 1 || line->state == 0) /* open is worse than half-open */
         line->state = t->breaker_state;
     for (unsigned i = 0; i < AGGREGATE_BREAKER_STATES; i++)
         line->moved_to[i] += t->moved_to[i];
 }
 
 /* Of all routes that have a breaker. */
-static void gather_lines(const struct admin_context *c, struct breaker_lines *lines)
+static struct breaker_lines gather_lines(const struct admin_context *c)
 {
-    const struct generation *g = c->publisher->generations.in_force;
-    for (size_t i = 0; g && i < g->config->route_count; i++) {
-        const struct route_config *r = &g->config->routes[i];
-        size_t first = lines->count;
-        if (!r->circuit_breaker || !r->circuit_breaker->enabled)
+    const struct endpoints *es = c->endpoints;
+    struct breaker_lines lines = {.at = calloc(es->count + 1, sizeof(*lines.at))};
+    if (!lines.at)
+        log_fatal("metrics", "out of memory");
+    for (size_t r = 0; es->config && r < es->config->route_count; r++) {
+        const struct route_config *route = &es->config->routes[r];
+        const struct target_span *span = &es->spans[r];
+        struct table by_address; /* -> struct breaker_line */
+        if (!route->circuit_breaker || !route->circuit_breaker->enabled)
             continue;
-        for (size_t k = 0; k < r->backend_count; k++) {
-            const struct backend_config *b = &r->backends[k];
-            const struct strings *ips = resolver_lookup(c->publisher->resolver, b->host);
-            for (size_t n = 0; ips && n < ips->count; n++) {
-                const char *address = builder_address(lines->arena, ips->at[n], b->port);
-                struct target_stats t =
-                    aggregate_target(c->aggregate, builder_target_id(r->name, b->url, address));
-                add_line(lines, first, r->name, address, &t);
+        table_init(&by_address);
+        for (size_t i = span->first; i < span->first + span->count; i++) {
+            const struct target *t = &es->targets[i];
+            struct target_stats stats = aggregate_target(c->aggregate, t->id);
+            struct breaker_line *line = table_get(&by_address, view_of(t->address));
+            if (!line) {
+                line = &lines.at[lines.count++];
+                line->route = route->name;
+                line->address = t->address;
+                table_add(&by_address, view_of(t->address), line);
             }
+            add_to_line(line, &stats);
         }
+        table_fini(&by_address);
     }
+    return lines;
 }
 
 static void put_line(FILE *out, const char *name, const struct breaker_line *line)
@@ -248,24 +240,67 @@ static void put_line(FILE *out, const char *name, const struct breaker_line *lin
 static void print_breakers(const struct admin_context *c, FILE *out)
 {
     static const char *const words[] = {"closed", "open", "half_open"};
-    struct breaker_lines lines = {.arena = arena_new(16 * 1024)};
-    gather_lines(c, &lines);
+    struct breaker_lines lines = gather_lines(c);
     head(out, "gateway_breaker_state", "gauge",
          "State of the endpoint's circuit breaker: 0 closed, 1 open, 2 half-open");
     for (size_t i = 0; i < lines.count; i++) {
-        put_line(out, "gateway_breaker_state", lines.at[i]);
-        fprintf(out, "} %" PRIu32 "\n", lines.at[i]->state);
+        put_line(out, "gateway_breaker_state", &lines.at[i]);
+        fprintf(out, "} %" PRIu32 "\n", lines.at[i].state);
     }
     head(out, "gateway_breaker_transitions_total", "counter",
          "Changes of the endpoint's circuit breaker, by the state it entered");
     for (size_t i = 0; i < lines.count; i++) {
         for (unsigned to = 0; to < AGGREGATE_BREAKER_STATES; to++) {
-            put_line(out, "gateway_breaker_transitions_total", lines.at[i]);
-            fprintf(out, ",to=\"%s\"} %" PRIu64 "\n", words[to], lines.at[i]->moved_to[to]);
+            put_line(out, "gateway_breaker_transitions_total", &lines.at[i]);
+            fprintf(out, ",to=\"%s\"} %" PRIu64 "\n", words[to], lines.at[i].moved_to[to]);
         }
     }
     free(lines.at);
-    arena_free(&lines.arena);
+}
+
+/* ---- health ---- */
+
+/* A route may list one address in several backends: then its series is 0 when one of them is down,
+ * since two samples may not carry the same labels. */
+static void print_endpoint_health(const struct endpoints *es, FILE *out)
+{
+    head(out, "gateway_endpoint_health", "gauge",
+         "1 for an endpoint that counts as healthy, 0 for one that does not");
+    for (size_t r = 0; es->config && r < es->config->route_count; r++) {
+        const struct target_span *span = &es->spans[r];
+        struct table first; /* by address -> struct target */
+        table_init(&first);
+        for (size_t pass = 0; pass < 2; pass++) {
+            for (size_t i = span->first; i < span->first + span->count; i++) {
+                struct target *t = &es->targets[i];
+                const struct target *said = table_get(&first, view_of(t->address));
+                /* Those that are down come first, so that theirs is the word that counts. */
+                if (said || target_counts_as_up(t) != (pass == 1))
+                    continue;
+                table_add(&first, view_of(t->address), t);
+                fputs("gateway_endpoint_health{", out);
+                put_label(out, "route", t->route->name);
+                fputc(',', out);
+                put_label(out, "endpoint", t->address);
+                fprintf(out, "} %d\n", target_counts_as_up(t));
+            }
+        }
+        table_fini(&first);
+    }
+}
+
+static void print_checks(const struct health *h, FILE *out)
+{
+    uint64_t count = 0;
+    head(out, "gateway_health_checks_total", "counter", "Health checks made, by result");
+    for (int i = 0; i < PROBE_RESULT_COUNT; i++) {
+        count += h->counts[i];
+        fprintf(out, "gateway_health_checks_total{result=\"%s\"} %" PRIu64 "\n",
+                probe_word((enum probe_result)i), h->counts[i]);
+    }
+    head(out, "gateway_health_check_duration_seconds", "summary", "How long health checks took");
+    fprintf(out, "gateway_health_check_duration_seconds_sum %.9g\n", h->seconds);
+    fprintf(out, "gateway_health_check_duration_seconds_count %" PRIu64 "\n", count);
 }
 
 char *metrics_print(const struct admin_context *c, size_t *len)
@@ -277,6 +312,8 @@ char *metrics_print(const struct admin_context *c, size_t *len)
     metrics_print_aggregate(c->aggregate, out);
     print_own(c, out);
     print_breakers(c, out);
+    print_endpoint_health(c->endpoints, out);
+    print_checks(&c->endpoints->health, out);
     if (fclose(out) != 0)
         log_fatal("metrics", "out of memory");
     return text;

@@ -630,6 +630,29 @@ void exchange_upstream_timeout(struct exchange *ex)
     exchange_upstream_failed(ex, connecting ? R_CONNECT_TIMEOUT : R_UPSTREAM_TIMEOUT, NULL);
 }
 
+void exchange_stop(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    static const char why[] = "the time to finish was over";
+    if (ex->request_state == REQ_HEAD) {
+        exchange_client_gone(ex); /* has not asked for anything yet: not logged */
+        return;
+    }
+    if (ex->response_state == RES_NONE) {
+        answer_ourselves(ex, R_DRAINING, why);
+        if (c->exchange != ex)
+            return;
+    }
+    if (!ex->tunnel) {
+        cut(ex, R_DRAINING, why);
+        return;
+    }
+    ex->reason = R_DRAINING;
+    ex->detail = why;
+    end(ex);
+    downstream_close(c, false);
+}
+
 /* ---- request body: client -> backend ---- */
 
 /* Trailers travel on where the next hop's framing has a place for them, else they end here (RFC

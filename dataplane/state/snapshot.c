@@ -407,8 +407,9 @@ static struct addr *parse_endpoints(struct compilation *c)
     return addrs;
 }
 
-/* A target that joins a route which is being served starts slowly; those of a new route have nobody
- * to leave the work to. */
+/* Only a target that nobody has heard of starts as its route says: what is known is not forgotten.
+ * One that joins a route which is being served starts slowly; those of a new route have nobody to
+ * leave the work to. */
 static void bind_targets(struct registry *registry, struct snapshot *s, struct route *r,
                          const Gwp__Route *in, bool is_served, uint64_t now_ms)
 {
@@ -418,6 +419,8 @@ static void bind_targets(struct registry *registry, struct snapshot *s, struct r
         struct target_state *t = registry_target(registry, target->id);
         if (!t->route)
             t->route = r->state;
+        if (in->start_down && !is_known)
+            atomic_store_explicit(&t->unhealthy, true, memory_order_relaxed);
         if (is_served && !is_known)
             atomic_store_explicit(&t->fresh_since_ms, now_ms, memory_order_relaxed);
         r->targets[k].state = t;
