@@ -41,9 +41,9 @@ struct target_stats {
     uint64_t id;
     uint64_t requests, failures;
     uint64_t active;
-    uint32_t breaker_state;       /* 0 closed, 1 open, 2 half-open */
-    uint64_t since_ms, until_ms;  /* of that state, wall clock; 0 = always, nobody knows */
-    char cause[128];              /* of its last change */
+    uint32_t breaker_state;      /* 0 closed, 1 open, 2 half-open */
+    uint64_t since_ms, until_ms; /* of that state, wall clock; 0 = always, nobody knows */
+    char cause[128];             /* of its last change */
     uint64_t moved_to[AGGREGATE_BREAKER_STATES]; /* how often it has entered each */
 };
 
@@ -78,7 +78,7 @@ struct aggregate {
         counters; /* by name -> struct named_counter, owned: totals of those ending in "_total" */
     struct table routes;  /* by name -> struct route_total, owned */
     struct table targets; /* by id -> struct target_total, owned: only those whose breaker moved */
-    bool is_full;        /* said once */
+    bool is_full;         /* said once */
 };
 
 void aggregate_init(struct aggregate *a);

@@ -24,7 +24,7 @@ struct control {
     enum worker_order order;
     uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
-    ev_timer news; /* a report before its time */
+    ev_timer news;    /* a report before its time */
     ev_prepare ended; /* looks whether all is over, once it is ending */
     ev_signal signals[3];
 };

@@ -10,9 +10,9 @@
 #define TARGETS_UNTOLD_MAX 1024
 
 struct targets {
-    struct rollout *rollout; /* borrowed */
-    ev_timer due;            /* an open breaker may be probed */
-    uint32_t round;          /* of EndpointState messages */
+    struct rollout *rollout;                            /* borrowed */
+    ev_timer due;                                       /* an open breaker may be probed */
+    uint32_t round;                                     /* of EndpointState messages */
     Gwp__BreakerTransition *untold[TARGETS_UNTOLD_MAX]; /* owned */
     size_t untold_count;
     void (*moved)(void *owner); /* there is something untold */

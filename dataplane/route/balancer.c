@@ -41,8 +41,8 @@ bool balancer_admit(const struct route *route, const struct target *t, struct pi
         return true;
     atomic_fetch_sub_explicit(&s->active, 1, memory_order_seq_cst);
     if (p->permit)
-        breaker_report(s->breaker, route->breaker, open, p->permit, VERDICT_NONE, R_SERVED,
-                             0, p->now_ms);
+        breaker_report(s->breaker, route->breaker, open, p->permit, VERDICT_NONE, R_SERVED, 0,
+                       p->now_ms);
     return false;
 }
 
@@ -91,8 +91,8 @@ const struct target *balancer_pick(const struct route *route, struct pick *p)
     return t;
 }
 
-void balancer_done(const struct route *route, const struct target *target,
-                   struct target_state *s, uint64_t now_ms)
+void balancer_done(const struct route *route, const struct target *target, struct target_state *s,
+                   uint64_t now_ms)
 {
     atomic_fetch_sub_explicit(&s->active, 1, memory_order_seq_cst);
     if (route && target && route->roster->least)

@@ -10,10 +10,11 @@
 
 /* One choice. */
 struct pick {
-    uint64_t now_ms;            /* CLOCK_MONOTONIC */
-    const uint8_t *client;      /* the client's address, for ip_hash; borrowed */
-    uint32_t client_len;        /* 4, 16, or 0 when there is none */
-    const struct target *avoid; /* of a failed attempt: taken only when there is no other; or NULL */
+    uint64_t now_ms;       /* CLOCK_MONOTONIC */
+    const uint8_t *client; /* the client's address, for ip_hash; borrowed */
+    uint32_t client_len;   /* 4, 16, or 0 when there is none */
+    const struct target
+        *avoid; /* of a failed attempt: taken only when there is no other; or NULL */
     /* Answers. */
     breaker_permit permit; /* of the target's breaker; the caller owes its report */
     bool moved;            /* a breaker has changed its state */
@@ -26,8 +27,8 @@ const struct target *balancer_pick(const struct route *route, struct pick *p);
 
 /* The request at it is over. `route` and `target` are NULL for one that has outlived its snapshot.
  */
-void balancer_done(const struct route *route, const struct target *target,
-                   struct target_state *s, uint64_t now_ms);
+void balancer_done(const struct route *route, const struct target *target, struct target_state *s,
+                   uint64_t now_ms);
 
 /* ---- for the algorithms ---- */
 
@@ -55,7 +56,7 @@ void lb_least_refresh_all(const struct route *route, uint64_t now_ms);
 
 /* The same client to the same target: of all that may be used the one with the highest score for
  * this client (weighted rendezvous), so that one who goes takes only his own clients along. */
-balancer_choose_fn lb_iphash_choose;              /* lb_iphash.c */
+balancer_choose_fn lb_iphash_choose;               /* lb_iphash.c */
 struct hash_memo *lb_iphash_new(uint32_t targets); /* NULL when there is no use for one */
 void lb_iphash_free(struct hash_memo **m);
 void lb_iphash_refresh(const struct route *route); /* what was remembered may be wrong now */

@@ -33,7 +33,8 @@
 #define HALF_MASK 0xFFFFFu
 #define TICK_MASK 0xFFFFFFu
 #define COUNT_MASK 0xFFFFFu
-#define TICKS_AHEAD BREAKER_SUB_WINDOWS /* a worker whose turn has lasted long lags behind others */
+#define TICKS_AHEAD BREAKER_SUB_WINDOWS /* a worker whose turn has lasted long lags behind others  \
+                                         */
 
 #define PERMIT_IS_VALID (1u << 30)
 
@@ -335,8 +336,7 @@ bool breaker_allow(struct breaker *b, const struct breaker_policy *p,
             }
             if (given_of(word) >= p->half_open_requests)
                 return false;
-            if (replace(b, &word,
-                        with_payload(word, probing(given_of(word) + 1, good_of(word))))) {
+            if (replace(b, &word, with_payload(word, probing(given_of(word) + 1, good_of(word))))) {
                 *permit = PERMIT_IS_VALID | epoch_of(word);
                 return true;
             }
@@ -410,8 +410,8 @@ static bool report_probe(struct breaker *b, const struct breaker_policy *p,
             if (close_it(b, &word, open_in_route, &why, now_ms))
                 return true;
         } else {
-            uint64_t now = verdict == VERDICT_GOOD ? probing(given, good + 1)
-                                                   : probing(given - 1, good);
+            uint64_t now =
+                verdict == VERDICT_GOOD ? probing(given, good + 1) : probing(given - 1, good);
             if (replace(b, &word, with_payload(word, now)))
                 return false;
         }

@@ -32,10 +32,11 @@ enum verdict { VERDICT_NONE, VERDICT_GOOD, VERDICT_BAD };
 /* Of a route; compiled into the snapshot. */
 struct breaker_policy {
     uint32_t failure_threshold_percent, min_requests, window_ms;
-    uint32_t open_ms, max_open_ms; /* open_ms doubles on each failed round up to max; 0 = constant */
+    uint32_t open_ms,
+        max_open_ms; /* open_ms doubles on each failed round up to max; 0 = constant */
     uint32_t half_open_requests;
-    uint32_t most_open; /* of the route's targets, at once */
-    uint32_t line;      /* in the YAML */
+    uint32_t most_open;                            /* of the route's targets, at once */
+    uint32_t line;                                 /* in the YAML */
     uint64_t failure_status[BREAKER_STATUS_WORDS]; /* a bit for each status */
 };
 
@@ -88,8 +89,8 @@ bool breaker_reset(struct breaker *b, _Atomic uint32_t *open_in_route, uint64_t 
 
 struct breaker_view {
     enum breaker_state state;
-    uint32_t epoch;                     /* how often it has changed; wraps */
-    uint64_t until_ms;                  /* when OPEN: when probes begin; else 0 */
+    uint32_t epoch;                    /* how often it has changed; wraps */
+    uint64_t until_ms;                 /* when OPEN: when probes begin; else 0 */
     uint32_t moved_to[BREAKER_STATES]; /* how often it has entered each state */
 };
 

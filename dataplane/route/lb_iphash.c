@@ -16,8 +16,8 @@
 
 #define BUCKETS 65536u
 #define NOBODY UINT32_MAX
-#define FEW 8           /* of so few all can be asked every time */
-#define MANY 65535u     /* an entry has 16 bits for the target */
+#define FEW 8       /* of so few all can be asked every time */
+#define MANY 65535u /* an entry has 16 bits for the target */
 #define MOST_TRIES 4
 
 struct hash_memo {

@@ -78,8 +78,8 @@ static uint32_t least_of(const _Atomic uint32_t *line)
 static bool set_right(_Atomic uint32_t *node, const _Atomic uint32_t *line)
 {
     bool was_wrong = false;
-    for (uint32_t least; (least = least_of(line)) !=
-                         atomic_load_explicit(node, memory_order_seq_cst);
+    for (uint32_t least;
+         (least = least_of(line)) != atomic_load_explicit(node, memory_order_seq_cst);
          was_wrong = true)
         atomic_store_explicit(node, least, memory_order_seq_cst);
     return was_wrong;
@@ -116,8 +116,8 @@ static uint32_t find_least(const struct least_tree *tree, uint64_t turn, uint32_
     for (uint32_t level = top + 1; level-- > 0;) {
         const _Atomic uint32_t *line = &tree->at[level][i * FAN];
         uint32_t start = (uint32_t)(turn >> level * 4), k = 0;
-        while (k < FAN && atomic_load_explicit(&line[(start + k) % FAN], memory_order_relaxed) >
-                              *least)
+        while (k < FAN &&
+               atomic_load_explicit(&line[(start + k) % FAN], memory_order_relaxed) > *least)
             k++;
         if (k == FAN)
             return NOBODY;

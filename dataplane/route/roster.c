@@ -70,7 +70,8 @@ static bool takes_part(const struct route *route, const struct target *t, uint64
 
 static uint32_t share_of(const struct route *route, const struct target *t)
 {
-    bool is_weighted = route->algorithm == BALANCE_WEIGHTED || route->algorithm == BALANCE_LEAST_CONN;
+    bool is_weighted =
+        route->algorithm == BALANCE_WEIGHTED || route->algorithm == BALANCE_LEAST_CONN;
     return is_weighted ? roster_weight(t) : 1;
 }
 

@@ -19,19 +19,19 @@ struct least_tree; /* lb_least.c */
 struct hash_memo;  /* lb_iphash.c */
 
 struct roster {
-    _Atomic uint32_t units;     /* 0 = nobody */
+    _Atomic uint32_t units; /* 0 = nobody */
     _Atomic uint32_t stride;
-    _Atomic uint32_t count;     /* of those on it */
-    _Atomic bool panic;         /* too few are healthy: health is not asked for */
-    _Atomic uint64_t slow_until_ms; /* until then somebody starts slowly */
+    _Atomic uint32_t count;          /* of those on it */
+    _Atomic bool panic;              /* too few are healthy: health is not asked for */
+    _Atomic uint64_t slow_until_ms;  /* until then somebody starts slowly */
     _Atomic uint64_t first_since_ms; /* since when the one that is farthest is fresh */
-    _Atomic uint32_t *who;      /* index of target; `count` are in use */
-    _Atomic uint32_t *ends;     /* after which unit its interval ends */
-    _Atomic uint32_t *guide;    /* first candidate for each of guide_size equal parts of the units */
-    uint32_t guide_size;        /* a power of two, at least the route's targets */
-    uint64_t due_ms;            /* control thread: when the next open breaker wants probes; 0 = none */
-    struct least_tree *least;   /* only for least_conn */
-    struct hash_memo *memo;     /* only for ip_hash; owned, may be NULL */
+    _Atomic uint32_t *who;           /* index of target; `count` are in use */
+    _Atomic uint32_t *ends;          /* after which unit its interval ends */
+    _Atomic uint32_t *guide; /* first candidate for each of guide_size equal parts of the units */
+    uint32_t guide_size;     /* a power of two, at least the route's targets */
+    uint64_t due_ms;         /* control thread: when the next open breaker wants probes; 0 = none */
+    struct least_tree *least; /* only for least_conn */
+    struct hash_memo *memo;   /* only for ip_hash; owned, may be NULL */
 };
 
 /* Control thread. roster_new() is empty. */

@@ -33,7 +33,7 @@ struct target_state {
     uint64_t id;   /* Target.id of the contract */
     uint32_t slot; /* index into every worker's target counters */
     _Atomic uint32_t refs;
-    uint32_t told; /* control thread: the round in which the control plane last spoke of it */
+    uint32_t told;       /* control thread: the round in which the control plane last spoke of it */
     uint32_t told_epoch; /* control thread: up to where its breaker's transitions were logged */
     struct route_state *route; /* its id is made of the route's name, too; set by snapshot.c */
     struct breaker *breaker;   /* in the segment, or NULL when there is no room for it */
@@ -50,7 +50,7 @@ struct route_state {
     uint32_t slot; /* index into every worker's route counters */
     uint32_t refs; /* control thread */
     struct route_state *next;
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position; /* whose turn it is, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;      /* whose turn it is, all workers */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t breakers_open; /* that are not closed */
     _Atomic bool stirred; /* what its rosters were called from has changed: targets.c looks */
     bool is_called;       /* control thread: being called anew */

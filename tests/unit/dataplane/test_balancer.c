@@ -38,8 +38,8 @@ static Gwp__Route *draft_pool(Gwp__Route__Algorithm algorithm, uint32_t count,
     for (uint32_t i = 0; i < count; i++) {
         char text[32];
         snprintf(text, sizeof(text), "10.0.%u.%u:80", i >> 8, i & 255);
-        Gwp__Target *t = draft_target(&draft, r, (i + 1) * 0x9E3779B97F4A7C15u,
-                                      draft_endpoint(&draft, text));
+        Gwp__Target *t =
+            draft_target(&draft, r, (i + 1) * 0x9E3779B97F4A7C15u, draft_endpoint(&draft, text));
         t->weight = weights ? weights[i] : 1;
     }
     return r;
@@ -145,8 +145,8 @@ static void check_shares(const struct crowd *c, const char *what)
         worst = MAX(worst, (off < 0 ? -off : off) / ideal);
         cr_assert_eq(atomic_load(&state(r, i)->active), 0);
     }
-    printf("%s: %u targets, %.0f picks by %d threads: at most %.3f %% off\n", what,
-           r->target_count, total, THREADS, worst * 100);
+    printf("%s: %u targets, %.0f picks by %d threads: at most %.3f %% off\n", what, r->target_count,
+           total, THREADS, worst * 100);
     cr_assert_leq(worst, 0.01, "%s: %f", what, worst);
 }
 
@@ -258,8 +258,8 @@ Test(balancer, weighted_sends_no_bursts_to_the_heavy_one)
 {
     static const struct {
         uint32_t weights[3], most;
-    } rows[] = {{{5, 1, 1}, 4},      {{2, 1, 1}, 2},   {{10, 5, 5}, 2}, {{50, 25, 25}, 2},
-                {{100, 50, 25}, 2},  {{7, 4, 3}, 2},   {{9, 1, 1}, 7},  {{4, 4, 1}, 2},
+    } rows[] = {{{5, 1, 1}, 4},      {{2, 1, 1}, 2},      {{10, 5, 5}, 2}, {{50, 25, 25}, 2},
+                {{100, 50, 25}, 2},  {{7, 4, 3}, 2},      {{9, 1, 1}, 7},  {{4, 4, 1}, 2},
                 {{1000, 999, 1}, 2}, {{600, 300, 100}, 2}};
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         draft.message->n_routes = 0;
@@ -299,7 +299,8 @@ Test(balancer, least_conn_shares_follow_the_weights_over_all_workers)
 {
     crowd_shares(GWP__ROUTE__ALGORITHM__LEAST_CONN, 5, 200, NULL, "least_conn, 200 under way");
     crowd_shares(GWP__ROUTE__ALGORITHM__LEAST_CONN, 10, 500, NULL, "least_conn, 500 under way");
-    crowd_shares(GWP__ROUTE__ALGORITHM__LEAST_CONN, 3, 500, three, "least_conn 2:3:5, 500 under way");
+    crowd_shares(GWP__ROUTE__ALGORITHM__LEAST_CONN, 3, 500, three,
+                 "least_conn 2:3:5, 500 under way");
     crowd_shares(GWP__ROUTE__ALGORITHM__LEAST_CONN, 2, 200, five, "least_conn 1:2, 200 under way");
 }
 
@@ -581,8 +582,8 @@ static double pick_ns(Gwp__Route__Algorithm algorithm, uint32_t count)
             balancer_done(r, t, t->state, NOW);
         }
         clock_gettime(CLOCK_MONOTONIC, &b);
-        best = MIN(best, ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) /
-                             PICKS);
+        best = MIN(best,
+                   ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / PICKS);
     }
     snapshot_free(&snapshot, registry);
     return best;
