@@ -490,6 +490,23 @@ def test_weight_is_overridden_and_undone(trio):
     assert told() is None and pair.status()["overrides"] == []
 
 
+def test_weight_is_effective_at_once(make_pair, backends):
+    """Nine of ten requests, and half of them again."""
+    a, b = backends("a", "b")
+    pair = make_pair([route("all", "/", a, b, lb_algorithm="weighted", health_check=OFTEN)])
+    wait_until(lambda: healths(pair, a, b) == ["up", "up"], "both up")
+
+    def share():
+        return sum(pair.get("/").json()["name"] == "a" for _ in range(100))
+    assert 45 <= share() <= 55
+    assert pair.ctl("weight", address(a), "9").code == 0
+    time.sleep(0.1 * SCALE)
+    assert 85 <= share() <= 95
+    assert pair.ctl("weight", address(a), "default").code == 0
+    time.sleep(0.1 * SCALE)
+    assert 45 <= share() <= 55
+
+
 def test_orders_outlive_a_control_plane(trio):
     """And everything stays in effect meanwhile."""
     pair, (a, b, c) = trio
