@@ -1,8 +1,8 @@
 /* Sliding window: time is cut into cells of 1/126 of the window, and a request passes while fewer
  * than the quota have passed in the present cell and the 126 before it. Together these always reach
  * back a whole window and more, so no window holds more than the quota. What passed in a cell is
- * forgotten at most one cell late, so whoever sends as much as may pass gets 126/127 of the quota
- * in each window; the rounding below costs less than a thousandth more: over 99 %.
+ * forgotten at most one cell late, so whoever always has a request waiting gets 126/127 of the
+ * quota in each window; the rounding below costs less than a thousandth more: over 99 %.
  *
  * A closed cell's count is kept in 16 bits, rounded up: 11 bits of it and by how many it was
  * shifted. Up to 2047 it is exact, above it is at most 1/1024 too high. A key costs 288 bytes
@@ -12,9 +12,8 @@
 #include <assert.h>
 #include <string.h>
 
-#define CLOSED 126
+#define CLOSED LIMIT_WINDOW_CELLS
 #define DIGITS 11 /* bits of a count that are kept */
-#define NS_PER_MS 1000000u
 
 /* slot.clock is the number of the present cell; slot.spent the sum of it and the closed ones. */
 struct cells {
@@ -37,11 +36,6 @@ static uint16_t compress(uint32_t count)
 static uint64_t expand(uint16_t cell)
 {
     return (uint64_t)(cell & ((1u << DIGITS) - 1)) << (cell >> DIGITS);
-}
-
-static uint64_t cell_ns(const struct limit_policy *p)
-{
-    return (p->window_ms * (uint64_t)NS_PER_MS + CLOSED - 1) / CLOSED;
 }
 
 static uint64_t sum(const struct cells *c)
@@ -80,16 +74,43 @@ static void advance(struct limit_slot *slot, struct cells *c, uint64_t cell)
         slot->spent = sum(c);
 }
 
+static bool are_empty(const uint16_t *cells, unsigned count)
+{
+    uint64_t bits = 0;
+    memcpy(&bits, cells, count * sizeof(*cells));
+    return bits == 0;
+}
+
+/* How many cells, oldest first, have to go for so many requests to be gone; CLOSED if even all are
+ * too few. Most cells are empty when few requests make the quota: those are passed over by fours.
+ */
+static unsigned cells_holding(const struct limit_slot *slot, const struct cells *c, uint64_t count)
+{
+    unsigned at = (unsigned)(slot->clock % CLOSED); /* the oldest */
+    uint64_t gone = 0;
+    for (unsigned n = 0; n < CLOSED;) {
+        unsigned few = MIN(4, CLOSED - MAX(at, n));
+        if (are_empty(&c->closed[at], few)) {
+            n += few;
+            at += few;
+        } else {
+            gone += expand(c->closed[at++]);
+            n++;
+        }
+        if (gone >= count)
+            return n;
+        at = at == CLOSED ? 0 : at;
+    }
+    return CLOSED;
+}
+
 /* When the quota has room for one again: as the oldest cells go that make up the excess. */
 static uint64_t next_ns(const struct limit_policy *p, const struct limit_slot *slot,
                         const struct cells *c, uint64_t now_ns)
 {
-    uint64_t excess = slot->spent + 1 - p->quota, gone = 0, n = CLOSED;
-    for (; n > 0 && gone < excess; n--)
-        gone += n <= slot->clock ? expand(c->closed[(slot->clock - n) % CLOSED]) : 0;
-    uint64_t age =
-        gone < excess ? 0 : n + 1; /* of the last one looked at; the present one's is 0 */
-    uint64_t at = (slot->clock - MIN(age, slot->clock) + CLOSED + 1) * cell_ns(p);
+    uint64_t excess = slot->spent + 1 - p->quota, held = slot->spent - c->present;
+    unsigned cells = held < excess ? CLOSED + 1 : cells_holding(slot, c, excess);
+    uint64_t at = (slot->clock + cells) * p->cell_ns;
     return at > now_ns ? at - now_ns : 1;
 }
 
@@ -97,13 +118,13 @@ static struct limit_verdict decide(const struct limit_policy *p, struct limit_sl
                                    void *memory, uint64_t now_ns)
 {
     struct cells *c = memory;
-    advance(slot, c, now_ns / cell_ns(p));
+    advance(slot, c, now_ns / p->cell_ns);
     bool allowed = slot->spent < p->quota && c->present < UINT32_MAX;
     if (allowed) {
         c->present++;
         slot->spent++;
     }
-    uint64_t over = (slot->clock + CLOSED + 1) * cell_ns(p);
+    uint64_t over = (slot->clock + CLOSED + 1) * p->cell_ns;
     return (struct limit_verdict){
         .allowed = allowed,
         .remaining = p->quota > slot->spent ? p->quota - slot->spent : 0,
@@ -115,7 +136,7 @@ static struct limit_verdict decide(const struct limit_policy *p, struct limit_sl
 /* The sum as it stood, less and less as time passes without a request. */
 static uint64_t weight(const struct limit_policy *p, const struct limit_slot *slot, uint64_t now_ns)
 {
-    uint64_t cell = now_ns / cell_ns(p), age = cell > slot->clock ? cell - slot->clock : 0;
+    uint64_t cell = now_ns / p->cell_ns, age = cell > slot->clock ? cell - slot->clock : 0;
     return age > CLOSED ? 0 : slot->spent * (CLOSED + 1 - age);
 }
 

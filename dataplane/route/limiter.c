@@ -36,6 +36,7 @@
 #define ROUTE_TEXT_BYTES 128
 #define SPINS_BEFORE_YIELD 100
 #define ABANDONED_NS 20000000u
+#define NS_PER_MS 1000000u
 #define TOKEN_UNITS 4294967296.0 /* of limit_bucket.c */
 
 enum key_space { SPACE_ADDRESS, SPACE_TEXT, SPACES };
@@ -90,6 +91,8 @@ void limit_policy_derive(struct limit_policy *p)
         /* A rate such as 0.1 is a bit less or more in binary. */
         p->quota = (uint64_t)(p->rate * p->window_ms / 1e3 + 1e-6);
         p->window_s = (p->window_ms + 999) / 1000;
+        p->cell_ns =
+            (p->window_ms * (uint64_t)NS_PER_MS + LIMIT_WINDOW_CELLS - 1) / LIMIT_WINDOW_CELLS;
     }
     p->quota = MAX(p->quota, 1);
     p->window_s = MAX(p->window_s, 1);

@@ -9,7 +9,7 @@
  *   LIMITER_BUCKET  in any span of T seconds at most burst + rate * T, and whoever sends more gets
  *                   all of that (to 2^-32 of a request for each that passes)
  *   LIMITER_WINDOW  in any span of window_ms at most rate * window (rounded down to whole requests,
- *                   at least 1); whoever sends more gets at least 99 % of that
+ *                   at least 1); whoever always has one waiting gets at least 99 % of that
  *
  * Spans are of the workers' loop time, which is behind the clock by a turn of the loop at most. A
  * refused request costs nothing.
@@ -39,6 +39,9 @@
 enum limiter_algorithm { LIMITER_BUCKET, LIMITER_WINDOW };
 enum limiter_key_by { LIMITER_BY_IP, LIMITER_BY_USER, LIMITER_BY_API_KEY };
 
+/* A window is so many cells long, limit_window.c. */
+#define LIMIT_WINDOW_CELLS 126
+
 /* What is allowed; immutable, of a route in a snapshot. */
 struct limit_policy {
     struct limiter *limiter; /* referred to; NULL in a dry run */
@@ -59,6 +62,7 @@ struct limit_policy {
     uint64_t quota;       /* requests: the burst, or those of a window */
     uint64_t window_s;    /* that the quota is for, rounded up: of a bucket, until it is full */
     double tokens_per_ns; /* LIMITER_BUCKET: in its units */
+    uint64_t cell_ns;     /* LIMITER_WINDOW: how long a cell is */
 };
 
 /* Fills in what follows from the rest. */
