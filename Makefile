@@ -193,12 +193,13 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
 	    -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
-$$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libproto.a
+$$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libcontrolplane.a \
+    $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  FUZZ  $$@"
 	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
 	    -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
-	    $$(shell pkg-config --libs $$(LIBS_DP)) -lm
+	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl
 $(1)-units: $$($(1)_UNITS) $$($(1)_FUZZ)
@@ -261,14 +262,17 @@ bench: programs
 
 TIDY_FILES = $(filter %.c,$(C_FILES))
 lint: $(B)/gen/proto/gateway.pb-c.h
-	clang-format-14 --dry-run --Werror $(C_FILES)
-	printf '%s\n' $(filter-out tests/%,$(TIDY_FILES)) | xargs -P 2 -I {} clang-tidy-14 --quiet --warnings-as-errors='*' \
+	@echo "  LINT  clang-format"
+	$(Q)clang-format-14 --dry-run --Werror $(C_FILES)
+	@echo "  LINT  clang-tidy"
+	$(Q)printf '%s\n' $(filter-out tests/%,$(TIDY_FILES)) | xargs -P 2 -I {} clang-tidy-14 --quiet --warnings-as-errors='*' \
 	    {} -- $(CPPFLAGS_ALL) $(CFLAGS_ALL) 2>/dev/null
-	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
+	@echo "  LINT  cppcheck"
+	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
 	    --suppress=missingIncludeSystem -j 2 -I. -I$(B)/gen $(filter-out tests/%,$(TIDY_FILES))
 
 format:
-	clang-format-14 -i $(C_FILES)
+	$(Q)clang-format-14 -i $(C_FILES)
 
 deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."

@@ -119,14 +119,12 @@ static uint32_t endpoint_of(struct build *b, char *address)
     return (uint32_t)s->n_endpoints++;
 }
 
-/* What goes into Host: the authority as a client would write it, without the port it would leave
- * out. */
-static char *host_header(struct build *b, const struct backend_config *c)
+const char *builder_host(struct arena *a, const struct backend_config *backend)
 {
-    bool v6 = strchr(c->host, ':') != NULL;
-    if (c->port == 80)
-        return v6 ? arena_printf(b->arena, "[%s]", c->host) : (char *)c->host;
-    return builder_address(b->arena, c->host, c->port);
+    bool v6 = strchr(backend->host, ':') != NULL;
+    if (backend->port == 80)
+        return v6 ? arena_printf(a, "[%s]", backend->host) : backend->host;
+    return builder_address(a, backend->host, backend->port);
 }
 
 static void build_target(struct build *b, Gwp__Route *route, const struct backend_config *c,
@@ -158,7 +156,7 @@ static void build_targets(struct build *b, Gwp__Route *m, const struct route_con
         const struct backend_config *backend = &c->backends[i];
         const struct strings *ips = b->in->lookup(b->in->owner, backend->host);
         Gwp__Place *place = build_place(b, backend->place);
-        char *host = host_header(b, backend);
+        char *host = (char *)builder_host(b->arena, backend);
         for (size_t k = 0; ips && k < ips->count; k++)
             build_target(b, m, backend, place, host, ips->at[k]);
     }

@@ -31,5 +31,9 @@ void builder_build(const struct builder_input *in, struct builder_output *out);
  * two. The same in every generation, so that what is known about a target outlives reloads. */
 uint64_t builder_target_id(const char *route, const char *url, const char *address);
 
+/* What goes into Host: the authority as a client would write it, without the port it would leave
+ * out. */
+const char *builder_host(struct arena *a, const struct backend_config *backend);
+
 /* "10.0.0.1:8080", "[::1]:8080". */
 char *builder_address(struct arena *a, const char *ip, uint16_t port);

@@ -12,6 +12,7 @@
 #include "controlplane/config/diagnostics.h"
 #include "controlplane/config/schema.h"
 #include "controlplane/config/watcher.h"
+#include "controlplane/endpoints.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/log.h"
@@ -25,6 +26,7 @@ struct controlplane {
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
+    struct endpoints endpoints;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
@@ -42,6 +44,8 @@ static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult 
 {
     struct controlplane *cp = owner;
     publisher_result(&cp->publisher, s, r);
+    if (r->accepted && !r->dry_run)
+        endpoints_accepted(&cp->endpoints, s);
 }
 
 static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
@@ -64,6 +68,12 @@ static void on_in_force(void *owner, const struct config *cfg)
             cfg->logging.format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
     aggregate_set_bounds(&cp->aggregate, cfg->duration_buckets, cfg->duration_bucket_count);
     admin_apply(&cp->admin, &cfg->admin);
+}
+
+static void on_committed(void *owner, const struct generation *g)
+{
+    struct controlplane *cp = owner;
+    endpoints_apply(&cp->endpoints, g->config, g->number, resolver_lookup, cp->publisher.resolver);
 }
 
 static void on_file_changed(void *owner)
@@ -130,6 +140,7 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
     struct admin_context context = {.publisher = &cp->publisher,
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
+                                    .endpoints = &cp->endpoints,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     aggregate_init(&cp->aggregate);
@@ -138,13 +149,16 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
             0 ||
         admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
         return -1;
+    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, cp->state_dir);
     cp->publisher.in_force = on_in_force;
+    cp->publisher.committed = on_committed;
     cp->publisher.owner = cp;
     return 0;
 }
 
 static void close_all(struct controlplane *cp)
 {
+    endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);

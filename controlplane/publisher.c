@@ -97,6 +97,7 @@ static void send_rollback(struct publisher *p)
     g->number = generations_next_number(&p->generations);
     build(p, g, false);
     sessions_each(s, p->sessions) send_to(s, g, false);
+    p->committed(p->owner, g);
     log_warn("publisher", "generation %llu in force again, as generation %llu",
              (unsigned long long)before, (unsigned long long)g->number);
 }
@@ -174,6 +175,7 @@ static void commit(struct publisher *p)
         remember(p, true, "");
         p->in_force(p->owner, g->config);
     }
+    p->committed(p->owner, g);
     /* Whoever connected meanwhile has the one before. */
     sessions_each(s, p->sessions)
     {

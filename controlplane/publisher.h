@@ -76,7 +76,9 @@ struct publisher {
     struct resolver *resolver;                               /* owned */
     struct sessions *sessions;                               /* borrowed */
     void (*in_force)(void *owner, const struct config *cfg); /* another configuration is in force */
-    void *owner;                                             /* of in_force; borrowed */
+    void (*committed)(void *owner, const struct generation *g); /* it is in force: another
+        configuration, or the same with other addresses or another number */
+    void *owner;                                                /* of both; borrowed */
     struct resolver_events resolver_events;
     struct generations generations;
     enum publisher_state state;

@@ -87,6 +87,15 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
         doom(s, &err);
 }
 
+void session_send_state(struct session *s, const uint8_t *packed, size_t len)
+{
+    struct err err;
+    if (channel_send_packed(s->channel, MSG_ENDPOINT_STATE, packed, (uint32_t)len, &err))
+        flush(s);
+    else
+        doom(s, &err);
+}
+
 static void send_heartbeat(struct session *s, double now)
 {
     struct err err;

@@ -30,6 +30,7 @@ struct session {
     double heard_at;     /* loop time of the last bytes */
     uint64_t sent;       /* the last generation that was sent, 0 = none; dry runs do not count */
     uint64_t generation; /* the last one it accepted, 0 = none */
+    uint64_t told;       /* the one whose complete EndpointState it has, 0 = none */
     bool refused;        /* the last one sent */
     char *reason;        /* owned; why, or NULL */
     uint64_t rss_bytes;
@@ -66,6 +67,9 @@ void sessions_fini(struct sessions *ss); /* ends all, unlinks the socket; tells 
 /* Queues a packed snapshot. What goes wrong with it ends the session later, from the loop. */
 void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
                            const uint8_t *packed, size_t len);
+
+/* Queues a packed EndpointState, with the same consequences. */
+void session_send_state(struct session *s, const uint8_t *packed, size_t len);
 
 /* Opened sessions, in the order of connecting. */
 #define sessions_each(s, ss)                                                                       \

@@ -92,7 +92,8 @@ static void take_endpoint_state(struct control *c, const Gwp__EndpointState *m)
         if (!t)
             continue; /* of another generation; the control plane says it again with that */
         t->told = c->round;
-        atomic_store_explicit(&t->unhealthy, e->unhealthy, memory_order_relaxed);
+        if (e->checked) /* else nobody knows yet: it stays what it is */
+            atomic_store_explicit(&t->unhealthy, e->unhealthy, memory_order_relaxed);
         atomic_store_explicit(&t->draining, e->draining, memory_order_relaxed);
         atomic_store_explicit(&t->weight_override, e->weight_override, memory_order_relaxed);
     }

@@ -379,6 +379,9 @@ void rollout_start(struct rollout *ro)
         return;
     }
     Gwp__Snapshot *message = gwp__snapshot__unpack(NULL, len, packed);
+    /* Its targets are not new, they were served before; and there may be nobody to check them. */
+    for (size_t i = 0; message && i < message->n_routes; i++)
+        message->routes[i]->start_down = false;
     if (message && !message->dry_run)
         take(ro, message, packed, len, true);
     else

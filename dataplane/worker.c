@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
  * and clients their turn. */
 #define ACCEPTS_PER_TURN 16
 #define ACCEPT_PAUSE_S 0.1
+#define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
 
 struct listener_watch {
     ev_io io;
@@ -32,6 +34,58 @@ static double monotonic_s(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* ---- making room ---- */
+
+/* All workers of the process, so that one which has nothing idle can ask the others. Set before any
+ * of them runs. */
+static struct worker *_Atomic team[MAX_WORKERS];
+static _Atomic uint32_t shed_wanted;
+
+static bool shed_client(struct worker *w)
+{
+    list_each (node, &w->idle_clients) {
+        struct downstream *c = CONTAINER_OF(node, struct downstream, link);
+        if (c->state == DOWN_OPEN) {
+            downstream_shed(c);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool ask_another(const struct worker *w)
+{
+    for (unsigned i = 0; i < MAX_WORKERS; i++) {
+        struct worker *other = atomic_load_explicit(&team[i], memory_order_acquire);
+        if (!other || other == w ||
+            atomic_load_explicit(&other->idle_count, memory_order_relaxed) == 0)
+            continue;
+        atomic_fetch_add_explicit(&shed_wanted, 1, memory_order_relaxed);
+        ev_async_send(other->loop, &other->wake);
+        return true;
+    }
+    return false;
+}
+
+bool worker_shed(struct worker *w)
+{
+    return shed_client(w) || upstream_shed(w) || ask_another(w);
+}
+
+bool worker_shed_client(struct worker *w)
+{
+    return shed_client(w) || ask_another(w);
+}
+
+/* Whoever is woken takes what has been asked for; one that finds nothing idle leaves it undone,
+ * since the need may be over. */
+static void shed_for_others(struct worker *w)
+{
+    uint32_t wanted = atomic_exchange_explicit(&shed_wanted, 0, memory_order_relaxed);
+    while (wanted-- > 0 && shed_client(w))
+        ;
 }
 
 /* ---- accepting ---- */
@@ -48,36 +102,66 @@ static void start_accepting(struct worker *w)
         ev_io_start(w->loop, &w->watches[i].io);
 }
 
+static void take_spare_fd(struct worker *w)
+{
+    if (w->spare_fd < 0)
+        w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void on_accept_pause_over(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct worker *w = timer->data;
     ev_timer_stop(loop, timer);
+    take_spare_fd(w); /* another worker may have been quicker when it was given up */
     start_accepting(w);
 }
 
 /* Out of descriptors or memory: the connection stays in the backlog, and trying again at once would
  * spin. */
-static void pause_accepting(struct worker *w)
+static void pause_accepting(struct worker *w, double seconds)
 {
     stop_accepting(w);
-    ev_timer_set(&w->accept_pause, ACCEPT_PAUSE_S, 0);
+    ev_timer_set(&w->accept_pause, seconds, 0);
     ev_timer_start(w->loop, &w->accept_pause);
 }
 
-/* Out of descriptors: room is made by closing what is idle; where nothing is, the spare descriptor
- * is given up for a moment so that the client gets an answer instead of waiting in the backlog. */
-static bool make_room(struct worker *w, int listening)
+/* Nothing is idle: the spare descriptor is given up for a moment so that the client gets an answer
+ * instead of waiting in the backlog. */
+static bool refuse_one(struct worker *w, int listening)
 {
-    if (worker_shed(w))
-        return true;
     if (w->spare_fd < 0)
         return false;
     close(w->spare_fd);
+    w->spare_fd = -1;
     int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0)
         downstream_refuse(w, fd);
-    w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    take_spare_fd(w);
     return fd >= 0;
+}
+
+/* No descriptor is left for the client that waits. false: no more are accepted for now. */
+static bool make_room(struct worker *w, int listening)
+{
+    if (shed_client(w))
+        return true;
+    if (ask_another(w)) {
+        pause_accepting(w, SHED_PAUSE_S);
+        return false;
+    }
+    /* Idle connections to backends come last: the client will need one. */
+    if (upstream_shed(w) || refuse_one(w, listening))
+        return true;
+    pause_accepting(w, ACCEPT_PAUSE_S);
+    return false;
+}
+
+/* accept4() looks for a descriptor before it looks for a client: without one it fails the same
+ * whether somebody waits or not. */
+static bool somebody_waits(int listening)
+{
+    struct pollfd p = {.fd = listening, .events = POLLIN};
+    return poll(&p, 1, 0) > 0;
 }
 
 static void on_connection(struct ev_loop *loop, ev_io *io, int events)
@@ -96,11 +180,16 @@ static void on_connection(struct ev_loop *loop, ev_io *io, int events)
             return;
         if (errno == EINTR || errno == ECONNABORTED)
             continue;
-        stats_add(&w->stats, STAT_accept_errors_total, 1);
-        if ((errno != EMFILE && errno != ENFILE) || !make_room(w, io->fd)) {
-            pause_accepting(w);
+        if (errno != EMFILE && errno != ENFILE) {
+            stats_add(&w->stats, STAT_accept_errors_total, 1);
+            pause_accepting(w, ACCEPT_PAUSE_S);
             return;
         }
+        if (!somebody_waits(io->fd))
+            return;
+        stats_add(&w->stats, STAT_accept_errors_total, 1);
+        if (!make_room(w, io->fd))
+            return;
     }
 }
 
@@ -120,52 +209,6 @@ static void watch_listeners(struct worker *w)
     }
     if (!ev_is_active(&w->accept_pause))
         start_accepting(w);
-}
-
-/* All workers of the process, so that one which has nothing idle can ask the others. Set before any
- * of them runs. */
-static struct worker *_Atomic team[MAX_WORKERS];
-static _Atomic uint32_t shed_wanted;
-
-static bool shed_own(struct worker *w)
-{
-    list_each (node, &w->idle_clients) {
-        struct downstream *c = CONTAINER_OF(node, struct downstream, link);
-        if (c->state == DOWN_OPEN) {
-            downstream_close(c, false);
-            stats_add(&w->stats, STAT_shed_total, 1);
-            return true;
-        }
-    }
-    return upstream_shed(w);
-}
-
-static bool ask_another(const struct worker *w)
-{
-    for (unsigned i = 0; i < MAX_WORKERS; i++) {
-        struct worker *other = atomic_load_explicit(&team[i], memory_order_acquire);
-        if (!other || other == w ||
-            atomic_load_explicit(&other->idle_count, memory_order_relaxed) == 0)
-            continue;
-        atomic_fetch_add_explicit(&shed_wanted, 1, memory_order_relaxed);
-        ev_async_send(other->loop, &other->wake);
-        return true;
-    }
-    return false;
-}
-
-bool worker_shed(struct worker *w)
-{
-    return shed_own(w) || ask_another(w);
-}
-
-/* Whoever is woken takes what has been asked for; one that finds nothing idle leaves it undone,
- * since the need may be over. */
-static void shed_for_others(struct worker *w)
-{
-    uint32_t wanted = atomic_exchange_explicit(&shed_wanted, 0, memory_order_relaxed);
-    while (wanted-- > 0 && shed_own(w))
-        ;
 }
 
 /* ---- snapshots and orders ---- */
@@ -245,7 +288,7 @@ static void close_idle_clients(struct worker *w)
 static void close_all_clients(struct worker *w)
 {
     while (!list_is_empty(&w->clients))
-        exchange_client_gone(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
+        exchange_stop(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
     while (!list_is_empty(&w->idle_clients))
         downstream_close(CONTAINER_OF(w->idle_clients.next, struct downstream, link), false);
 }

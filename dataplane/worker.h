@@ -109,6 +109,9 @@ bool worker_reaches(const struct worker *w, const struct snapshot *s);
  * else of another, which is told to. false: nothing is idle anywhere. */
 bool worker_shed(struct worker *w);
 
+/* The same for server.max_connections, where only clients count. */
+bool worker_shed_client(struct worker *w);
+
 /* Has this worker been told to finish what is in flight and end? Its own thread. */
 static inline bool worker_is_leaving(const struct worker *w)
 {

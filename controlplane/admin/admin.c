@@ -204,7 +204,7 @@ static void fail_unknown(struct request *rq, const char *method, const char *pat
 static void begin(struct request *rq, const char *method, const char *path)
 {
     char allowed[64];
-    const struct endpoint *e = api_find(method, path, allowed);
+    const struct endpoint *e = api_find(method, path, allowed, rq->argument);
     if (!e)
         fail_unknown(rq, method, path, allowed);
     else if (e->access == WRITE && !rq->may_write && !brings_token(rq))

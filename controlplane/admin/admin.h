@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "controlplane/aggregate.h"
+#include "controlplane/endpoints.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
@@ -26,6 +27,7 @@ struct admin_context {
     struct publisher *publisher;
     struct sessions *sessions;
     struct aggregate *aggregate;
+    struct endpoints *endpoints;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };
@@ -53,10 +55,13 @@ struct admin {
     struct list leaving;           /* of struct front.link, owned */
 };
 
+#define API_ARGUMENT_BYTES 128
+
 struct request {
     struct admin *admin;
     struct MHD_Connection *connection; /* borrowed */
     const struct endpoint *endpoint;   /* of api.c; NULL = answered without one */
+    char argument[API_ARGUMENT_BYTES]; /* from the path */
     char *body;                        /* owned, terminated */
     size_t body_len, body_room;
     size_t skipped; /* bytes of a body that is too large */

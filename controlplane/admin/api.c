@@ -26,10 +26,16 @@ static void get_readyz(struct request *rq)
         json_array_append_new(reasons, json_string("no generation in force"));
     if (c->sessions->open_count == 0)
         json_array_append_new(reasons, json_string("no data plane connected"));
+    bool serves = true;
+    json_t *warnings = document_dead_routes(c, &serves);
+    if (!serves) { /* not one route can answer: then that is why */
+        json_array_extend(reasons, warnings);
+        json_array_clear(warnings);
+    }
     bool ready = json_array_size(reasons) == 0;
-    request_reply_json(
-        rq, ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
-        json_pack("{s:s, s:o}", "status", ready ? "ready" : "not ready", "reasons", reasons));
+    request_reply_json(rq, ready ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+                       json_pack("{s:s, s:o, s:o}", "status", ready ? "ready" : "not ready",
+                                 "reasons", reasons, "warnings", warnings));
 }
 
 static void get_metrics(struct request *rq)
@@ -136,6 +142,54 @@ static void post_validate(struct request *rq)
     diagnostics_fini(&d);
 }
 
+/* ---- orders about endpoints ---- */
+
+static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
+{
+    static const unsigned statuses[] = {[ORDER_DONE] = MHD_HTTP_OK,
+                                        [ORDER_UNKNOWN] = MHD_HTTP_NOT_FOUND,
+                                        [ORDER_CONFLICT] = MHD_HTTP_CONFLICT};
+    static const char *const codes[] = {
+        [ORDER_DONE] = "", [ORDER_UNKNOWN] = "unknown_endpoint", [ORDER_CONFLICT] = "conflict"};
+    const struct order order = {kind, rq->argument, request_argument(rq, "route"), weight};
+    struct endpoints *es = rq->admin->context.endpoints;
+    struct err err;
+    enum order_result result = endpoints_order(es, &order, &err);
+    if (result == ORDER_DONE)
+        request_reply_json(rq, statuses[result], document_ordered(es, &order, err.text));
+    else
+        request_fail(rq, statuses[result], codes[result], "%s", err.text);
+}
+
+static void post_drain(struct request *rq)
+{
+    carry_out(rq, ORDER_DRAIN, 0);
+}
+
+static void delete_drain(struct request *rq)
+{
+    carry_out(rq, ORDER_UNDRAIN, 0);
+}
+
+static void post_weight(struct request *rq)
+{
+    const char *text = request_argument(rq, "weight");
+    char *end = NULL;
+    unsigned long weight = text ? strtoul(text, &end, 10) : 0;
+    if (!text || text[0] < '0' || text[0] > '9' || *end || weight < 1 ||
+        weight > ORDER_WEIGHT_MAX) {
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument", "weight is a number, 1 to %d",
+                     ORDER_WEIGHT_MAX);
+        return;
+    }
+    carry_out(rq, ORDER_WEIGHT, (uint32_t)weight);
+}
+
+static void delete_weight(struct request *rq)
+{
+    carry_out(rq, ORDER_WEIGHT, 0);
+}
+
 /* ---- the table ---- */
 
 /* Validation reads, but its messages may quote what ${VAR} stands for here: so it is not for
@@ -152,16 +206,42 @@ static const struct endpoint endpoints[] = {
     {"POST", "/api/v1/config", WRITE, post_config},
     {"POST", "/api/v1/validate", WRITE, post_validate},
     {"POST", "/api/v1/reload", WRITE, post_reload},
+    {"POST", "/api/v1/endpoints/{address}/drain", WRITE, post_drain},
+    {"DELETE", "/api/v1/endpoints/{address}/drain", WRITE, delete_drain},
+    {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},
+    {"DELETE", "/api/v1/endpoints/{address}/weight", WRITE, delete_weight},
 };
 
-const struct endpoint *api_find(const char *method, const char *path, char allowed[64])
+/* Does the path fit? What stands for "{address}" goes to `argument`, which is "" when it is too
+ * long: no address is. */
+static bool fits(const char *pattern, const char *path, char argument[API_ARGUMENT_BYTES])
+{
+    const char *open = strchr(pattern, '{');
+    if (!open)
+        return strcmp(pattern, path) == 0;
+    size_t before = (size_t)(open - pattern);
+    const char *behind = strchr(open, '}') + 1;
+    if (strncmp(pattern, path, before) != 0)
+        return false;
+    size_t len = strcspn(path + before, "/");
+    if (len == 0 || strcmp(path + before + len, behind) != 0)
+        return false;
+    if (len >= API_ARGUMENT_BYTES)
+        len = 0;
+    memcpy(argument, path + before, len);
+    argument[len] = '\0';
+    return true;
+}
+
+const struct endpoint *api_find(const char *method, const char *path, char allowed[64],
+                                char argument[API_ARGUMENT_BYTES])
 {
     size_t used = 0;
     bool is_head = strcmp(method, "HEAD") == 0;
-    allowed[0] = '\0';
+    allowed[0] = argument[0] = '\0';
     for (size_t i = 0; i < COUNT_OF(endpoints); i++) {
         const struct endpoint *e = &endpoints[i];
-        if (strcmp(e->path, path) != 0)
+        if (!fits(e->path, path, argument))
             continue;
         if (strcmp(e->method, is_head ? "GET" : method) == 0)
             return e;

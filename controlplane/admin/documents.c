@@ -82,20 +82,60 @@ static json_t *config_of(const struct admin_context *c)
     if (g)
         snprintf(hash, sizeof(hash), "%016llx", (unsigned long long)g->config->hash);
     return json_pack(
-        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source", text_of(c->path),
-        "generation", number_of(g ? g->number : 0), "origin", g ? origin_word(g->origin) : "",
-        "since", document_time(g ? (double)g->in_force_ms / 1000 : 0), "hash", hash, "routes",
+        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source",
+        text_of(g && g->origin == ORIGIN_PUSH ? g->config->source : c->path), "generation",
+        number_of(g ? g->number : 0), "origin", g ? origin_word(g->origin) : "", "since",
+        document_time(g ? (double)g->in_force_ms / 1000 : 0), "hash", hash, "routes",
         (json_int_t)(g ? g->config->route_count : 0), "backends", (json_int_t)(g ? g->backends : 0),
         "endpoints", (json_int_t)(g ? g->endpoints : 0), "last_reload", "ok", (int)last->ok, "at",
         document_time(last->at), "message", text_of(last->message));
 }
 
+/* Of targets: an address in two routes counts twice, as it does in the table of backends. */
+static json_t *health_of(const struct endpoints *es)
+{
+    struct target_tally sum = {0};
+    size_t dead = 0, routes = es->config ? es->config->route_count : 0;
+    for (size_t i = 0; i < routes; i++) {
+        struct target_tally one = endpoints_tally(es, i);
+        sum.up += one.up;
+        sum.down += one.down;
+        sum.unknown += one.unknown;
+        sum.draining += one.draining;
+        dead += one.usable == 0;
+    }
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "up", (json_int_t)sum.up, "down",
+                     (json_int_t)sum.down, "unknown", (json_int_t)sum.unknown, "draining",
+                     (json_int_t)sum.draining, "routes_without_backend", (json_int_t)dead);
+}
+
+static json_t *weight_of(uint32_t weight)
+{
+    return weight > 0 ? number_of(weight) : json_null();
+}
+
+static json_t *overrides_of(const struct endpoints *es)
+{
+    size_t count;
+    json_t *list = json_array();
+    const struct override **all = overrides_sorted(&es->overrides, &count);
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(
+            list, json_pack("{s:o, s:o, s:b, s:o, s:o}", "address", text_of(all[i]->address),
+                            "route", all[i]->route[0] ? text_of(all[i]->route) : json_null(),
+                            "draining", (int)all[i]->draining, "weight", weight_of(all[i]->weight),
+                            "since", document_time(all[i]->since)));
+    free(all);
+    return list;
+}
+
 json_t *document_status(const struct admin_context *c)
 {
     double uptime = ev_time() - c->started_at;
-    return json_pack("{s:s, s:i, s:f, s:o, s:o}", "version", GWP_VERSION, "protocol",
-                     GWP_PROTOCOL_MAX, "uptime_seconds", uptime, "config", config_of(c),
-                     "dataplanes", dataplanes(c));
+    return json_pack("{s:s, s:i, s:f, s:o, s:o, s:o, s:o}", "version", GWP_VERSION, "protocol",
+                     GWP_PROTOCOL_MAX, "uptime_seconds", uptime, "config", config_of(c), "health",
+                     health_of(c->endpoints), "overrides", overrides_of(c->endpoints), "dataplanes",
+                     dataplanes(c));
 }
 
 /* ---- routes ---- */
@@ -150,18 +190,36 @@ json_t *document_routes(const struct admin_context *c)
 
 /* ---- backends ---- */
 
+/* NULL: an address that DNS has told since; it is in force in a moment. */
+static void add_health(json_t *document, const struct target *t)
+{
+    const struct check *c = t ? t->check : NULL;
+    json_t *health =
+        json_pack("{s:s, s:b, s:o, s:o, s:f, s:b, s:o}", "health",
+                  health_word(t ? target_verdict(t) : HEALTH_UNKNOWN), "checked", c != NULL,
+                  "last_check", document_time(c ? c->checked_at : 0), "reason",
+                  text_of(c && c->checked_at > 0 ? c->last.reason : ""), "check_seconds",
+                  c ? c->last.seconds : 0., "draining", (int)(t && t->draining), "weight_override",
+                  weight_of(t ? t->weight_override : 0));
+    json_object_update(document, health);
+    json_decref(health);
+}
+
 static json_t *endpoint_of(const struct admin_context *c, struct arena *a,
                            const struct route_config *r, const struct backend_config *b,
                            const char *ip)
 {
     static const char *const breaker_words[] = {"closed", "open", "half_open"};
     const char *address = builder_address(a, ip, b->port);
-    struct target_stats t =
-        aggregate_target(c->aggregate, builder_target_id(r->name, b->url, address));
-    return json_pack("{s:o, s:s, s:b, s:s, s:I, s:I, s:I}", "address", text_of(address), "health",
-                     "up", "draining", 0, "breaker", breaker_words[MIN(t.breaker_state, 2)],
-                     "active", (json_int_t)t.active, "requests", (json_int_t)t.requests, "failures",
-                     (json_int_t)t.failures);
+    uint64_t id = builder_target_id(r->name, b->url, address);
+    struct target_stats t = aggregate_target(c->aggregate, id);
+    const struct target *target = endpoints_find(c->endpoints, id);
+    json_t *document =
+        json_pack("{s:o, s:s, s:I, s:I, s:I}", "address", text_of(address), "breaker",
+                  breaker_words[MIN(t.breaker_state, 2)], "active", (json_int_t)t.active,
+                  "requests", (json_int_t)t.requests, "failures", (json_int_t)t.failures);
+    add_health(document, target);
+    return document;
 }
 
 static json_t *backend_of(const struct admin_context *c, struct arena *a,
@@ -191,6 +249,53 @@ json_t *document_backends(const struct admin_context *c)
     }
     arena_free(&a);
     return json_pack("{s:o, s:o}", "generation", number_of(g ? g->number : 0), "routes", routes);
+}
+
+/* ---- orders, and what is left to serve ---- */
+
+json_t *document_dead_routes(const struct admin_context *c, bool *serves)
+{
+    const struct endpoints *es = c->endpoints;
+    json_t *list = json_array();
+    size_t count = es->config ? es->config->route_count : 0;
+    for (size_t i = 0; i < count; i++) {
+        struct target_tally tally = endpoints_tally(es, i);
+        if (tally.usable > 0)
+            continue;
+        json_array_append_new(
+            list, json_sprintf("route %s has no healthy backend: %zu of %zu endpoints down, %zu "
+                               "not checked yet, %zu draining",
+                               es->config->routes[i].name, tally.down, tally.count, tally.unknown,
+                               tally.draining));
+    }
+    *serves = count == 0 || json_array_size(list) < count;
+    return list;
+}
+
+json_t *document_ordered(const struct endpoints *es, const struct order *order, const char *unkept)
+{
+    char address[ADDR_TEXT_BYTES] = "";
+    json_t *targets = json_array();
+    bool is_address = endpoints_normalize(order->address, address);
+    for (size_t i = 0; is_address && i < es->count; i++) {
+        const struct target *t = &es->targets[i];
+        if (strcmp(t->address, address) != 0 ||
+            (order->route && strcmp(order->route, t->route->name) != 0))
+            continue;
+        json_array_append_new(
+            targets,
+            json_pack("{s:o, s:o, s:b, s:o, s:I}", "route", text_of(t->route->name), "url",
+                      text_of(t->backend->url), "draining", (int)t->draining, "weight_override",
+                      weight_of(t->weight_override), "weight", (json_int_t)t->backend->weight));
+    }
+    json_t *document = json_pack("{s:s, s:o, s:o, s:I}", "address", address, "route",
+                                 order->route ? text_of(order->route) : json_null(), "targets",
+                                 targets, "dataplanes", (json_int_t)es->sessions->open_count);
+    if (unkept[0])
+        json_object_set_new(
+            document, "note",
+            json_sprintf("in effect, but lost when the control plane ends: %s", unkept));
+    return document;
 }
 
 /* ---- diagnostics and outcomes ---- */

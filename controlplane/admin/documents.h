@@ -12,6 +12,14 @@ json_t *document_routes(const struct admin_context *c);
 json_t *document_backends(const struct admin_context *c);
 json_t *document_dataplanes(const struct admin_context *c);
 
+/* A sentence for each route that has no endpoint to send requests to. `serves`: is there a route
+ * that has one, or no route at all? */
+json_t *document_dead_routes(const struct admin_context *c, bool *serves);
+
+/* An order that was carried out, and what it came to; `unkept` says why it is not on disk, "" = it
+ * is. */
+json_t *document_ordered(const struct endpoints *es, const struct order *order, const char *unkept);
+
 /* What became of a push, for every verdict. */
 json_t *document_outcome(const struct push_outcome *outcome);
 

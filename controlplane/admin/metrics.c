@@ -175,6 +175,51 @@ static void print_own(const struct admin_context *c, FILE *out)
     fprintf(out, "gateway_build_info{version=\"%s\"} 1\n", GWP_VERSION);
 }
 
+/* ---- health ---- */
+
+/* A route may list one address in several backends: then its series is 0 when one of them is down,
+ * since two samples may not carry the same labels. */
+static void print_endpoint_health(const struct endpoints *es, FILE *out)
+{
+    head(out, "gateway_endpoint_health", "gauge",
+         "1 for an endpoint that counts as healthy, 0 for one that does not");
+    for (size_t r = 0; es->config && r < es->config->route_count; r++) {
+        const struct target_span *span = &es->spans[r];
+        struct table first; /* by address -> struct target */
+        table_init(&first);
+        for (size_t pass = 0; pass < 2; pass++) {
+            for (size_t i = span->first; i < span->first + span->count; i++) {
+                struct target *t = &es->targets[i];
+                const struct target *said = table_get(&first, view_of(t->address));
+                /* Those that are down come first, so that theirs is the word that counts. */
+                if (said || target_counts_as_up(t) != (pass == 1))
+                    continue;
+                table_add(&first, view_of(t->address), t);
+                fputs("gateway_endpoint_health{", out);
+                put_label(out, "route", t->route->name);
+                fputc(',', out);
+                put_label(out, "endpoint", t->address);
+                fprintf(out, "} %d\n", target_counts_as_up(t));
+            }
+        }
+        table_fini(&first);
+    }
+}
+
+static void print_checks(const struct health *h, FILE *out)
+{
+    uint64_t count = 0;
+    head(out, "gateway_health_checks_total", "counter", "Health checks made, by result");
+    for (int i = 0; i < PROBE_RESULT_COUNT; i++) {
+        count += h->counts[i];
+        fprintf(out, "gateway_health_checks_total{result=\"%s\"} %" PRIu64 "\n",
+                probe_word((enum probe_result)i), h->counts[i]);
+    }
+    head(out, "gateway_health_check_duration_seconds", "summary", "How long health checks took");
+    fprintf(out, "gateway_health_check_duration_seconds_sum %.9g\n", h->seconds);
+    fprintf(out, "gateway_health_check_duration_seconds_count %" PRIu64 "\n", count);
+}
+
 char *metrics_print(const struct admin_context *c, size_t *len)
 {
     char *text = NULL;
@@ -183,6 +228,8 @@ char *metrics_print(const struct admin_context *c, size_t *len)
         log_fatal("metrics", "out of memory");
     metrics_print_aggregate(c->aggregate, out);
     print_own(c, out);
+    print_endpoint_health(c->endpoints, out);
+    print_checks(&c->endpoints->health, out);
     if (fclose(out) != 0)
         log_fatal("metrics", "out of memory");
     return text;

@@ -190,12 +190,12 @@ static int run_push(const struct invocation *in)
     struct err err;
     char source[1024], target[1200];
     size_t len = 0;
-    const char *base = strrchr(in->file, '/') ? strrchr(in->file, '/') + 1 : in->file;
+    const char *base = strrchr(in->words[0], '/') ? strrchr(in->words[0], '/') + 1 : in->words[0];
     if (!client_encode(source, sizeof(source), strcmp(base, "-") == 0 ? "stdin" : base))
         return complain(EXIT_USAGE, "the name of the file is too long");
     snprintf(target, sizeof(target), "/api/v1/config?wait=%g&source=%s%s", in->wait_seconds, source,
              in->dry_run ? "&dry_run=1" : "");
-    char *text = read_file(in->file, &len, &err);
+    char *text = read_file(in->words[0], &len, &err);
     if (!text)
         return complain(EXIT_NO, err.text);
     int code = change(in, target, (struct view){text, len});
@@ -206,6 +206,57 @@ static int run_push(const struct invocation *in)
 static int run_reload(const struct invocation *in)
 {
     return change(in, "/api/v1/reload", (struct view){NULL, 0});
+}
+
+/* ---- orders about endpoints ---- */
+
+static int order(const struct invocation *in, const char *method, const char *what,
+                 const char *query)
+{
+    struct err err;
+    int status = 0;
+    char endpoint[400], route[1600] = "", target[2200];
+    if (!client_encode(endpoint, sizeof(endpoint), in->words[0]) ||
+        (in->route && !client_encode(route, sizeof(route), in->route)))
+        return complain(EXIT_USAGE, "the name of the endpoint or of the route is too long");
+    snprintf(target, sizeof(target), "/api/v1/endpoints/%s/%s?%s%s%s", endpoint, what, query,
+             in->route ? "&route=" : "", route);
+    const struct client_request request = {
+        .method = method, .target = target, .timeout_ms = ANSWER_SECONDS * 1000};
+    json_t *document = ask(in, &request, &status, &err);
+    if (!document)
+        return complain(EXIT_UNREACHABLE, err.text);
+    int code = EXIT_OK;
+    if (status != 200)
+        code = show_refusal(in, document, status);
+    else if (in->output == OUTPUT_JSON)
+        print_json(stdout, document);
+    else
+        show_ordered(document, stdout, in->color_out);
+    json_decref(document);
+    return code;
+}
+
+static int run_drain(const struct invocation *in)
+{
+    return order(in, "POST", "drain", "");
+}
+
+static int run_undrain(const struct invocation *in)
+{
+    return order(in, "DELETE", "drain", "");
+}
+
+static int run_weight(const struct invocation *in)
+{
+    char query[48], *end;
+    if (strcmp(in->words[1], "default") == 0)
+        return order(in, "DELETE", "weight", "");
+    long weight = strtol(in->words[1], &end, 10);
+    if (end == in->words[1] || *end || weight < 1 || weight > 1000)
+        return complain(EXIT_USAGE, "a weight is a number from 1 to 1000, or \"default\"");
+    snprintf(query, sizeof(query), "weight=%ld", weight);
+    return order(in, "POST", "weight", query);
 }
 
 /* ---- offline ---- */
@@ -232,7 +283,7 @@ static int run_validate(const struct invocation *in)
 {
     struct diagnostics d;
     diagnostics_init(&d);
-    struct config *config = config_load_file(in->file, &d);
+    struct config *config = config_load_file(in->words[0], &d);
     bool is_valid = config != NULL;
     if (in->output == OUTPUT_JSON) {
         print_verdict(&d, is_valid);
@@ -254,7 +305,9 @@ static int run_validate(const struct invocation *in)
 /* ---- the table ---- */
 
 const struct command commands[] = {
-    {"push config", "FILE [--dry-run] [--wait SECONDS]", "put a configuration in force",
+    {"push config",
+     "FILE [--dry-run] [--wait SECONDS]",
+     "put a configuration in force",
      "Sends FILE (\"-\" is standard input) to the control plane, which checks it whole and hands "
      "it\n"
      "to every connected data plane. Prints the new generation and what changed. Exits with 0 "
@@ -269,8 +322,13 @@ const struct command commands[] = {
      "  gwpctl push config gateway.yaml\n"
      "  gwpctl push config gateway.yaml --dry-run\n"
      "  sed s/9001/9002/ gateway.yaml | gwpctl push config - --wait 30\n",
-     true, true, false, run_push},
-    {"validate", "FILE", "check a configuration without a control plane",
+     {"a file"},
+     OPTIONS_PUSH,
+     false,
+     run_push},
+    {"validate",
+     "FILE",
+     "check a configuration without a control plane",
      "Reads FILE (\"-\" is standard input) and prints every error and warning with its line. Needs "
      "no\n"
      "running program; ${VAR} is taken from the environment of this command.\n"
@@ -278,16 +336,26 @@ const struct command commands[] = {
      "Examples:\n"
      "  gwpctl validate gateway.yaml\n"
      "  gwpctl validate gateway.yaml -o json | jq '.diagnostics[].message'\n",
-     true, false, true, run_validate},
-    {"status", "", "show the configuration in force and the data planes",
+     {"a file"},
+     OPTIONS_COMMON,
+     true,
+     run_validate},
+    {"status",
+     "",
+     "show the configuration in force and the data planes",
      "Shows which configuration is in force since when, how the last reload went, and for each\n"
      "connected data plane whether it serves that configuration.\n"
      "\n"
      "Examples:\n"
      "  gwpctl status\n"
      "  gwpctl status -o json | jq .config.generation\n",
-     false, false, false, run_status},
-    {"backends", "", "show every backend's endpoints with health and breaker",
+     {NULL},
+     OPTIONS_COMMON,
+     false,
+     run_status},
+    {"backends",
+     "",
+     "show every backend's endpoints with health and breaker",
      "Shows for each route the addresses that its backends have, whether they are healthy, what "
      "their\n"
      "circuit breakers do, and how many requests they had.\n"
@@ -295,23 +363,84 @@ const struct command commands[] = {
      "Examples:\n"
      "  gwpctl backends\n"
      "  gwpctl --admin http://gateway-1:9090 backends\n",
-     false, false, false, run_backends},
-    {"routes", "", "show the routes in force",
+     {NULL},
+     OPTIONS_COMMON,
+     false,
+     run_backends},
+    {"routes",
+     "",
+     "show the routes in force",
      "Shows the routes with what they match, where they stand in the file, and their requests so "
      "far.\n"
      "\n"
      "Examples:\n"
      "  gwpctl routes\n"
      "  gwpctl routes -o json | jq -r '.routes[] | select(.requests_total == 0) | .name'\n",
-     false, false, false, run_routes},
-    {"dataplanes", "", "show the connected data planes",
+     {NULL},
+     OPTIONS_COMMON,
+     false,
+     run_routes},
+    {"dataplanes",
+     "",
+     "show the connected data planes",
      "Shows the data planes that are connected, the generation each serves and what it carries.\n"
      "\n"
      "Examples:\n"
      "  gwpctl dataplanes\n"
      "  watch gwpctl dataplanes\n",
-     false, false, false, run_dataplanes},
-    {"reload", "", "read the control plane's own file again",
+     {NULL},
+     OPTIONS_COMMON,
+     false,
+     run_dataplanes},
+    {"drain",
+     "ENDPOINT [--route ROUTE]",
+     "send no new requests to an endpoint",
+     "ENDPOINT is an address as gwpctl backends shows it. New requests go to the other endpoints "
+     "at\n"
+     "once; those under way are finished. It stays so, over restarts too, until gwpctl undrain.\n"
+     "\n"
+     "  --route ROUTE      only for this route (default: every one that uses the address)\n"
+     "\n"
+     "Examples:\n"
+     "  gwpctl drain 10.0.0.7:8080\n"
+     "  gwpctl drain 10.0.0.7:8080 --route users\n",
+     {"an endpoint"},
+     OPTIONS_ENDPOINT,
+     false,
+     run_drain},
+    {"undrain",
+     "ENDPOINT [--route ROUTE]",
+     "let requests go to an endpoint again",
+     "Takes a drain back. Without --route it takes back all of them, whatever route they are for.\n"
+     "\n"
+     "  --route ROUTE      only what was ordered for this route\n"
+     "\n"
+     "Examples:\n"
+     "  gwpctl undrain 10.0.0.7:8080\n"
+     "  gwpctl undrain 10.0.0.7:8080 --route users\n",
+     {"an endpoint"},
+     OPTIONS_ENDPOINT,
+     false,
+     run_undrain},
+    {"weight",
+     "ENDPOINT N|default [--route ROUTE]",
+     "give an endpoint another weight",
+     "N is 1 to 1000 and counts instead of the configured weight at once, over restarts too, "
+     "until\n"
+     "gwpctl weight ENDPOINT default. Algorithms that know no weights do not look at it.\n"
+     "\n"
+     "  --route ROUTE      only for this route (default: every one that uses the address)\n"
+     "\n"
+     "Examples:\n"
+     "  gwpctl weight 10.0.0.7:8080 5\n"
+     "  gwpctl weight 10.0.0.7:8080 default\n",
+     {"an endpoint", "a weight"},
+     OPTIONS_ENDPOINT,
+     false,
+     run_weight},
+    {"reload",
+     "",
+     "read the control plane's own file again",
      "Tells the control plane to read its file now, as SIGHUP does. It does so by itself whenever "
      "the\n"
      "file changes; this command waits and tells how it went.\n"
@@ -319,7 +448,10 @@ const struct command commands[] = {
      "Examples:\n"
      "  gwpctl reload\n"
      "  gwpctl reload -o json\n",
-     false, false, false, run_reload},
+     {NULL},
+     OPTIONS_COMMON,
+     false,
+     run_reload},
 };
 
 const size_t command_count = COUNT_OF(commands);

@@ -8,6 +8,7 @@
 
 #define COMMAND_DEFAULT_WAIT_SECONDS 10
 #define COMMAND_MAX_WAIT_SECONDS 3600
+#define COMMAND_MAX_WORDS 2
 
 /* Scripts rely on these; --help tells them. */
 enum exit_code {
@@ -24,19 +25,26 @@ enum output { OUTPUT_TABLE, OUTPUT_JSON };
 struct invocation {
     const char *admin, *token;
     struct client client; /* made from the two; not for a command that is offline */
-    const char *file;     /* of a command that takes one */
+    const char
+        *words[COMMAND_MAX_WORDS]; /* what the command takes: a file, or an endpoint and so on */
+    const char *route;             /* of a command about endpoints; NULL = every one */
     enum output output;
     bool dry_run;
     double wait_seconds;
     bool color_out, color_err; /* of stdout and of stderr */
 };
 
+/* Which options a command takes besides those that all do. */
+enum command_options { OPTIONS_COMMON, OPTIONS_PUSH, OPTIONS_ENDPOINT, OPTIONS_KINDS };
+
 struct command {
-    const char *name;      /* one word or two: "push config" */
-    const char *arguments; /* behind the name, for --help */
-    const char *summary;   /* one line */
-    const char *help;      /* what --help says below it, with examples */
-    bool takes_file, takes_push_options, is_offline;
+    const char *name;                     /* one word or two: "push config" */
+    const char *arguments;                /* behind the name, for --help */
+    const char *summary;                  /* one line */
+    const char *help;                     /* what --help says below it, with examples */
+    const char *wants[COMMAND_MAX_WORDS]; /* "a file", for each word that it takes */
+    enum command_options options;
+    bool is_offline;
     int (*run)(const struct invocation *in); /* returns an exit code */
 };
 

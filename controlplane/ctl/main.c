@@ -10,18 +10,33 @@
 #define MAX_WORDS 8
 #define DEFAULT_SOCKET "/run/gwp/admin.sock"
 
-enum option { OPT_ADMIN, OPT_TOKEN, OPT_OUTPUT, OPT_WAIT, OPT_DRY_RUN, OPT_HELP, OPT_VERSION };
+enum option {
+    OPT_ADMIN,
+    OPT_TOKEN,
+    OPT_OUTPUT,
+    OPT_WAIT,
+    OPT_DRY_RUN,
+    OPT_ROUTE,
+    OPT_HELP,
+    OPT_VERSION
+};
 
 static const struct option_word {
     const char *word;
     enum option option;
-    bool has_value, is_push_only;
+    bool has_value;
+    enum command_options of; /* the commands that take it */
 } option_words[] = {
-    {"--admin", OPT_ADMIN, true, false},      {"--token", OPT_TOKEN, true, false},
-    {"-o", OPT_OUTPUT, true, false},          {"--output", OPT_OUTPUT, true, false},
-    {"--wait", OPT_WAIT, true, true},         {"--dry-run", OPT_DRY_RUN, false, true},
-    {"-h", OPT_HELP, false, false},           {"--help", OPT_HELP, false, false},
-    {"--version", OPT_VERSION, false, false},
+    {"--admin", OPT_ADMIN, true, OPTIONS_COMMON},
+    {"--token", OPT_TOKEN, true, OPTIONS_COMMON},
+    {"-o", OPT_OUTPUT, true, OPTIONS_COMMON},
+    {"--output", OPT_OUTPUT, true, OPTIONS_COMMON},
+    {"--wait", OPT_WAIT, true, OPTIONS_PUSH},
+    {"--dry-run", OPT_DRY_RUN, false, OPTIONS_PUSH},
+    {"--route", OPT_ROUTE, true, OPTIONS_ENDPOINT},
+    {"-h", OPT_HELP, false, OPTIONS_COMMON},
+    {"--help", OPT_HELP, false, OPTIONS_COMMON},
+    {"--version", OPT_VERSION, false, OPTIONS_COMMON},
 };
 
 /* What the command line said. */
@@ -29,7 +44,7 @@ struct words {
     const char *at[MAX_WORDS]; /* borrowed from argv */
     size_t count;
     bool wants_help, wants_version;
-    const char *push_option; /* one that only a push takes, or NULL */
+    const char *options[OPTIONS_KINDS]; /* the last one of each kind, or NULL */
 };
 
 /* ---- help ---- */
@@ -93,6 +108,9 @@ static int take_option(struct invocation *in, struct words *w, enum option optio
     case OPT_DRY_RUN:
         in->dry_run = true;
         return 0;
+    case OPT_ROUTE:
+        in->route = value;
+        return 0;
     case OPT_HELP:
         w->wants_help = true;
         return 0;
@@ -144,8 +162,7 @@ static int take_apart(int argc, char **argv, struct invocation *in, struct words
             value = argv[++i];
         if (o->has_value && !*value)
             return err_set(err, "option %s wants a value", o->word);
-        if (o->is_push_only)
-            w->push_option = o->word;
+        w->options[o->of] = o->word;
         if (take_option(in, w, o->option, value, err) < 0)
             return -1;
     }
@@ -191,15 +208,19 @@ static const struct command *find_command(const char *const *words, size_t count
 static int check_arguments(const struct command *c, const struct words *w, size_t used,
                            struct invocation *in, struct err *err)
 {
-    size_t wanted = c->takes_file ? 1 : 0;
-    if (w->push_option && !c->takes_push_options)
-        return err_set(err, "%s is nothing for \"%s\"", w->push_option, c->name);
-    if (w->count - used < wanted)
-        return err_set(err, "\"%s\" wants a file: gwpctl %s %s", c->name, c->name, c->arguments);
-    if (w->count - used > wanted)
+    size_t wanted = 0, given = w->count - used;
+    for (int i = OPTIONS_COMMON + 1; i < OPTIONS_KINDS; i++)
+        if (w->options[i] && c->options != (enum command_options)i)
+            return err_set(err, "%s is nothing for \"%s\"", w->options[i], c->name);
+    while (wanted < COMMAND_MAX_WORDS && c->wants[wanted])
+        wanted++;
+    if (given < wanted)
+        return err_set(err, "\"%s\" wants %s: gwpctl %s %s", c->name, c->wants[given], c->name,
+                       c->arguments);
+    if (given > wanted)
         return err_set(err, "\"%s\" has no use for \"%s\"", c->name, w->at[used + wanted]);
-    if (c->takes_file)
-        in->file = w->at[used];
+    for (size_t i = 0; i < wanted; i++)
+        in->words[i] = w->at[used + i];
     return 0;
 }
 

@@ -132,6 +132,49 @@ static void show_config(const json_t *config, FILE *out, bool color)
     show_last_reload(json_object_get(config, "last_reload"), out, color);
 }
 
+/* One line for endpoints as a whole, one for each order of an operator. */
+static void show_health(const json_t *document, FILE *out, bool color)
+{
+    static const struct {
+        const char *key, *words;
+        enum tint tint;
+    } counts[] = {{"up", "up", TINT_NONE},
+                  {"down", "down", TINT_BAD},
+                  {"unknown", "not checked yet", TINT_WARN},
+                  {"draining", "draining", TINT_WARN},
+                  {"routes_without_backend", "routes without a healthy backend", TINT_BAD}};
+    const json_t *health = json_object_get(document, "health");
+    const json_t *overrides = json_object_get(document, "overrides");
+    char text[64], room[PRINT_VALUE_BYTES];
+    if (json_is_object(health))
+        fputs("endpoints: ", out);
+    for (size_t i = 0; json_is_object(health) && i < COUNT_OF(counts); i++) {
+        json_int_t n = json_integer_value(json_object_get(health, counts[i].key));
+        if (n == 0 && i > 0)
+            continue;
+        snprintf(text, sizeof(text), "%s%" JSON_INTEGER_FORMAT " %s", i > 0 ? ", " : "", n,
+                 counts[i].words);
+        print_tinted(out, color, counts[i].tint, text);
+    }
+    if (json_is_object(health))
+        putc('\n', out);
+    for (size_t i = 0; i < json_array_size(overrides); i++) {
+        const json_t *one = json_array_get(overrides, i);
+        const char *route = text_of(one, "route");
+        fputs("ordered: ", out);
+        print_text(out, text_of(one, "address"));
+        if (json_is_true(json_object_get(one, "draining")))
+            print_tinted(out, color, TINT_WARN, " draining");
+        if (json_is_integer(json_object_get(one, "weight")))
+            fprintf(out, " weight %s", print_value(one, "weight", room));
+        fputs(*route ? " in route " : " in every route", out);
+        print_text(out, route);
+        fputs(", since ", out);
+        print_text(out, text_of(one, "since"));
+        putc('\n', out);
+    }
+}
+
 void show_status(const json_t *document, FILE *out, bool color)
 {
     char room[PRINT_VALUE_BYTES];
@@ -148,6 +191,7 @@ void show_status(const json_t *document, FILE *out, bool color)
         print_tinted(out, color, TINT_WARN, "no configuration is in force yet\n");
         show_last_reload(json_object_get(config, "last_reload"), out, color);
     }
+    show_health(document, out, color);
     putc('\n', out);
     show_dataplanes(document, out, color);
 }
@@ -200,6 +244,33 @@ void show_routes(const json_t *document, FILE *out, bool color)
     write_and_free(t, out, color);
 }
 
+/* "10", or "3 (10)" while an operator's 3 counts instead. */
+static void add_weight(struct print_table *t, const json_t *backend, const json_t *endpoint)
+{
+    char configured[PRINT_VALUE_BYTES], ordered[PRINT_VALUE_BYTES];
+    char text[2 * PRINT_VALUE_BYTES + 8];
+    const char *now = print_value(endpoint, "weight_override", ordered);
+    const char *weight = print_value(backend, "weight", configured);
+    bool is_overridden = json_is_integer(json_object_get(endpoint, "weight_override"));
+    if (is_overridden)
+        snprintf(text, sizeof(text), "%s (%s)", now, weight);
+    print_table_cell(t, is_overridden ? TINT_WARN : TINT_NONE, is_overridden ? text : weight);
+}
+
+/* "connection refused, 0.2 ms". */
+static void add_check(struct print_table *t, const json_t *endpoint)
+{
+    char took[PRINT_VALUE_BYTES], text[256] = "";
+    const char *reason = text_of(endpoint, "reason");
+    const json_t *checked = json_object_get(endpoint, "checked");
+    print_microseconds(took, json_number_value(json_object_get(endpoint, "check_seconds")) * 1e6);
+    if (*reason)
+        snprintf(text, sizeof(text), "%.180s, %s", reason, took);
+    else if (json_is_boolean(checked))
+        snprintf(text, sizeof(text), "%s", json_is_true(checked) ? "none yet" : "off");
+    print_table_cell(t, TINT_NONE, text);
+}
+
 /* `endpoint` NULL: the backend's name has no address yet. */
 static void add_endpoint(struct print_table *t, const json_t *route, const json_t *backend,
                          const json_t *endpoint)
@@ -207,7 +278,7 @@ static void add_endpoint(struct print_table *t, const json_t *route, const json_
     static const char *const keys[] = {"breaker", "active", "requests", "failures"};
     add_value(t, route, "name");
     add_value(t, backend, "url");
-    add_value(t, backend, "weight");
+    add_weight(t, backend, endpoint);
     if (endpoint)
         add_value(t, endpoint, "address");
     else
@@ -218,12 +289,14 @@ static void add_endpoint(struct print_table *t, const json_t *route, const json_
         add_value(t, endpoint, "health");
     for (size_t i = 0; i < COUNT_OF(keys); i++)
         add_value(t, endpoint, keys[i]);
+    add_check(t, endpoint);
 }
 
 void show_backends(const json_t *document, FILE *out, bool color)
 {
-    static const char *const titles[] = {"ROUTE",   "BACKEND", "WEIGHT",   "ENDPOINT", "HEALTH",
-                                         "BREAKER", "ACTIVE",  "REQUESTS", "FAILURES"};
+    static const char *const titles[] = {"ROUTE",    "BACKEND",   "WEIGHT", "ENDPOINT",
+                                         "HEALTH",   "BREAKER",   "ACTIVE", "REQUESTS",
+                                         "FAILURES", "LAST CHECK"};
     const json_t *routes = json_object_get(document, "routes");
     struct print_table *t = print_table_new(titles, COUNT_OF(titles));
     for (size_t r = 0; r < json_array_size(routes); r++) {
@@ -240,6 +313,35 @@ void show_backends(const json_t *document, FILE *out, bool color)
         }
     }
     write_and_free(t, out, color);
+}
+
+/* ---- orders ---- */
+
+void show_ordered(const json_t *document, FILE *out, bool color)
+{
+    static const char *const titles[] = {"ROUTE", "BACKEND", "DRAINING", "WEIGHT"};
+    const json_t *targets = json_object_get(document, "targets");
+    const char *note = text_of(document, "note");
+    print_text(out, text_of(document, "address"));
+    if (json_array_size(targets) == 0) {
+        fputs(" is not in use; nothing is ordered of it any more\n", out);
+    } else {
+        fputs(" as the data planes have been told now\n", out);
+        struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+        for (size_t i = 0; i < json_array_size(targets); i++) {
+            const json_t *target = json_array_get(targets, i);
+            bool is_draining = json_is_true(json_object_get(target, "draining"));
+            add_value(t, target, "route");
+            add_value(t, target, "url");
+            print_table_cell(t, is_draining ? TINT_WARN : TINT_NONE, is_draining ? "yes" : "no");
+            add_weight(t, target, target);
+        }
+        write_and_free(t, out, color);
+    }
+    if (*note) {
+        print_tinted(out, color, TINT_WARN, note);
+        putc('\n', out);
+    }
 }
 
 /* ---- push ---- */

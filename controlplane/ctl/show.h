@@ -17,6 +17,9 @@ void show_dataplanes(const json_t *document, FILE *out, bool color);
 /* What a push or a reload came to. */
 void show_push(const json_t *document, FILE *out, bool color);
 
+/* What an order about an endpoint came to. */
+void show_ordered(const json_t *document, FILE *out, bool color);
+
 /* Each error and warning as file:line:column. The control plane's own rendering, which shows the
  * lines as well, is preferred where there is one. */
 void show_diagnostics(const json_t *document, FILE *out, bool color);

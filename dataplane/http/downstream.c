@@ -14,7 +14,8 @@
 
 /* How long a connection is read on after its last answer, so that what the client still sends does
  * not make the kernel reset it and destroy the answer. */
-#define LINGER_MS 2000
+#define LINGER_MS 2000   /* of silence */
+#define LINGER_ROUNDS 15 /* so often at most */
 
 static void on_ready(struct transport *t, int events);
 static void process(struct downstream *c);
@@ -64,7 +65,7 @@ static void file_under(struct downstream *c, struct list *list, bool idle)
 /* Clients of all workers, lingering ones included: what server.max_connections bounds. */
 static _Atomic uint32_t open_clients;
 
-void downstream_refuse(struct worker *w, int fd)
+static void say_no_room(int fd)
 {
     static const char answer[] =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: "
@@ -79,8 +80,21 @@ void downstream_refuse(struct worker *w, int fd)
     ignored = send(fd, answer, sizeof(answer) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)ignored;
     shutdown(fd, SHUT_WR);
+}
+
+void downstream_refuse(struct worker *w, int fd)
+{
+    say_no_room(fd);
     close(fd);
     stats_add(&w->stats, STAT_refused_connections_total, 1);
+}
+
+void downstream_shed(struct downstream *c)
+{
+    if (c->requests == 0)
+        say_no_room(transport_fd(&c->io));
+    stats_add(&c->worker->stats, STAT_shed_total, 1);
+    downstream_close(c, false);
 }
 
 /* Only from those who are trusted to say whom they connect for; others begin with HTTP, and fail if
@@ -97,7 +111,7 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
     int one = 1;
     if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
-        !worker_shed(w)) {
+        !worker_shed_client(w)) {
         atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
         downstream_refuse(w, fd);
         return;
@@ -194,6 +208,7 @@ void downstream_finish(struct downstream *c)
 {
     struct worker *w = c->worker;
     c->state = DOWN_LINGERING;
+    c->linger_rounds = LINGER_ROUNDS;
     shutdown(transport_fd(&c->io), SHUT_WR);
     buffer_give(&w->buffers, &c->in);
     file_under(c, &w->idle_clients, false);
@@ -208,14 +223,21 @@ static void discard(struct downstream *c)
     enum io_status status = transport_read(&c->io, w->scratch, w->scratch_bytes, &got);
     if (status == IO_EOF || status == IO_ERROR)
         downstream_close(c, false);
+    c->heard = true;
 }
 
 void downstream_on_deadline(struct downstream *c)
 {
-    if (c->exchange)
+    struct worker *w = c->worker;
+    if (c->exchange) {
         exchange_client_timeout(c->exchange);
-    else
+    } else if (c->state == DOWN_LINGERING && c->heard && c->linger_rounds-- > 0 &&
+               !worker_is_leaving(w)) {
+        c->heard = false;
+        wheel_set(&w->wheel, &c->deadline, worker_now(w), LINGER_MS);
+    } else {
         downstream_close(c, false);
+    }
 }
 
 /* ---- receiving ---- */

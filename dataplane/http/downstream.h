@@ -24,12 +24,14 @@ struct downstream {
                        * .dead_clients, .spare_clients */
     struct wheel_entry deadline;
     uint32_t requests;
-    uint8_t state;      /* enum downstream_state */
-    bool idle;          /* may be closed to make room: counted in worker.idle_count */
-    bool expects_proxy; /* a PROXY header comes before anything else */
-    bool filled;        /* the last read took all the room there was: a long body */
-    bool processing;    /* downstream_process() is further up the stack */
-    uint8_t family;     /* of the peer: AF_INET, AF_INET6, AF_UNIX */
+    uint8_t state;         /* enum downstream_state */
+    bool idle;             /* may be closed to make room: counted in worker.idle_count */
+    bool expects_proxy;    /* a PROXY header comes before anything else */
+    bool filled;           /* the last read took all the room there was: a long body */
+    bool processing;       /* downstream_process() is further up the stack */
+    bool heard;            /* while lingering: the client still sends */
+    uint8_t linger_rounds; /* and may go on so much longer */
+    uint8_t family;        /* of the peer: AF_INET, AF_INET6, AF_UNIX */
     uint8_t ip[16];
 };
 
@@ -42,6 +44,9 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer);
 
 /* Answers 503 on an accepted socket and closes it, with nothing allocated. */
 void downstream_refuse(struct worker *w, int fd);
+
+/* Closes an idle client to make room. One that has never asked for anything is told why. */
+void downstream_shed(struct downstream *c);
 
 /* The exchange is over and the connection goes on: looks at what else was received, or waits. */
 void downstream_next(struct downstream *c);

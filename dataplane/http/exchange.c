@@ -179,7 +179,7 @@ static void cut(struct exchange *ex, enum reason why, const char *detail)
     bool reset = !ex->to_client.chunked && ex->answer.framing != FRAMING_LENGTH;
     ex->reason = why;
     ex->detail = detail;
-    end_attempt(ex, why != R_CLIENT_TIMEOUT);
+    end_attempt(ex, why != R_CLIENT_TIMEOUT && why != R_DRAINING);
     end(ex);
     downstream_close(c, reset);
 }
@@ -558,6 +558,29 @@ void exchange_upstream_timeout(struct exchange *ex)
         return;
     }
     exchange_upstream_failed(ex, connecting ? R_CONNECT_TIMEOUT : R_UPSTREAM_TIMEOUT, NULL);
+}
+
+void exchange_stop(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    static const char why[] = "the time to finish was over";
+    if (ex->request_state == REQ_HEAD) {
+        exchange_client_gone(ex); /* has not asked for anything yet: not logged */
+        return;
+    }
+    if (ex->response_state == RES_NONE) {
+        answer_ourselves(ex, R_DRAINING, why);
+        if (c->exchange != ex)
+            return;
+    }
+    if (!ex->tunnel) {
+        cut(ex, R_DRAINING, why);
+        return;
+    }
+    ex->reason = R_DRAINING;
+    ex->detail = why;
+    end(ex);
+    downstream_close(c, false);
 }
 
 /* ---- request body: client -> backend ---- */

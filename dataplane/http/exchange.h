@@ -84,6 +84,9 @@ void exchange_client_timeout(struct exchange *ex);
 /* The client has closed or reset its connection. */
 void exchange_client_gone(struct exchange *ex);
 
+/* The worker ends now: 503 if nothing was answered yet, else cut off. */
+void exchange_stop(struct exchange *ex);
+
 void exchange_connected(struct exchange *ex);
 void exchange_upstream_readable(struct exchange *ex);
 void exchange_upstream_writable(struct exchange *ex);

@@ -435,6 +435,16 @@ static struct addr *parse_endpoints(struct compilation *c)
     return addrs;
 }
 
+/* Only one that nobody has heard of starts as the route says: what is known is not forgotten. */
+static struct target_state *bind_target(struct registry *registry, uint64_t id, bool start_down)
+{
+    bool is_new = !registry_find_target(registry, id);
+    struct target_state *t = registry_target(registry, id);
+    if (is_new && start_down)
+        atomic_store_explicit(&t->unhealthy, true, memory_order_relaxed);
+    return t;
+}
+
 static void bind_to_registry(struct compilation *c, struct registry *registry,
                              const struct addr *addrs)
 {
@@ -449,7 +459,7 @@ static void bind_to_registry(struct compilation *c, struct registry *registry,
         r->state = registry_route(registry, r->name.at);
         for (uint32_t k = 0; k < r->target_count; k++) {
             const Gwp__Target *in = c->in->routes[i]->targets[k];
-            r->targets[k].state = registry_target(registry, in->id);
+            r->targets[k].state = bind_target(registry, in->id, c->in->routes[i]->start_down);
             r->targets[k].endpoint = s->endpoints[in->endpoint];
         }
     }

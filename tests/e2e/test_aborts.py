@@ -1,7 +1,9 @@
 """Clients that go away, backends that answer early: the other side is let go at once, nobody is harmed."""
+import select
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
@@ -171,3 +173,17 @@ def test_backend_that_resets_during_an_upload_is_502_unless_it_has_answered(make
             assert c.read_response("POST").status == status
             sender.join(DEADLINE)
         assert len(backend.requests) == 2
+
+
+def test_refused_client_that_sends_all_before_it_reads_gets_its_answer(make_pair):
+    """Many clients do, and may need longer for that than any short wait for the end of a connection."""
+    with RawBackend(lambda _: ok()) as backend:
+        pair = make_pair([backend.route(max_body_bytes=1000)])
+        c = pair.client()
+        c.send_request("POST", "/", [("Content-Length", "100000000")])
+        start = time.monotonic()
+        while time.monotonic() - start < 3.0:
+            c.send(b"x" * 1000)
+            select.select([], [], [], 0.01)
+        assert c.read_response("POST").status == 413
+        assert c.is_closed()

@@ -87,7 +87,7 @@ def test_misbehaviour_on_both_sides_leaves_nothing_behind(make_pair, backends):
         assert pair.get("/good").status == 200
         good += 1
         if good % 20 == 0:
-            text = pair.yaml([route("all", "/", a, b, timeout_seconds=2, response_idle_timeout_seconds=1, retries=good % 3),
+            text = pair.yaml([route("all", "/", a, b, timeout_seconds=2, response_idle_timeout_seconds=1, retries=1 + good % 2),
                               route(f"r{good}", f"/r{good}", a)])
             assert pair.push(text).status == 200
     for t in threads:

@@ -30,7 +30,8 @@ def test_push_adds_a_route_and_traffic_follows(make_pair, backends):
     assert str(before + 1) in pushed.out and "route b added" in pushed.out
     assert pair.get("/b").json()["name"] == "b"
     assert pair.get("/a").json()["name"] == "a"
-    assert pair.generation() == before + 1
+    config = pair.status()["config"]
+    assert (config["generation"], config["origin"], config["source"]) == (before + 1, "push", "stdin")
 
 
 def test_push_removes_and_changes_routes(make_pair, backends):

@@ -6,6 +6,7 @@ import pytest
 
 from harness import SCALE, route, wait_until
 from rawbackend import RawBackend, ok
+from rawhttp import Cut
 
 DELAY = 1.0 * SCALE
 
@@ -90,3 +91,27 @@ def test_transfer_under_way_is_finished(make_pair, target):
         got += sum(map(len, pieces))
         assert got == 200000
         assert pair.dataplane.wait() == 0
+
+
+def test_whoever_is_left_at_the_end_of_the_grace_is_told(make_pair):
+    """503 where nothing was answered yet, a visible cut where it was; the log says whose doing that was."""
+    def answer(request):
+        if request.target == "/begun":
+            request.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        request.peer.ended()
+    with RawBackend(answer) as backend:
+        pair = make_pair([backend.route()], server={"shutdown_grace_seconds": 0.3})
+        waiting, begun, head = (pair.client() for _ in range(3))
+        waiting.send_request("GET", "/waiting")
+        begun.send_request("GET", "/begun")
+        head_of_begun = begun.read_head()
+        head.send(b"GET / HT")
+        wait_until(lambda: len(backend.requests) == 2, "both are under way")
+        assert pair.dataplane.stop() == 0
+        answer = waiting.read_response()
+        assert answer.status == 503 and answer.json()["error"] == "draining" and waiting.is_closed()
+        with pytest.raises((Cut, ConnectionResetError)):
+            list(begun.read_pieces(head_of_begun))
+        assert head.is_closed()
+        assert {(line["path"], line["status"], line["reason"]) for line in pair.access_lines()} \
+            == {("/waiting", 503, "draining"), ("/begun", 200, "draining")}

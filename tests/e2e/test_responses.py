@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from harness import DEADLINE, wait_until
-from rawbackend import RawBackend, logged, ok, outcome
+from rawbackend import RawBackend, logged, ok, outcome, stands_still
 from rawhttp import Cut
 
 OK = ok()
@@ -218,6 +218,40 @@ def test_response_head_has_a_limit(make_pair):
         assert c.request("GET", "/80").status == 502
         assert outcome(pair, "/80") == (502, "bad_response")
         assert c.request("GET", "/1").status == 200
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_late_reader_that_still_sends_gets_everything(make_pair, framing):
+    """The answer comes while the upload goes on, and waits: not a byte of it is lost, nor its end."""
+    size, count = 8 * 1024 * 1024, 2000
+    sent = []
+
+    def answer(request):
+        fields = {"length": b"Content-Length: %d\r\n" % size, "chunked": b"Transfer-Encoding: chunked\r\n"}
+        request.peer.send(HEAD + fields.get(framing, b"") + b"\r\n")
+
+        def flood():
+            for _ in range(size // 65536):
+                piece = b"x" * 65536
+                request.peer.send(b"10000\r\n" + piece + b"\r\n" if framing == "chunked" else piece)
+                sent.append(1)
+            request.peer.send(b"0\r\n\r\n" if framing == "chunked" else b"")
+        sender = threading.Thread(target=flood)
+        sender.start()
+        assert request.body() == b"y" * count
+        sender.join()
+        return None if framing == "close" else b""
+    pair, backend = scripted(make_pair, answer)
+    with backend:
+        c = pair.client(receive_buffer=16384)
+        c.send_request("POST", "/", [("Content-Length", str(count))])
+        stands_still(lambda: len(sent))
+        for _ in range(count):
+            c.send("y")
+        assert c.read_response("POST").body == b"x" * size
+        if framing != "close":
+            assert c.request("POST", "/", body=b"y" * count).status == 200
+            assert len(backend.peers) == 1
 
 
 # ---- what is wrong ----

@@ -278,6 +278,7 @@ def test_tunnels_get_the_grace_and_not_more(make_pair, backend):
     assert pair.dataplane.wait() == 0
     assert time.monotonic() - start >= grace * 0.9
     assert c.is_closed()
+    assert logged(pair, path="/upgrade")[0]["reason"] == "draining"
 
 
 def test_tunnel_that_ends_lets_the_process_end(make_pair, backend):

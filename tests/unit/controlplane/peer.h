@@ -21,6 +21,8 @@ struct peer {
     bool welcome, refused;
     unsigned snapshots;
     Gwp__Snapshot *last; /* owned */
+    unsigned states;
+    Gwp__EndpointState *state; /* owned: the last one */
     struct err end;
 };
 
@@ -57,6 +59,11 @@ static inline int peer_on_message(void *owner, const struct message *m, struct e
         p->snapshots++;
         if (p->manner != PEER_IS_SILENT)
             peer_answer(p, p->last->generation, p->manner == PEER_ACCEPTS, p->last->dry_run);
+    } else if (m->type == MSG_ENDPOINT_STATE) {
+        if (p->state)
+            gwp__endpoint_state__free_unpacked(p->state, NULL);
+        p->state = gwp__endpoint_state__unpack(NULL, m->len, m->payload);
+        p->states++;
     }
     return 0;
 }
@@ -113,6 +120,8 @@ static inline void peer_join(struct peer *p, struct ev_loop *loop, const char *p
 static inline void peer_fini(struct peer *p)
 {
     peer_leave(p);
+    if (p->state)
+        gwp__endpoint_state__free_unpacked(p->state, NULL);
     if (p->last)
         gwp__snapshot__free_unpacked(p->last, NULL);
 }

@@ -57,6 +57,10 @@ static void on_in_force(void *owner, const struct config *cfg)
 {
 }
 
+static void on_committed(void *owner, const struct generation *g)
+{
+}
+
 static const struct session_events events = {on_opened, on_result, on_report, on_gone, NULL};
 
 static const char *yaml(const char *route)
@@ -86,6 +90,7 @@ static void start(void)
     cr_assert_eq(sessions_init(&sessions, loop, socket_path, &events, &err), 0, "%s", err.text);
     cr_assert_eq(publisher_init(&publisher, loop, file, dir, &sessions, &err), 0, "%s", err.text);
     publisher.in_force = on_in_force;
+    publisher.committed = on_committed;
     write_config(yaml("first"));
     publisher_file_changed(&publisher);
 }

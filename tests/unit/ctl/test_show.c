@@ -114,11 +114,28 @@ Test(show, routes_and_backends_are_rows)
         show_backends,
         "{\"routes\":[{\"name\":\"a\",\"backends\":[{\"url\":\"http://b\",\"weight\":1,"
         "\"endpoints\":[{\"address\":\"1.2.3.4:80\",\"health\":\"up\",\"breaker\":"
-        "\"closed\",\"active\":0,\"requests\":5,\"failures\":1}]},{\"url\":\"http://c\","
-        "\"weight\":2,\"endpoints\":[]}]}]}",
-        "ROUTE  BACKEND   WEIGHT  ENDPOINT    HEALTH  BREAKER  ACTIVE  REQUESTS  FAILURES\n"
-        "a      http://b  1       1.2.3.4:80  up      closed   0       5         1\n"
-        "a      http://c  2       no address  -       -        -       -         -\n");
+        "\"closed\",\"active\":0,\"requests\":5,\"failures\":1,\"checked\":true,"
+        "\"reason\":\"status 500 is not expected\",\"check_seconds\":0.002,"
+        "\"weight_override\":7}]},{\"url\":\"http://c\",\"weight\":2,\"endpoints\":[]}]}]}",
+        "ROUTE  BACKEND   WEIGHT  ENDPOINT    HEALTH  BREAKER  ACTIVE  REQUESTS  FAILURES  "
+        "LAST CHECK\n"
+        "a      http://b  7 (1)   1.2.3.4:80  up      closed   0       5         1         "
+        "status 500 is not expected, 2 ms\n"
+        "a      http://c  2       no address  -       -        -       -         -         "
+        "-\n");
+}
+
+Test(show, an_order_is_told_by_route)
+{
+    expect_shown(show_ordered,
+                 "{\"address\":\"1.2.3.4:80\",\"note\":\"not kept\",\"targets\":[{\"route\":\"a\","
+                 "\"url\":\"http://b\",\"draining\":true,\"weight\":2,\"weight_override\":null}]}",
+                 "1.2.3.4:80 as the data planes have been told now\n"
+                 "ROUTE  BACKEND   DRAINING  WEIGHT\n"
+                 "a      http://b  yes       2\n"
+                 "not kept\n");
+    expect_shown(show_ordered, "{\"address\":\"1.2.3.4:80\",\"targets\":[]}",
+                 "1.2.3.4:80 is not in use; nothing is ordered of it any more\n");
 }
 
 Test(show, strange_documents_are_survived)
@@ -130,8 +147,8 @@ Test(show, strange_documents_are_survived)
         ("{\"routes\":[null,[],{\"backends\":[null,{\"endpoints\":[null]}],\"methods\":[1]}],"
          "\"dataplanes\":[null,{\"rss_bytes\":\"x\"}],\"changes\":[null],\"diagnostics\":[null]}"),
     };
-    static show_fn *const shows[] = {show_status,     show_backends, show_routes,
-                                     show_dataplanes, show_push,     show_diagnostics};
+    static show_fn *const shows[] = {show_status, show_backends, show_routes,     show_dataplanes,
+                                     show_push,   show_ordered,  show_diagnostics};
     for (size_t i = 0; i < COUNT_OF(strange); i++)
         for (size_t k = 0; k < COUNT_OF(shows); k++)
             free(shown(shows[k], strange[i]));

@@ -221,3 +221,22 @@ Test(snapshot, a_request_is_held_and_let_go_by_its_worker)
     cr_assert(snapshot_unhold(s, 3), "the last one says so");
     snapshot_free(&s, registry);
 }
+
+Test(snapshot, a_new_target_may_start_unhealthy_and_a_known_one_stays_what_it_is)
+{
+    Gwp__Route *r = route();
+    r->start_down = true;
+    draft_target(&draft, r, 77, draft_endpoint(&draft, "10.0.0.1:80"));
+    struct err err;
+    struct snapshot *one = snapshot_compile(draft.message, registry, &err);
+    cr_assert(one, "%s", err.text);
+    struct target_state *t = one->routes[0].targets[0].state;
+    cr_expect(atomic_load(&t->unhealthy));
+    atomic_store(&t->unhealthy, false);
+    struct snapshot *two = snapshot_compile(draft.message, registry, &err);
+    cr_assert(two, "%s", err.text);
+    cr_expect_eq(two->routes[0].targets[0].state, t);
+    cr_expect_not(atomic_load(&t->unhealthy));
+    snapshot_free(&one, registry);
+    snapshot_free(&two, registry);
+}
