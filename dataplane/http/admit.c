@@ -61,9 +61,10 @@ bool admit_is_field(struct view name)
     return false;
 }
 
+/* Rounded up; a microsecond more than whole ones is rounding too. */
 static uint64_t whole_seconds(uint64_t ns)
 {
-    return (ns + NS_PER_S - 1) / NS_PER_S;
+    return (ns + NS_PER_S - 1 - 1000) / NS_PER_S;
 }
 
 static void write_number_field(struct head_writer *w, const struct edits *edits, const char *name,
