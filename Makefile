@@ -227,13 +227,13 @@ run_e2e   = GWP_BUILD=$($(1)_DIR) $(PYTHON) -B -m pytest -q -n $(2) --timeout 12
 
 test: programs release-units
 	@$(call run_units,release)
-	@$(call run_e2e,release,4)
+	@$(call run_e2e,release,3)
 
 unit: release-units
 	@$(call run_units,release)
 
 e2e: programs
-	@$(call run_e2e,release,4)
+	@$(call run_e2e,release,3)
 
 # Leaks are errors; a finding ends the program, and with it the test.
 asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0:exitcode=99

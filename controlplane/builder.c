@@ -210,6 +210,7 @@ static Gwp__RateLimit *build_limit(struct build *b, const struct rate_limit_conf
     m->redis_url = (char *)c->redis_url;
     m->redis_timeout_ms = c->redis_timeout_ms;
     m->on_redis_failure = (Gwp__RateLimit__OnRedisFailure)c->on_redis_failure;
+    m->hide_headers = !c->headers;
     return m;
 }
 

@@ -85,7 +85,8 @@ static bool same_limit(const struct rate_limit_config *a, const struct rate_limi
            same_text(a->user_header, b->user_header) &&
            same_text(a->api_key_header, b->api_key_header) && a->ipv6_prefix == b->ipv6_prefix &&
            a->max_keys == b->max_keys && same_text(a->redis_url, b->redis_url) &&
-           a->redis_timeout_ms == b->redis_timeout_ms && a->on_redis_failure == b->on_redis_failure;
+           a->redis_timeout_ms == b->redis_timeout_ms &&
+           a->on_redis_failure == b->on_redis_failure && a->headers == b->headers;
 }
 
 static bool same_breaker(const struct circuit_breaker_config *a,

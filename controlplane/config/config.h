@@ -90,6 +90,7 @@ struct rate_limit_config {
     const char *redis_url; /* "" = in-process */
     uint32_t redis_timeout_ms;
     enum redis_failure on_redis_failure;
+    bool headers;
 };
 
 struct circuit_breaker_config {

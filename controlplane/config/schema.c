@@ -236,6 +236,8 @@ static const struct key keys[] = {
     {"routes[].rate_limit.on_redis_failure", VALUE_WORD, 0, 0, "local",
      .words = redis_failure_words, IN(rate_limit_config, on_redis_failure),
      .doc = "local: this process limits by itself until Redis is back."},
+    {"routes[].rate_limit.headers", VALUE_BOOL, 0, 0, "true", IN(rate_limit_config, headers),
+     .doc = "Answers tell in RateLimit and X-RateLimit fields what is left."},
 
     {"routes[].circuit_breaker", VALUE_OPTIONAL_SECTION, RULE_CIRCUIT_BREAKER, KEY_GO | KEY_PLACE,
      .offset = offsetof(struct route_config, circuit_breaker), OF(circuit_breaker_config),

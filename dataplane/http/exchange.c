@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "dataplane/http/admit.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/reply.h"
@@ -90,6 +91,7 @@ static void write_log(const struct exchange *ex, double now_s)
         .connect_s = ex->connect_s,
         .attempts = ex->attempts,
         .reason = ex->reason,
+        .limiter = ex->limit_said,
         .detail = ex->detail,
     };
     access_log_write(w->log, w->log_console, &record, &w->stats);
@@ -434,6 +436,8 @@ static void on_head(struct exchange *ex)
     }
     if (r == R_SERVED)
         r = find_route(ex);
+    if (r == R_SERVED)
+        r = admit_request(ex);
     if (r != R_SERVED) {
         answer_ourselves(ex, r, ex->detail);
         return;

@@ -61,7 +61,9 @@ struct exchange {
     double attempt_s, connected_s; /* monotonic; 0 = not yet */
     double connect_s, upstream_s;  /* durations, negative = did not happen */
     uint64_t body_in, body_out;
-    uint64_t allowed; /* methods, for Allow */
+    uint64_t allowed;           /* methods, for Allow */
+    struct limit_verdict limit; /* with limit_said; admit.c */
+    const char *limit_said;     /* for logs: allowed, limited, observed; NULL = no limit */
     struct request_target where;
     struct view host; /* as the client named it, without port; like `where` */
     struct http1_parser request, response;

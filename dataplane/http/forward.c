@@ -1,5 +1,6 @@
 #include "dataplane/http/forward.h"
 
+#include "dataplane/http/admit.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/http1_write.h"
 
@@ -17,16 +18,16 @@ static bool is_listed(const struct head *h, const struct buffer *b, struct view 
     return false;
 }
 
-/* Fields that are passed on as they are. */
+/* Fields that are passed on as they are; without those of rate limits where ours follow. */
 static void write_passing_fields(struct head_writer *w, const struct head *h,
-                                 const struct buffer *b, const struct edits *edits)
+                                 const struct buffer *b, const struct edits *edits, bool limited)
 {
     bool listing = h->at[FIELD_CONNECTION] != 0;
     for (unsigned i = 0; i < h->field_count; i++) {
         const struct field *f = &h->fields[i];
         struct view name = field_name(b, f);
         if (field_fate((enum field_id)f->id) != KEEP || (listing && is_listed(h, b, name)) ||
-            edits_drop(edits, name))
+            edits_drop(edits, name) || (limited && f->id == FIELD_OTHER && admit_is_field(name)))
             continue;
         write_field(w, name, field_value(b, f));
     }
@@ -220,7 +221,7 @@ size_t forward_request(struct exchange *ex)
     write_view(&w,
                ex->route->preserve_host && client_host.len > 0 ? client_host : ex->target->host);
     write_literal(&w, "\r\n");
-    write_passing_fields(&w, h, b, edits);
+    write_passing_fields(&w, h, b, edits, false);
     write_forwarding(&w, ex, client_host);
     write_own(&w, edits, "Via", (struct view){VIA, sizeof(VIA) - 1});
     if (edits->line_count > 0) {
@@ -249,8 +250,9 @@ size_t forward_response(struct exchange *ex)
     const struct edits *edits = &ex->route->response_edits;
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
-    write_passing_fields(&w, h, b, edits);
+    write_passing_fields(&w, h, b, edits, admit_tells(ex));
     write_own(&w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+    admit_write_fields(&w, ex);
     if (edits->line_count > 0) {
         (void)exchange_find_where(
             ex); /* the client's host may have moved since the request was sent */
@@ -275,7 +277,7 @@ static size_t write_interim(struct exchange *ex, bool switching)
     const struct head *h = &ex->answer;
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
-    write_passing_fields(&w, h, b, &ex->route->response_edits);
+    write_passing_fields(&w, h, b, &ex->route->response_edits, false);
     if (switching) {
         write_literal(&w, "Connection: upgrade\r\nUpgrade: ");
         write_view(&w, head_value(h, b, FIELD_UPGRADE));

@@ -1,5 +1,6 @@
 #include "dataplane/http/reply.h"
 
+#include "dataplane/http/admit.h"
 #include "dataplane/http/http1_write.h"
 #include "proto/base/json.h"
 
@@ -50,11 +51,12 @@ size_t reply_write(struct exchange *ex, enum reason r)
     write_literal(&w, "\r\nX-Request-ID: ");
     write_bytes(&w, ex->request_id, ex->request_id_len);
     write_literal(&w, "\r\n");
-    if (status == 503 || status == 429) {
+    if (status == 503) {
         write_literal(&w, "Retry-After: ");
         write_number(&w, MAX(ex->retry_after_s, RETRY_AFTER_SECONDS));
         write_literal(&w, "\r\n");
     }
+    admit_write_reply(&w, ex, r);
     if (r == R_METHOD_NOT_ALLOWED)
         write_allow(&w, ex->allowed);
     if (!ex->keep_client)

@@ -168,6 +168,7 @@ static void put_outcome(struct line *l, const struct access_record *r)
     PUT(l, "\"");
     PUT_TEXT(l, "detail", view_of(r->detail));
     PUT_TEXT(l, "route", r->route);
+    PUT_TEXT(l, "limiter", view_of(r->limiter));
     if (r->generation > 0)
         PUT_NUMBER(l, "generation", r->generation);
     PUT_TEXT(l, "endpoint", r->endpoint);
@@ -243,6 +244,7 @@ static void put_console(struct line *l, const struct access_record *r)
     PUT(l, " out=");
     put_number(l, r->bytes_out);
     PUT_PAIR(l, "route", r->route);
+    PUT_PAIR(l, "limiter", view_of(r->limiter));
     PUT_PAIR(l, "endpoint", r->endpoint);
     PUT_PAIR(l, "id", r->request_id);
     if (r->detail) {

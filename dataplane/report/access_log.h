@@ -20,7 +20,8 @@ struct access_record {
     double duration_s, upstream_s, connect_s; /* negative = did not happen */
     unsigned attempts;
     enum reason reason;
-    const char *detail; /* more words about the reason, or NULL */
+    const char *limiter; /* what the rate limit said, or NULL */
+    const char *detail;  /* more words about the reason, or NULL */
 };
 
 struct log_ring; /* one worker's ring, log_writer.h */

@@ -295,6 +295,7 @@ static struct route_state *route_new(struct registry *r, const char *name)
 {
     struct route_state *s = entry_new(sizeof(*s));
     s->name = checked(strdup(name));
+    list_init(&s->limiters);
     s->slot = r->route_slots;
     r->route_at =
         with_room(r->route_at, r->route_slots, &r->route_room, sizeof(struct route_state *));

@@ -50,6 +50,7 @@ struct route_state {
     uint32_t slot; /* index into every worker's route counters */
     uint32_t refs; /* control thread */
     struct route_state *next;
+    struct list limiters; /* control thread: those that snapshots refer to (route/limiter.h) */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;      /* whose turn it is, all workers */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t breakers_open; /* that are not closed */
     _Atomic bool stirred; /* what its rosters were called from has changed: targets.c looks */

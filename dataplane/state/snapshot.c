@@ -350,6 +350,82 @@ static int take_edits(struct compilation *c, struct route *r, const Gwp__Route *
     return 0;
 }
 
+/* As a string of structured fields (RFC 9651 3.3.3), which has visible ASCII and spaces only. */
+static struct view quote(struct compilation *c, struct view text)
+{
+    char *quoted = arena_alloc(c->out->arena, 2 * text.len + 3), *at = quoted;
+    *at++ = '"';
+    for (size_t i = 0; i < text.len; i++) {
+        char byte = text.at[i];
+        if (byte == '"' || byte == '\\')
+            *at++ = '\\';
+        *at++ = byte >= ' ' && byte <= '~' ? byte : '?';
+    }
+    *at++ = '"';
+    return (struct view){quoted, (size_t)(at - quoted)};
+}
+
+static int take_limit_words(struct compilation *c, const struct route *r, struct limit_policy *p,
+                            const Gwp__RateLimit *in)
+{
+    if (in->algorithm != GWP__RATE_LIMIT__ALGORITHM__TOKEN_BUCKET &&
+        in->algorithm != GWP__RATE_LIMIT__ALGORITHM__SLIDING_WINDOW)
+        return refuse_route(c, r, "unknown rate limit algorithm %d", (int)in->algorithm);
+    p->algorithm =
+        in->algorithm == GWP__RATE_LIMIT__ALGORITHM__TOKEN_BUCKET ? LIMITER_BUCKET : LIMITER_WINDOW;
+    switch (in->key_by) {
+    case GWP__RATE_LIMIT__KEY__IP:
+        p->key_by = LIMITER_BY_IP;
+        return 0;
+    case GWP__RATE_LIMIT__KEY__USER:
+        p->key_by = LIMITER_BY_USER;
+        p->header = copy(c, in->user_header);
+        break;
+    case GWP__RATE_LIMIT__KEY__API_KEY:
+        p->key_by = LIMITER_BY_API_KEY;
+        p->header = copy(c, in->api_key_header);
+        break;
+    default:
+        return refuse_route(c, r, "unknown rate limit key %d", (int)in->key_by);
+    }
+    if (p->header.len == 0)
+        return refuse_route(c, r, "the rate limit's header has no name");
+    return 0;
+}
+
+static int take_limit(struct compilation *c, struct route *r, const Gwp__RateLimit *in)
+{
+    if (!in)
+        return 0;
+    struct limit_policy *p = r->limit = arena_alloc(c->out->arena, sizeof(*p));
+    bool is_bucket = in->algorithm == GWP__RATE_LIMIT__ALGORITHM__TOKEN_BUCKET;
+    const struct bounded rows[] = {
+        {"rate_limit.burst", in->burst, is_bucket, 1000000000},
+        {"rate_limit.window_ms", in->window_ms, !is_bucket, MAX_DURATION_MS},
+        {"rate_limit.ipv6_prefix", in->ipv6_prefix, 1, 128},
+        {"rate_limit.max_keys", in->max_keys, 1, 10000000},
+    };
+    p->line = in->place ? in->place->line : r->line;
+    if (take_limit_words(c, r, p, in) < 0 ||
+        check_bounds(c, r->name.at, p->line, rows, COUNT_OF(rows)) < 0)
+        return -1;
+    if (!(in->rate >= 0.0001 && in->rate <= 1e9))
+        return refuse_route(c, r, "rate_limit.rate is %g, not within 0.0001 to 1e+09", in->rate);
+    p->observe = in->observe;
+    p->headers = !in->hide_headers;
+    p->rate = in->rate;
+    p->burst = in->burst;
+    p->window_ms = in->window_ms;
+    p->ipv6_prefix = in->ipv6_prefix;
+    p->max_keys = in->max_keys;
+    limit_policy_derive(p);
+    p->label = quote(c, r->name);
+    p->announced =
+        view_of(arena_printf(c->out->arena, "%.*s;q=%llu;w=%llu", VIEW_ARG(p->label),
+                             (unsigned long long)p->quota, (unsigned long long)p->window_s));
+    return 0;
+}
+
 static int take_route(struct compilation *c, struct route *r, const Gwp__Route *in)
 {
     r->name = copy(c, in->name);
@@ -376,7 +452,8 @@ static int take_route(struct compilation *c, struct route *r, const Gwp__Route *
     if (r->name.len == 0)
         return err_set(c->err, "%s:%u: a route without a name", c->out->source.at, r->line);
     if (check_bounds(c, r->name.at, r->line, rows, COUNT_OF(rows)) < 0 || check_match(c, r) < 0 ||
-        take_methods(c, r, in) < 0 || take_algorithm(c, r, in) < 0 || take_edits(c, r, in) < 0)
+        take_methods(c, r, in) < 0 || take_algorithm(c, r, in) < 0 || take_edits(c, r, in) < 0 ||
+        take_limit(c, r, in->rate_limit) < 0)
         return -1;
     return take_targets(c, r, in) < 0 ? -1 : take_breaker(c, r, in->circuit_breaker);
 }
@@ -460,6 +537,33 @@ void snapshot_enter(struct snapshot *s, uint64_t now_ms)
     }
 }
 
+/* After everything is bound: a limiter belongs to a route by identity. Only its memory can fail. */
+static int open_limiters(struct compilation *c)
+{
+    for (uint32_t i = 0; i < c->out->route_count; i++) {
+        const struct route *r = &c->out->routes[i];
+        struct err why;
+        if (!r->limit)
+            continue;
+        r->limit->limiter = limiter_open(&r->state->limiters, r->name.at, r->limit, &why);
+        if (!r->limit->limiter)
+            return refuse_route(c, r, "rate limit: %s", why.text);
+    }
+    return 0;
+}
+
+static void warn_of_redis(const struct compilation *c)
+{
+    for (uint32_t i = 0; i < c->out->route_count; i++) {
+        const struct route *r = &c->out->routes[i];
+        if (r->limit && c->in->routes[i]->rate_limit->redis_url[0])
+            log_warn(
+                "snapshot",
+                "%s:%u: route \"%s\": Redis is not asked yet: this data plane limits by itself",
+                c->out->source.at, r->limit->line, r->name.at);
+    }
+}
+
 struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry *registry,
                                   struct err *err)
 {
@@ -476,8 +580,13 @@ struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry 
         arena_free(&arena);
         return NULL;
     }
-    if (!message->dry_run)
-        bind_to_registry(&c, registry, addrs);
+    if (message->dry_run)
+        return s;
+    bind_to_registry(&c, registry, addrs);
+    if (open_limiters(&c) < 0)
+        snapshot_free(&s, registry);
+    else
+        warn_of_redis(&c);
     return s;
 }
 
@@ -494,6 +603,8 @@ void snapshot_free(struct snapshot **sp, struct registry *registry)
         if (!r->state)
             continue; /* a dry run refers to nothing */
         roster_free(&r->roster);
+        if (r->limit && r->limit->limiter)
+            limiter_release(&r->limit->limiter);
         registry_release_route(registry, &r->state);
         for (uint32_t k = 0; k < r->target_count; k++)
             registry_release_target(registry, &r->targets[k].state);

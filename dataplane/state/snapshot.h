@@ -15,6 +15,7 @@
 #include "dataplane/http/client_addr.h"
 #include "dataplane/http/edits.h"
 #include "dataplane/io/listener.h"
+#include "dataplane/route/limiter.h"
 #include "dataplane/state/registry.h"
 #include "proto/base/arena.h"
 #include "proto/gateway.pb-c.h"
@@ -55,6 +56,7 @@ struct route {
     uint64_t max_body_bytes; /* 0 = unlimited */
     bool strip_prefix, preserve_host;
     struct edits request_edits, response_edits;
+    struct limit_policy *limit; /* NULL = none */
 };
 
 struct server_settings {

@@ -1,6 +1,7 @@
 """The real programs, started in a temporary folder on free ports, watched to their end."""
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -46,10 +47,16 @@ def wait_until(condition, what, seconds=None):
 
 
 def free_port():
-    """A port that nobody listens on right now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on right now, below those that the kernel gives to outgoing connections: one of these
+    could otherwise take it before the program under test does."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def route(name, prefix, *targets, **more):

@@ -223,7 +223,7 @@ def test_one_of_three_failing_costs_a_bounded_number_of_requests(make_pair, back
     assert set(burst(pair, "/healthz", each=50)) == {200}, "and then none"
     assert is_in(pair, b, "open")["failures"] == failed
     shares = [endpoint(pair, x)["requests"] for x in (a, c)]
-    assert abs(shares[0] - shares[1]) <= 4, shares
+    assert abs(shares[0] - shares[1]) <= 12, shares  # retries take turns, too
 
 
 def test_killed_backend_costs_next_to_nothing(make_pair, backends):

@@ -1,5 +1,7 @@
 #include <criterion/criterion.h>
 #include <llhttp.h>
+#include <math.h>
+#include <sys/resource.h>
 
 #include "dataplane/state/snapshot.h"
 #include "messages.h"
@@ -239,4 +241,121 @@ Test(snapshot, a_new_target_may_start_unhealthy_and_a_known_one_stays_what_it_is
     cr_expect_not(atomic_load(&t->unhealthy));
     snapshot_free(&one, registry);
     snapshot_free(&two, registry);
+}
+
+/* ---- rate limits ---- */
+
+static Gwp__RateLimit *limit(Gwp__Route *r)
+{
+    Gwp__RateLimit *l = r->rate_limit = arena_alloc(draft.arena, sizeof(*l));
+    gwp__rate_limit__init(l);
+    l->rate = 2.5;
+    l->burst = 10;
+    l->window_ms = 1000;
+    l->ipv6_prefix = 64;
+    l->max_keys = 1000;
+    return l;
+}
+
+Test(snapshot, a_limit_arrives)
+{
+    struct err err;
+    limit(draft_route(&draft, "a \"b\"", "", "/a"));
+    Gwp__RateLimit *l = limit(draft_route(&draft, "window", "", "/b"));
+    l->algorithm = GWP__RATE_LIMIT__ALGORITHM__SLIDING_WINDOW;
+    l->key_by = GWP__RATE_LIMIT__KEY__USER;
+    l->user_header = (char *)"X-User";
+    l->window_ms = 2100;
+    l->observe = l->hide_headers = true;
+    draft_route(&draft, "free", "", "/c");
+    struct snapshot *s = snapshot_compile(draft.message, registry, &err);
+    cr_assert(s, "%s", err.text);
+    const struct limit_policy *p = s->routes[0].limit;
+    cr_expect(p->algorithm == LIMITER_BUCKET && p->key_by == LIMITER_BY_IP && p->quota == 10);
+    cr_expect(p->limiter && p->headers && !p->observe);
+    cr_expect(view_equal(p->label, view_of("\"a \\\"b\\\"\"")));
+    cr_expect(view_equal(p->announced, view_of("\"a \\\"b\\\"\";q=10;w=4")));
+    p = s->routes[1].limit;
+    cr_expect(p->algorithm == LIMITER_WINDOW && p->key_by == LIMITER_BY_USER && p->quota == 5);
+    cr_expect(p->limiter != s->routes[0].limit->limiter && !p->headers && p->observe);
+    cr_expect(view_equal(p->header, view_of("X-User")) && p->window_s == 3);
+    cr_expect_null(s->routes[2].limit);
+    snapshot_free(&s, registry);
+}
+
+Test(snapshot, limiters_live_as_long_as_a_snapshot_counts_that_way)
+{
+    struct err err;
+    Gwp__RateLimit *l = limit(route());
+    struct snapshot *one = snapshot_compile(draft.message, registry, &err);
+    l->rate = 99;
+    struct snapshot *two = snapshot_compile(draft.message, registry, &err);
+    l->max_keys = 7;
+    struct snapshot *other = snapshot_compile(draft.message, registry, &err);
+    cr_expect_eq(one->routes[0].limit->limiter, two->routes[0].limit->limiter);
+    cr_expect_neq(other->routes[0].limit->limiter, two->routes[0].limit->limiter);
+    snapshot_free(&one, registry);
+    /* One that never came into force changes nothing for the next. */
+    snapshot_free(&other, registry);
+    l->max_keys = 1000;
+    one = snapshot_compile(draft.message, registry, &err);
+    cr_expect_eq(one->routes[0].limit->limiter, two->routes[0].limit->limiter);
+    struct route_state *state = two->routes[0].state;
+    snapshot_free(&one, registry);
+    snapshot_free(&two, registry);
+    cr_expect(list_is_empty(&state->limiters));
+}
+
+Test(snapshot, a_dry_run_makes_no_limiter)
+{
+    struct err err;
+    limit(route());
+    draft.message->dry_run = true;
+    struct snapshot *s = snapshot_compile(draft.message, registry, &err);
+    cr_assert(s, "%s", err.text);
+    cr_expect_null(s->routes[0].limit->limiter);
+    snapshot_free(&s, registry);
+}
+
+Test(snapshot, limits_without_sense_are_refused)
+{
+    Gwp__RateLimit *l = limit(route());
+    l->rate = 0;
+    refused_with("rate_limit.rate is 0");
+    l->rate = NAN;
+    refused_with("rate_limit.rate");
+    l->rate = 1;
+    l->burst = 0;
+    refused_with("rate_limit.burst is 0");
+    l->burst = 1;
+    l->ipv6_prefix = 129;
+    refused_with("rate_limit.ipv6_prefix is 129");
+    l->ipv6_prefix = 64;
+    l->max_keys = 0;
+    refused_with("rate_limit.max_keys is 0");
+    l->max_keys = 1;
+    l->key_by = GWP__RATE_LIMIT__KEY__USER;
+    refused_with("header has no name");
+    l->key_by = (Gwp__RateLimit__Key)9;
+    refused_with("unknown rate limit key 9");
+    l->algorithm = (Gwp__RateLimit__Algorithm)9;
+    refused_with("unknown rate limit algorithm 9");
+}
+
+/* As when memory for its table cannot be had: everything is given back. */
+Test(snapshot, a_limiter_that_cannot_be_made_is_refused)
+{
+    struct err err = {""};
+    limit(route());
+    draft_target(&draft, draft.message->routes[0], 77, draft_endpoint(&draft, "10.0.0.1:80"));
+    struct rlimit before, none;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){0, before.rlim_max};
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    const struct snapshot *s = snapshot_compile(draft.message, registry, &err);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    cr_expect_null(s);
+    cr_expect(strstr(err.text, "route \"users\": rate limit: memory segment"), "%s", err.text);
+    registry_collect(registry);
+    cr_expect_null(registry_find_target(registry, 77));
 }

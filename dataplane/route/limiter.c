@@ -1,0 +1,344 @@
+/* A set has 16 places and a lock. Its first cache line tells by 16 bits of each key which place to
+ * look at; then comes what all places have, then what only some algorithms need:
+ *
+ *     lock, again, tags[16] | slots[16] | memory[16]
+ *
+ * The lock: deciding reads and writes two numbers that belong together, and a key may have to find
+ * or take a place first. Under a lock of the set that is plain code, exact by construction, and
+ * takes some tens of ns, as long as a failed compare-and-swap or two would; there are thousands of
+ * sets, so two workers seldom meet. The holder makes no system call and takes no other lock, so a
+ * waiter spins for that long. What can hold it up is being preempted: the waiter then yields its
+ * processor, which the holder may need. A process can be killed while it holds locks, and another
+ * one may go on with the table: a lock that another process' number has held for 20 ms is taken
+ * over. What the killed one has left is in order: a tag is cleared before its place changes hands
+ * and set when that is done, and a half-written state is one request wrong, for a while.
+ *
+ * Hot path: no allocation, no system call but a yield as above. */
+#include "dataplane/route/limiter.h"
+
+#include <assert.h>
+#include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "dataplane/state/segment.h"
+#include "proto/base/log.h"
+
+#define LAYOUT 1
+#define PLACES 16
+#define TABLE_HEAD_BYTES 4096
+#define ROUTE_TEXT_BYTES 128
+#define SPINS_BEFORE_YIELD 100
+#define ABANDONED_NS 20000000u
+#define NS_PER_MS 1000000u
+#define TOKEN_UNITS 4294967296.0 /* of limit_bucket.c */
+
+enum key_space { SPACE_ADDRESS, SPACE_TEXT, SPACES };
+
+/* The segment begins with this. Who finds it decides by it whether to go on with the table. */
+struct table_head {
+    struct segment_head head;
+    uint32_t algorithm, key_by, max_keys, window_ms;
+    uint64_t sets, set_bytes;
+    uint64_t secrets[SPACES][2];
+    uint64_t route_hash;          /* XXH3 of the name */
+    char route[ROUTE_TEXT_BYTES]; /* its beginning, for people */
+};
+
+static_assert(sizeof(struct table_head) <= TABLE_HEAD_BYTES, "the sets begin behind it");
+
+struct set {
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t lock; /* 0, or the number of who holds it */
+    uint32_t again; /* bit n: the key at n was seen more than once */
+    uint32_t zero[6];
+    uint16_t tags[PLACES]; /* 0 = free */
+    struct limit_slot slots[PLACES];
+};
+
+static_assert(sizeof(struct set) == 64 + PLACES * 32, "two slots in a cache line");
+
+struct limiter {
+    struct list link; /* of route_state.limiters */
+    const struct limit_algorithm *algorithm;
+    struct table_head *table; /* the segment's mapping */
+    char *sets;               /* behind it */
+    uint64_t set_count, set_bytes;
+    uint32_t me;   /* in locks: not 0, no other process' */
+    uint32_t refs; /* control thread */
+    struct segment segment;
+};
+
+static const struct limit_algorithm *const algorithms[] = {
+    [LIMITER_BUCKET] = &limit_bucket,
+    [LIMITER_WINDOW] = &limit_window,
+};
+
+/* ---- policies ---- */
+
+void limit_policy_derive(struct limit_policy *p)
+{
+    if (p->algorithm == LIMITER_BUCKET) {
+        p->quota = p->burst;
+        p->tokens_per_ns = p->rate * TOKEN_UNITS / 1e9;
+        p->window_s = (uint64_t)ceil(p->burst / p->rate);
+    } else {
+        /* A rate such as 0.1 is a bit less or more in binary. */
+        p->quota = (uint64_t)(p->rate * p->window_ms / 1e3 + 1e-6);
+        p->window_s = (p->window_ms + 999) / 1000;
+        p->cell_ns =
+            (p->window_ms * (uint64_t)NS_PER_MS + LIMIT_WINDOW_CELLS - 1) / LIMIT_WINDOW_CELLS;
+    }
+    p->quota = MAX(p->quota, 1);
+    p->window_s = MAX(p->window_s, 1);
+}
+
+/* ---- open and release ---- */
+
+static void fill_random(void *bytes, size_t len)
+{
+    if (getrandom(bytes, len, 0) != (ssize_t)len)
+        log_fatal("limiter", "the system gives no random numbers");
+}
+
+static bool counts_as(const struct limiter *l, const struct limit_policy *p)
+{
+    const struct table_head *t = l->table;
+    return t->algorithm == (uint32_t)p->algorithm && t->key_by == (uint32_t)p->key_by &&
+           t->max_keys == p->max_keys &&
+           (p->algorithm == LIMITER_BUCKET || t->window_ms == p->window_ms);
+}
+
+static int make_table(struct limiter *l, const char *route, const struct limit_policy *p,
+                      struct err *err)
+{
+    l->algorithm = algorithms[p->algorithm];
+    l->set_bytes = sizeof(struct set) + PLACES * l->algorithm->memory_bytes;
+    l->set_count = (p->max_keys + (uint64_t)p->max_keys / 2 + PLACES - 1) / PLACES;
+    if (segment_create(&l->segment, "gwp-limiter", LAYOUT,
+                       TABLE_HEAD_BYTES + l->set_count * l->set_bytes, err) < 0)
+        return -1;
+    struct table_head *t = l->table = (struct table_head *)(void *)l->segment.head;
+    l->sets = (char *)t + TABLE_HEAD_BYTES;
+    t->algorithm = (uint32_t)p->algorithm;
+    t->key_by = (uint32_t)p->key_by;
+    t->max_keys = p->max_keys;
+    t->window_ms = p->window_ms;
+    t->sets = l->set_count;
+    t->set_bytes = l->set_bytes;
+    t->route_hash = XXH3_64bits(route, strlen(route));
+    memcpy(t->route, route, MIN(strlen(route), sizeof(t->route) - 1));
+    fill_random(t->secrets, sizeof(t->secrets));
+    while (l->me == 0)
+        fill_random(&l->me, sizeof(l->me));
+    return 0;
+}
+
+struct limiter *limiter_open(struct list *limiters, const char *route, const struct limit_policy *p,
+                             struct err *err)
+{
+    list_each (node, limiters) {
+        struct limiter *l = CONTAINER_OF(node, struct limiter, link);
+        if (counts_as(l, p)) {
+            l->refs++;
+            return l;
+        }
+    }
+    struct limiter *l = calloc(1, sizeof(*l));
+    if (!l)
+        log_fatal("limiter", "out of memory");
+    if (make_table(l, route, p, err) < 0) {
+        free(l);
+        return NULL;
+    }
+    list_push_front(limiters, &l->link);
+    l->refs = 1;
+    return l;
+}
+
+void limiter_release(struct limiter **lp)
+{
+    struct limiter *l = *lp;
+    *lp = NULL;
+    assert(l->refs > 0);
+    if (--l->refs > 0)
+        return;
+    list_remove(&l->link);
+    segment_close(&l->segment);
+    free(l);
+}
+
+size_t limiter_bytes(const struct limiter *l)
+{
+    return l->segment.bytes;
+}
+
+/* ---- keys ---- */
+
+struct digest128 limiter_key_of_ip(const struct limit_policy *p, struct ip ip)
+{
+    if (!ip_is_v4(ip)) {
+        ip.high &= p->ipv6_prefix >= 64 ? UINT64_MAX : ~(UINT64_MAX >> p->ipv6_prefix);
+        ip.low &= p->ipv6_prefix >= 128  ? UINT64_MAX
+                  : p->ipv6_prefix <= 64 ? 0
+                                         : ~(UINT64_MAX >> (p->ipv6_prefix - 64));
+    }
+    return siphash128(p->limiter->table->secrets[SPACE_ADDRESS],
+                      (struct view){(const char *)&ip, sizeof(ip)});
+}
+
+struct digest128 limiter_key_of_text(const struct limit_policy *p, struct view text)
+{
+    return siphash128(p->limiter->table->secrets[SPACE_TEXT], text);
+}
+
+/* ---- locks ---- */
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("" ::: "memory");
+#endif
+}
+
+static uint64_t clock_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static bool try_lock(struct set *s, uint32_t expected, uint32_t me)
+{
+    return atomic_compare_exchange_strong_explicit(&s->lock, &expected, me, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+static void lock_slowly(struct set *s, uint32_t me)
+{
+    uint64_t since_ns = 0;
+    for (unsigned turn = 1;; turn++) {
+        uint32_t holder = atomic_load_explicit(&s->lock, memory_order_relaxed);
+        if (holder == 0 && try_lock(s, 0, me))
+            return;
+        if (turn < SPINS_BEFORE_YIELD) {
+            relax();
+            continue;
+        }
+        sched_yield();
+        if (holder == 0 || holder == me) {
+            since_ns = 0; /* of ours: a thread of this process will let it go */
+        } else if (since_ns == 0) {
+            since_ns = clock_ns();
+        } else if (clock_ns() - since_ns > ABANDONED_NS && try_lock(s, holder, me)) {
+            return;
+        }
+    }
+}
+
+static void lock(struct set *s, uint32_t me)
+{
+    if (UNLIKELY(!try_lock(s, 0, me)))
+        lock_slowly(s, me);
+}
+
+static void unlock(struct set *s)
+{
+    atomic_store_explicit(&s->lock, 0, memory_order_release);
+}
+
+/* ---- places ---- */
+
+/* Which of the set: 32 bits of the digest as a fraction. */
+static struct set *set_of(const struct limiter *l, struct digest128 key)
+{
+    uint64_t n = (key.high >> 32) * l->set_count >> 32;
+    return (struct set *)(void *)(l->sets + n * l->set_bytes);
+}
+
+static uint16_t tag_of(struct digest128 key)
+{
+    uint16_t tag = (uint16_t)key.low;
+    return tag ? tag : 1;
+}
+
+static void *memory_of(const struct limiter *l, struct set *s, unsigned place)
+{
+    return (char *)(s + 1) + place * l->algorithm->memory_bytes;
+}
+
+/* PLACES when it has none. */
+static unsigned find(const struct set *s, struct digest128 key)
+{
+    uint16_t tag = tag_of(key);
+    uint32_t same = 0;
+    for (unsigned i = 0; i < PLACES; i++)
+        same |= (uint32_t)(s->tags[i] == tag) << i;
+    for (; same != 0; same &= same - 1) {
+        unsigned i = (unsigned)__builtin_ctz(same);
+        if (s->slots[i].key.low == key.low && s->slots[i].key.high == key.high)
+            return i;
+    }
+    return PLACES;
+}
+
+#define SEEN_AGAIN ((uint64_t)1 << 63) /* above any weight */
+
+/* A free place, or the one whose key is the least loss. */
+static unsigned choose(const struct limit_policy *p, const struct set *s, uint64_t now_ns)
+{
+    unsigned best = 0;
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < PLACES; i++)
+        if (s->tags[i] == 0)
+            return i;
+    for (unsigned i = 0; i < PLACES && least > 0; i++) {
+        uint64_t weight = p->limiter->algorithm->weight(p, &s->slots[i], now_ns);
+        if (weight > 0 && s->again >> i & 1)
+            weight |= SEEN_AGAIN;
+        if (weight < least || (weight == least && s->slots[i].clock < s->slots[best].clock)) {
+            least = weight;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static unsigned take(const struct limit_policy *p, struct set *s, struct digest128 key,
+                     uint64_t now_ns)
+{
+    const struct limiter *l = p->limiter;
+    unsigned i = choose(p, s, now_ns);
+    s->tags[i] = 0;
+    atomic_signal_fence(memory_order_seq_cst); /* in this order, should we be killed here */
+    s->again &= ~(1u << i);
+    s->slots[i] = (struct limit_slot){.key = key};
+    if (l->algorithm->memory_bytes > 0)
+        memset(memory_of(l, s, i), 0, l->algorithm->memory_bytes);
+    atomic_signal_fence(memory_order_seq_cst);
+    s->tags[i] = tag_of(key);
+    return i;
+}
+
+struct limit_verdict limiter_decide(const struct limit_policy *p, struct digest128 key,
+                                    uint64_t now_ns)
+{
+    const struct limiter *l = p->limiter;
+    struct set *s = set_of(l, key);
+    lock(s, l->me);
+    unsigned i = find(s, key);
+    if (i < PLACES)
+        s->again |= 1u << i;
+    else
+        i = take(p, s, key, now_ns);
+    struct limit_verdict v = l->algorithm->decide(p, &s->slots[i], memory_of(l, s, i), now_ns);
+    unlock(s);
+    return v;
+}
