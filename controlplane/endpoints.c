@@ -368,6 +368,24 @@ static enum order_result refuse_unknown(const struct order *o, const char *addre
     return ORDER_UNKNOWN;
 }
 
+static enum order_result reset_breakers(struct endpoints *es, const struct order *o,
+                                        const char *address)
+{
+    struct telling m;
+    telling_init(&m, es, es->count);
+    for (size_t i = 0; i < es->count; i++) {
+        if (!is_meant(&es->targets[i], address, o->route))
+            continue;
+        tell(&m, &es->targets[i]);
+        m.entries[m.count - 1].reset_breaker = true;
+    }
+    log_info("endpoints", "endpoint %s is ordered: breaker reset (%s%s, %zu target%s)", address,
+             o->route ? "route " : "every route", o->route ? o->route : "", m.count,
+             m.count == 1 ? "" : "s");
+    telling_send(&m);
+    return ORDER_DONE;
+}
+
 enum order_result endpoints_order(struct endpoints *es, const struct order *o, struct err *err)
 {
     char address[ADDR_TEXT_BYTES];
@@ -386,6 +404,8 @@ enum order_result endpoints_order(struct endpoints *es, const struct order *o, s
     }
     if (!is_known)
         return refuse_unknown(o, address, err);
+    if (o->kind == ORDER_RESET_BREAKER)
+        return reset_breakers(es, o, address);
     if (undoes && o->route && is_ordered_for_all(es, o, address)) {
         err_set(err, "that is ordered of %s for every route: undo it without naming one", address);
         return ORDER_CONFLICT;

@@ -87,7 +87,8 @@ struct target_tally endpoints_tally(const struct endpoints *es, size_t route);
 
 #define ORDER_WEIGHT_MAX 1000
 
-enum order_kind { ORDER_DRAIN, ORDER_UNDRAIN, ORDER_WEIGHT };
+/* Resetting a breaker is done and over: nothing of it is kept. */
+enum order_kind { ORDER_DRAIN, ORDER_UNDRAIN, ORDER_WEIGHT, ORDER_RESET_BREAKER };
 
 struct order {
     enum order_kind kind;

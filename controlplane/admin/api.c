@@ -190,6 +190,11 @@ static void delete_weight(struct request *rq)
     carry_out(rq, ORDER_WEIGHT, 0);
 }
 
+static void post_breaker_reset(struct request *rq)
+{
+    carry_out(rq, ORDER_RESET_BREAKER, 0);
+}
+
 /* ---- the table ---- */
 
 /* Validation reads, but its messages may quote what ${VAR} stands for here: so it is not for
@@ -210,6 +215,7 @@ static const struct endpoint endpoints[] = {
     {"DELETE", "/api/v1/endpoints/{address}/drain", WRITE, delete_drain},
     {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},
     {"DELETE", "/api/v1/endpoints/{address}/weight", WRITE, delete_weight},
+    {"POST", "/api/v1/endpoints/{address}/breaker/reset", WRITE, post_breaker_reset},
 };
 
 /* Does the path fit? What stands for "{address}" goes to `argument`, which is "" when it is too

@@ -210,13 +210,13 @@ static int run_reload(const struct invocation *in)
 
 /* ---- orders about endpoints ---- */
 
-static int order(const struct invocation *in, const char *method, const char *what,
-                 const char *query)
+static int order_about(const struct invocation *in, const char *about, const char *method,
+                       const char *what, const char *query)
 {
     struct err err;
     int status = 0;
     char endpoint[400], route[1600] = "", target[2200];
-    if (!client_encode(endpoint, sizeof(endpoint), in->words[0]) ||
+    if (!client_encode(endpoint, sizeof(endpoint), about) ||
         (in->route && !client_encode(route, sizeof(route), in->route)))
         return complain(EXIT_USAGE, "the name of the endpoint or of the route is too long");
     snprintf(target, sizeof(target), "/api/v1/endpoints/%s/%s?%s%s%s", endpoint, what, query,
@@ -235,6 +235,12 @@ static int order(const struct invocation *in, const char *method, const char *wh
         show_ordered(document, stdout, in->color_out);
     json_decref(document);
     return code;
+}
+
+static int order(const struct invocation *in, const char *method, const char *what,
+                 const char *query)
+{
+    return order_about(in, in->words[0], method, what, query);
 }
 
 static int run_drain(const struct invocation *in)
@@ -257,6 +263,13 @@ static int run_weight(const struct invocation *in)
         return complain(EXIT_USAGE, "a weight is a number from 1 to 1000, or \"default\"");
     snprintf(query, sizeof(query), "weight=%ld", weight);
     return order(in, "POST", "weight", query);
+}
+
+static int run_breaker(const struct invocation *in)
+{
+    if (strcmp(in->words[0], "reset") != 0)
+        return complain(EXIT_USAGE, "what can be done to a breaker is: reset");
+    return order_about(in, in->words[1], "POST", "breaker/reset", "");
 }
 
 /* ---- offline ---- */
@@ -438,6 +451,22 @@ const struct command commands[] = {
      OPTIONS_ENDPOINT,
      false,
      run_weight},
+    {"breaker",
+     "reset ENDPOINT [--route ROUTE]",
+     "close an endpoint's circuit breaker",
+     "Requests go to the endpoint again at once, and what its breaker has counted is forgotten. If "
+     "it\n"
+     "goes on failing, the breaker opens again as configured.\n"
+     "\n"
+     "  --route ROUTE      only for this route (default: every one that uses the address)\n"
+     "\n"
+     "Examples:\n"
+     "  gwpctl breaker reset 10.0.0.7:8080\n"
+     "  gwpctl breaker reset 10.0.0.7:8080 --route users\n",
+     {"what to do", "an endpoint"},
+     OPTIONS_ENDPOINT,
+     false,
+     run_breaker},
     {"reload",
      "",
      "read the control plane's own file again",

@@ -33,8 +33,7 @@
 #define HALF_MASK 0xFFFFFu
 #define TICK_MASK 0xFFFFFFu
 #define COUNT_MASK 0xFFFFFu
-#define TICKS_AHEAD BREAKER_SUB_WINDOWS /* a worker whose turn has lasted long lags behind others  \
-                                         */
+#define TICKS_AHEAD BREAKER_SUB_WINDOWS /* workers of which one lags behind */
 
 #define PERMIT_IS_VALID (1u << 30)
 

@@ -253,3 +253,18 @@ def test_max_open_percent_keeps_the_rest_in_service(make_pair, backends):
     wait_until(lambda: sum(endpoint(pair, x)["breaker"] == "open" for x in (a, b, c)) == 1,
                "one is open")
     assert statuses.count(500) > 100, "the other one is still asked"
+
+
+def test_an_operator_resets_it(make_pair, backend):
+    """gwpctl breaker reset, effective when it returns."""
+    pair = make_pair([breaker_route(backend, breaker={"open_duration_seconds": 60})])
+    trip(pair, backend)
+    address = f"127.0.0.1:{backend.port}"
+    assert pair.ctl("breaker", "reset", address, "--route", "other").code == 1
+    assert pair.get("/").status == 503
+    done = pair.ctl("breaker", "reset", address)
+    assert done.code == 0, done
+    wait_until(lambda: pair.get("/").status == 200, "it is asked again", seconds=1)
+    wait_until(lambda: endpoint(pair, backend)["breaker_cause"] == "reset by order", "that is told")
+    is_in(pair, backend, "closed")
+    assert pair.ctl("breaker", "open", address).code == 64
