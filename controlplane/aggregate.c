@@ -1,5 +1,6 @@
 #include "controlplane/aggregate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -159,6 +160,8 @@ void aggregate_fini(struct aggregate *a)
         free(r);
     }
     table_fini(&a->routes);
+    table_each(slot, &a->targets) free(slot->item);
+    table_fini(&a->targets);
 }
 
 /* ---- histograms ---- */
@@ -294,9 +297,31 @@ static void take_counter(struct aggregate *a, struct source *source, const Gwp__
         total->value += advance(&last->value, now->value);
 }
 
+static struct view id_key(const uint64_t *id)
+{
+    return (struct view){(const char *)id, sizeof(*id)};
+}
+
+/* Only for a target whose breaker has moved: most never do. */
+static void take_moves(struct aggregate *a, struct target_stats *last, const Gwp__TargetStats *now)
+{
+    const uint64_t moved_to[] = {now->breaker_closed, now->breaker_opened,
+                                 now->breaker_half_opened};
+    struct target_total *total = table_get(&a->targets, id_key(&now->target_id));
+    if (moved_to[0] + moved_to[1] + moved_to[2] == 0)
+        return;
+    if (!total && a->targets.count < MAX_TARGETS) {
+        total = must(calloc(1, sizeof(*total)));
+        total->id = now->target_id;
+        table_add(&a->targets, id_key(&total->id), total);
+    }
+    for (unsigned i = 0; total && i < AGGREGATE_BREAKER_STATES; i++)
+        total->moved_to[i] += advance(&last->moved_to[i], moved_to[i]);
+}
+
 /* Targets come and go with what DNS says. When their table is full it begins anew: all that is in
  * it is repeated by the reports to come. */
-static void take_target(struct source *source, const Gwp__TargetStats *now)
+static void take_target(struct aggregate *a, struct source *source, const Gwp__TargetStats *now)
 {
     struct view key = {(const char *)&now->target_id, sizeof(now->target_id)};
     struct target_stats *t = table_get(&source->targets, key);
@@ -313,6 +338,10 @@ static void take_target(struct source *source, const Gwp__TargetStats *now)
     t->failures = now->failures;
     t->active = now->active;
     t->breaker_state = now->breaker_state;
+    t->since_ms = now->breaker_since_ms;
+    t->until_ms = now->breaker_until_ms;
+    snprintf(t->cause, sizeof(t->cause), "%s", now->breaker_cause);
+    take_moves(a, t, now);
 }
 
 void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__StatsReport *r)
@@ -326,7 +355,7 @@ void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__Sta
     for (size_t i = 0; i < r->n_counters; i++)
         take_counter(a, source, r->counters[i]);
     for (size_t i = 0; i < r->n_targets; i++)
-        take_target(source, r->targets[i]);
+        take_target(a, source, r->targets[i]);
 }
 
 /* ---- reading ---- */
@@ -378,9 +407,16 @@ struct target_stats aggregate_target(const struct aggregate *a, uint64_t id)
         sum.requests += t->requests;
         sum.failures += t->failures;
         sum.active += t->active;
-        if (t->breaker_state == 1 || sum.breaker_state == 0) /* open is worse than half-open */
+        if (t->breaker_state == 1 || sum.breaker_state == 0) { /* open is worse than half-open */
             sum.breaker_state = t->breaker_state;
+            sum.since_ms = t->since_ms;
+            sum.until_ms = t->until_ms;
+            memcpy(sum.cause, t->cause, sizeof(sum.cause));
+        }
     }
+    const struct target_total *total = table_get(&a->targets, id_key(&id));
+    if (total)
+        memcpy(sum.moved_to, total->moved_to, sizeof(sum.moved_to));
     return sum;
 }
 

@@ -14,6 +14,7 @@
 #include "proto/base/list.h"
 #include "proto/gateway.pb-c.h"
 
+#define AGGREGATE_BREAKER_STATES 3
 #define AGGREGATE_MAX_BUCKETS 33 /* 32 bounds, and what is over the last */
 
 struct status_count {
@@ -40,7 +41,16 @@ struct target_stats {
     uint64_t id;
     uint64_t requests, failures;
     uint64_t active;
-    uint32_t breaker_state;
+    uint32_t breaker_state;      /* 0 closed, 1 open, 2 half-open */
+    uint64_t since_ms, until_ms; /* of that state, wall clock; 0 = always, nobody knows */
+    char cause[128];             /* of its last change */
+    uint64_t moved_to[AGGREGATE_BREAKER_STATES]; /* how often it has entered each */
+};
+
+/* What outlives the data planes that have said it. */
+struct target_total {
+    uint64_t id;
+    uint64_t moved_to[AGGREGATE_BREAKER_STATES];
 };
 
 struct route_total {
@@ -66,8 +76,9 @@ struct aggregate {
     struct table series; /* by key -> struct series, owned: the totals */
     struct table
         counters; /* by name -> struct named_counter, owned: totals of those ending in "_total" */
-    struct table routes; /* by name -> struct route_total, owned */
-    bool is_full;        /* said once */
+    struct table routes;  /* by name -> struct route_total, owned */
+    struct table targets; /* by id -> struct target_total, owned: only those whose breaker moved */
+    bool is_full;         /* said once */
 };
 
 void aggregate_init(struct aggregate *a);
@@ -91,7 +102,8 @@ uint64_t aggregate_reported(const struct aggregate *a, const char *name, const c
 /* What one data plane has answered since it started. */
 uint64_t aggregate_requests_of(const struct aggregate *a, const char *instance_id);
 
-/* Of one target, over the connected data planes: sums, and the worst breaker state. */
+/* Of one target, over the connected data planes: sums, and the worst breaker state with its cause.
+ * How often its breaker has moved counts those that are gone as well. */
 struct target_stats aggregate_target(const struct aggregate *a, uint64_t id);
 
 /* All totals sorted by route and method; the array is the caller's, what it points to is not. */

@@ -48,10 +48,24 @@ static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult 
         endpoints_accepted(&cp->endpoints, s);
 }
 
+/* As the data plane has logged it; here for those who only read this log. */
+static void log_transition(const struct controlplane *cp, const struct session *s,
+                           const Gwp__BreakerTransition *t)
+{
+    static const char *const words[] = {"closed", "open", "half_open"};
+    const struct generation *g = cp->publisher.generations.in_force;
+    log_event(t->to == 1 ? LOG_WARN : LOG_INFO, "breaker",
+              "%.200s/%.200s %s -> %s: %.200s, %s:%u (data plane %s)", t->route, t->endpoint,
+              words[MIN(t->from, 2)], words[MIN(t->to, 2)], t->cause,
+              g ? g->config->source : cp->config, t->place ? t->place->line : 0, s->name);
+}
+
 static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
 {
     struct controlplane *cp = owner;
     aggregate_take(&cp->aggregate, s->instance_id, r);
+    for (size_t i = 0; i < r->n_transitions; i++)
+        log_transition(cp, s, r->transitions[i]);
 }
 
 static void on_gone(void *owner, struct session *s)

@@ -7,19 +7,24 @@
 
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
+#include "dataplane/targets.h"
 #include "dataplane/uplink.h"
 #include "proto/base/log.h"
+
+/* How soon a changed breaker is told: many may change at once. */
+#define NEWS_S 0.02
 
 struct control {
     struct ev_loop *loop; /* owned */
     struct uplink uplink;
     struct uplink_events events;
     struct rollout rollout;
+    struct targets targets;
     struct report *report; /* owned */
     enum worker_order order;
     uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
-    uint32_t round;    /* of complete EndpointState messages */
     ev_timer report_timer, order_timer;
+    ev_timer news;    /* a report before its time */
     ev_prepare ended; /* looks whether all is over, once it is ending */
     ev_signal signals[3];
 };
@@ -45,10 +50,20 @@ static void send_report(struct control *c, bool complete)
                                      .worker_count = c->rollout.worker_count,
                                      .snapshots_alive = rollout_snapshots_alive(&c->rollout),
                                      .complete = complete,
+                                     .transitions = c->targets.untold,
+                                     .transition_count = c->targets.untold_count,
                                      .emit = emit_report,
                                      .owner = c};
-    if (report_make(c->report, &request, &err) == REPORT_FAILED)
+    switch (report_make(c->report, &request, &err)) {
+    case REPORT_SENT:
+        targets_told(&c->targets);
+        break;
+    case REPORT_FAILED:
         log_debug("control", "a report was not sent: %s", err.text);
+        break;
+    case REPORT_LATER:
+        break;
+    }
 }
 
 static void on_recount(void *owner)
@@ -61,12 +76,34 @@ static void on_report_timer(struct ev_loop *loop, ev_timer *timer, int events)
     send_report(timer->data, false);
 }
 
+static void on_news_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    send_report(timer->data, false);
+}
+
+/* A breaker has changed its state: that is told soon, and what happens meanwhile with it. */
+static void on_moved(void *owner)
+{
+    struct control *c = owner;
+    if (!ev_is_active(&c->news))
+        ev_timer_set(&c->news, NEWS_S, 0);
+    ev_timer_start(c->loop, &c->news);
+}
+
+static void on_poked(void *owner)
+{
+    struct control *c = owner;
+    targets_look(&c->targets);
+}
+
 /* ---- messages ---- */
 
 static void on_result(void *owner, const struct rollout_result *r)
 {
     struct control *c = owner;
     struct err err;
+    if (r->accepted && !r->dry_run)
+        targets_entered(&c->targets);
     if (!r->dry_run)
         send_report(c,
                     false); /* what was counted under the old one is told before the new one is */
@@ -82,25 +119,6 @@ static void on_result(void *owner, const struct rollout_result *r)
         log_debug("control", "a result was not sent: %s", err.text);
 }
 
-static void take_endpoint_state(struct control *c, const Gwp__EndpointState *m)
-{
-    if (++c->round == 0)
-        c->round = 1; /* 0 stands for never */
-    for (size_t i = 0; i < m->n_entries; i++) {
-        const Gwp__EndpointState__Entry *e = m->entries[i];
-        struct target_state *t = registry_find_target(c->rollout.registry, e->target_id);
-        if (!t)
-            continue; /* of another generation; the control plane says it again with that */
-        t->told = c->round;
-        if (e->checked) /* else nobody knows yet: it stays what it is */
-            atomic_store_explicit(&t->unhealthy, e->unhealthy, memory_order_relaxed);
-        atomic_store_explicit(&t->draining, e->draining, memory_order_relaxed);
-        atomic_store_explicit(&t->weight_override, e->weight_override, memory_order_relaxed);
-    }
-    if (m->complete)
-        registry_forget_untold(c->rollout.registry, c->round);
-}
-
 static void begin_drain(struct control *c, const char *why);
 
 static int on_message(void *owner, const struct message *m, struct err *err)
@@ -113,7 +131,7 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         rollout_take(&c->rollout, (const Gwp__Snapshot *)(const void *)m->body, m->payload, m->len);
         return 0;
     case MSG_ENDPOINT_STATE:
-        take_endpoint_state(c, (const Gwp__EndpointState *)(const void *)m->body);
+        targets_take(&c->targets, (const Gwp__EndpointState *)(const void *)m->body);
         return 0;
     case MSG_STATS_REQUEST:
         send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);
@@ -225,7 +243,9 @@ static void init_watchers(struct control *c)
     }
     ev_timer_init(&c->report_timer, on_report_timer, 0, 0);
     ev_timer_init(&c->order_timer, on_order_timer, 0, 0);
+    ev_timer_init(&c->news, on_news_timer, 0, 0);
     ev_prepare_init(&c->ended, on_maybe_ended);
+    c->news.data = c;
     c->report_timer.data = c->order_timer.data = c->ended.data = c;
 }
 
@@ -241,6 +261,8 @@ int control_run(const struct control_options *o)
     init_watchers(&c);
     rollout_init(&c.rollout, c.loop, o->state_dir, o->workers, on_result, &c);
     c.rollout.recount = on_recount;
+    c.rollout.poked = on_poked;
+    targets_init(&c.targets, &c.rollout, on_moved, &c);
     c.report = report_new(c.rollout.registry);
     rollout_start(&c.rollout);
     uplink_start(&c.uplink, c.loop, o->socket, o->name, &c.events);
@@ -248,6 +270,7 @@ int control_run(const struct control_options *o)
     send_report(&c, false); /* the last counts */
     uplink_stop(&c.uplink);
     report_free(&c.report);
+    targets_fini(&c.targets);
     rollout_fini(&c.rollout);
     ev_loop_destroy(c.loop);
     log_info("control", "ended");

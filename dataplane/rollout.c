@@ -6,6 +6,7 @@
 
 #include "dataplane/cpus.h"
 #include "dataplane/state/snapshot_store.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 /* How soon a first snapshot is tried again whose addresses are taken: by a data plane that is being
@@ -160,6 +161,7 @@ static bool has_same_buckets(const struct snapshot *a, const struct snapshot *b)
 static void publish(struct rollout *ro, struct candidate *c)
 {
     struct snapshot *s = c->snapshot;
+    snapshot_enter(s, clock_ms());
     if (ro->in_force && ro->recount && !has_same_buckets(ro->in_force, s))
         ro->recount(ro->owner);
     list_all(ro, s);
@@ -302,6 +304,8 @@ static void on_poke(struct ev_loop *loop, ev_async *poke, int events)
     struct rollout *ro = poke->data;
     while (ro->publishing.snapshot && is_served_by_all(ro, ro->publishing.snapshot))
         finish(ro);
+    if (ro->poked)
+        ro->poked(ro->owner);
     reap(ro);
 }
 

@@ -44,12 +44,16 @@ struct candidate {
     bool was_refused; /* and is tried again, since there is nothing else to serve */
 };
 
+/* A worker has something to tell: a breaker may have changed its state. */
+typedef void rollout_poked_fn(void *owner);
+
 struct rollout {
     struct ev_loop *loop;
     const char *state_dir;   /* borrowed; NULL = keep nothing */
     unsigned workers_wanted; /* 0 = as the first snapshot says */
     rollout_result_fn *tell;
     rollout_recount_fn *recount; /* set by the owner after rollout_init(); may be NULL */
+    rollout_poked_fn *poked;     /* likewise */
     void *owner;
     struct registry *registry; /* owned */
     struct listener_set listeners;

@@ -190,6 +190,18 @@ json_t *document_routes(const struct admin_context *c)
 
 /* ---- backends ---- */
 
+/* What its breaker does, and why. */
+static void add_breaker(json_t *document, const struct target_stats *t)
+{
+    static const char *const words[] = {"closed", "open", "half_open"};
+    json_t *breaker =
+        json_pack("{s:s, s:o, s:o, s:o}", "breaker", words[MIN(t->breaker_state, 2)],
+                  "breaker_since", document_time((double)t->since_ms / 1000), "breaker_until",
+                  document_time((double)t->until_ms / 1000), "breaker_cause", text_of(t->cause));
+    json_object_update(document, breaker);
+    json_decref(breaker);
+}
+
 /* NULL: an address that DNS has told since; it is in force in a moment. */
 static void add_health(json_t *document, const struct target *t)
 {
@@ -209,15 +221,14 @@ static json_t *endpoint_of(const struct admin_context *c, struct arena *a,
                            const struct route_config *r, const struct backend_config *b,
                            const char *ip)
 {
-    static const char *const breaker_words[] = {"closed", "open", "half_open"};
     const char *address = builder_address(a, ip, b->port);
     uint64_t id = builder_target_id(r->name, b->url, address);
     struct target_stats t = aggregate_target(c->aggregate, id);
     const struct target *target = endpoints_find(c->endpoints, id);
-    json_t *document =
-        json_pack("{s:o, s:s, s:I, s:I, s:I}", "address", text_of(address), "breaker",
-                  breaker_words[MIN(t.breaker_state, 2)], "active", (json_int_t)t.active,
-                  "requests", (json_int_t)t.requests, "failures", (json_int_t)t.failures);
+    json_t *document = json_pack("{s:o, s:I, s:I, s:I}", "address", text_of(address), "active",
+                                 (json_int_t)t.active, "requests", (json_int_t)t.requests,
+                                 "failures", (json_int_t)t.failures);
+    add_breaker(document, &t);
     add_health(document, target);
     return document;
 }

@@ -175,6 +175,89 @@ static void print_own(const struct admin_context *c, FILE *out)
     fprintf(out, "gateway_build_info{version=\"%s\"} 1\n", GWP_VERSION);
 }
 
+/* ---- breakers ---- */
+
+/* An endpoint of a route. Backends that differ only in their base paths have it together, since two
+ * samples may not carry the same labels. */
+struct breaker_line {
+    const char *route, *address;
+    uint32_t state;
+    uint64_t moved_to[AGGREGATE_BREAKER_STATES];
+};
+
+struct breaker_lines {
+    struct breaker_line *at;
+    size_t count;
+};
+
+static void add_to_line(struct breaker_line *line, const struct target_stats *t)
+{
+    if (t->breaker_state == 1 || line->state == 0) /* open is worse than half-open */
+        line->state = t->breaker_state;
+    for (unsigned i = 0; i < AGGREGATE_BREAKER_STATES; i++)
+        line->moved_to[i] += t->moved_to[i];
+}
+
+/* Of all routes that have a breaker. */
+static struct breaker_lines gather_lines(const struct admin_context *c)
+{
+    const struct endpoints *es = c->endpoints;
+    struct breaker_lines lines = {.at = calloc(es->count + 1, sizeof(*lines.at))};
+    if (!lines.at)
+        log_fatal("metrics", "out of memory");
+    for (size_t r = 0; es->config && r < es->config->route_count; r++) {
+        const struct route_config *route = &es->config->routes[r];
+        const struct target_span *span = &es->spans[r];
+        struct table by_address; /* -> struct breaker_line */
+        if (!route->circuit_breaker || !route->circuit_breaker->enabled)
+            continue;
+        table_init(&by_address);
+        for (size_t i = span->first; i < span->first + span->count; i++) {
+            const struct target *t = &es->targets[i];
+            struct target_stats stats = aggregate_target(c->aggregate, t->id);
+            struct breaker_line *line = table_get(&by_address, view_of(t->address));
+            if (!line) {
+                line = &lines.at[lines.count++];
+                line->route = route->name;
+                line->address = t->address;
+                table_add(&by_address, view_of(t->address), line);
+            }
+            add_to_line(line, &stats);
+        }
+        table_fini(&by_address);
+    }
+    return lines;
+}
+
+static void put_line(FILE *out, const char *name, const struct breaker_line *line)
+{
+    fprintf(out, "%s{", name);
+    put_label(out, "route", line->route);
+    fputc(',', out);
+    put_label(out, "endpoint", line->address);
+}
+
+static void print_breakers(const struct admin_context *c, FILE *out)
+{
+    static const char *const words[] = {"closed", "open", "half_open"};
+    struct breaker_lines lines = gather_lines(c);
+    head(out, "gateway_breaker_state", "gauge",
+         "State of the endpoint's circuit breaker: 0 closed, 1 open, 2 half-open");
+    for (size_t i = 0; i < lines.count; i++) {
+        put_line(out, "gateway_breaker_state", &lines.at[i]);
+        fprintf(out, "} %" PRIu32 "\n", lines.at[i].state);
+    }
+    head(out, "gateway_breaker_transitions_total", "counter",
+         "Changes of the endpoint's circuit breaker, by the state it entered");
+    for (size_t i = 0; i < lines.count; i++) {
+        for (unsigned to = 0; to < AGGREGATE_BREAKER_STATES; to++) {
+            put_line(out, "gateway_breaker_transitions_total", &lines.at[i]);
+            fprintf(out, ",to=\"%s\"} %" PRIu64 "\n", words[to], lines.at[i].moved_to[to]);
+        }
+    }
+    free(lines.at);
+}
+
 /* ---- health ---- */
 
 /* A route may list one address in several backends: then its series is 0 when one of them is down,
@@ -228,6 +311,7 @@ char *metrics_print(const struct admin_context *c, size_t *len)
         log_fatal("metrics", "out of memory");
     metrics_print_aggregate(c->aggregate, out);
     print_own(c, out);
+    print_breakers(c, out);
     print_endpoint_health(c->endpoints, out);
     print_checks(&c->endpoints->health, out);
     if (fclose(out) != 0)

@@ -97,15 +97,63 @@ static void write_log(const struct exchange *ex, double now_s)
     access_log_write(w->log, w->log_console, &record, &w->stats);
 }
 
-/* The attempt at ex->target is over, well or not. */
-static void end_attempt(struct exchange *ex, bool failed)
+static uint64_t now_ms(const struct exchange *ex)
+{
+    return (uint64_t)(worker_now(worker_of(ex)) * 1000);
+}
+
+/* A breaker of the route has changed its state: the control thread tells it and calls the roster.
+ */
+static void note_breaker(struct exchange *ex)
+{
+    struct worker *w = worker_of(ex);
+    atomic_store_explicit(&ex->route_state->stirred, true, memory_order_release);
+    w->tell_control(w->control);
+}
+
+/* The breaker's permit goes back, once. */
+static void report_attempt(struct exchange *ex, enum verdict verdict, enum reason why)
+{
+    struct target_state *s = ex->target_state;
+    if (ex->permit == 0)
+        return;
+    unsigned status = why == R_SERVED ? ex->upstream_status : 0;
+    if (breaker_report(s->breaker, ex->route->breaker, &s->route->breakers_open, ex->permit,
+                       verdict, why, status, now_ms(ex)))
+        note_breaker(ex);
+    ex->permit = 0;
+}
+
+/* What the backend's answer says about it. */
+static enum verdict verdict_on_answer(const struct exchange *ex)
+{
+    const struct breaker_policy *p = ex->route ? ex->route->breaker : NULL;
+    if (ex->upstream_status == 0)
+        return VERDICT_NONE;
+    return (p ? breaker_is_failure_status(p, ex->upstream_status) : ex->upstream_status >= 500)
+               ? VERDICT_BAD
+               : VERDICT_GOOD;
+}
+
+/* Ends that are the backend's fault; the others say nothing about it. */
+static enum verdict verdict_on_reason(enum reason why)
+{
+    return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT || why == R_RESET ||
+                   why == R_BAD_RESPONSE || why == R_UPSTREAM_TIMEOUT
+               ? VERDICT_BAD
+               : VERDICT_NONE;
+}
+
+/* The attempt at ex->target is over. `why` is R_SERVED when it was answered. */
+static void end_attempt(struct exchange *ex, enum verdict verdict, enum reason why)
 {
     if (!ex->target_state)
         return;
     if (ex->connected_s > 0)
         ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
-    stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, failed);
-    balancer_done(ex->target_state);
+    stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, verdict == VERDICT_BAD);
+    report_attempt(ex, verdict, why);
+    balancer_done(ex->route, ex->target, ex->target_state, now_ms(ex));
     if (ex->tunnel)
         target_unhold(&ex->target_state);
     ex->last_target = ex->target;
@@ -118,6 +166,7 @@ void exchange_let_go_of_snapshot(struct exchange *ex)
     struct worker *w = worker_of(ex);
     if (!ex->snapshot)
         return;
+    report_attempt(ex, VERDICT_GOOD, R_SERVED); /* a tunnel's: it was granted */
     bool superseded = ex->snapshot != w->snapshot;
     /* After the last hold is gone the control thread may free a superseded snapshot at once. */
     if (snapshot_unhold(ex->snapshot, w->index) && superseded)
@@ -133,7 +182,7 @@ static void end(struct exchange *ex)
     struct worker *w = c->worker;
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, ex->upstream_status >= 500);
+    end_attempt(ex, verdict_on_answer(ex), R_SERVED);
     if (ex->started_s > 0) {
         double now = worker_now(w);
         stats_request(&w->stats, ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
@@ -179,7 +228,7 @@ static void cut(struct exchange *ex, enum reason why, const char *detail)
     bool reset = !ex->to_client.chunked && ex->answer.framing != FRAMING_LENGTH;
     ex->reason = why;
     ex->detail = detail;
-    end_attempt(ex, why != R_CLIENT_TIMEOUT && why != R_DRAINING);
+    end_attempt(ex, verdict_on_reason(why), why);
     end(ex);
     downstream_close(c, reset);
 }
@@ -190,7 +239,7 @@ void exchange_client_gone(struct exchange *ex)
     ex->reason = R_CLIENT_CLOSED;
     if (ex->status == 0)
         ex->status = (uint16_t)reason_status(R_CLIENT_CLOSED);
-    end_attempt(ex, false);
+    end_attempt(ex, VERDICT_NONE, R_SERVED);
     end(ex);
     downstream_close(c, false);
 }
@@ -425,15 +474,34 @@ void exchange_client_bytes(struct exchange *ex)
 
 /* ---- attempts ---- */
 
+/* Nobody can be asked. A failed attempt has the better reason. */
+static void give_up(struct exchange *ex, uint64_t retry_ms)
+{
+    ex->retry_after_s = (uint32_t)MIN((retry_ms + 999) / 1000, UINT32_MAX);
+    if (ex->attempts > 0)
+        answer_ourselves(ex, ex->reason, ex->detail);
+    else
+        answer_ourselves(ex, retry_ms > 0 ? R_BREAKER_OPEN : R_NO_ENDPOINT, NULL);
+}
+
 static void choose(struct exchange *ex)
 {
     const struct route *route = ex->route;
     struct worker *w = worker_of(ex);
-    ex->target = balancer_pick(route, ex->last_target);
+    struct pick pick = {.now_ms = now_ms(ex),
+                        .client = (const uint8_t *)&ex->ip,
+                        .client_len = sizeof(ex->ip),
+                        .avoid = ex->last_target};
+    ex->target = balancer_pick(route, &pick);
+    if (pick.moved)
+        note_breaker(ex);
     if (!ex->target) {
-        answer_ourselves(ex, R_NO_ENDPOINT, NULL);
+        give_up(ex, pick.retry_ms);
         return;
     }
+    ex->reason = R_SERVED;
+    ex->detail = NULL;
+    ex->permit = pick.permit;
     ex->target_state = ex->target->state;
     ex->endpoint = ex->target->endpoint;
     ex->attempt_s = worker_now(w);
@@ -444,7 +512,7 @@ static void choose(struct exchange *ex)
     ex->upstream = upstream_open(w, ex->target->endpoint, ex, route->connect_timeout_ms, fresh);
     if (!ex->upstream &&
         (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-        end_attempt(ex, false); /* our own lack, not the backend's */
+        end_attempt(ex, VERDICT_NONE, R_SERVED); /* our own lack, not the backend's */
         answer_ourselves(ex, R_OVERLOAD, "no descriptor or memory for a connection to the backend");
     } else if (!ex->upstream)
         exchange_upstream_failed(ex, R_CONNECT_FAILED, NULL);
@@ -470,7 +538,7 @@ void exchange_connected(struct exchange *ex)
     ex->to_upstream.chunked = ex->head.framing == FRAMING_CHUNKED;
     size_t len = forward_request(ex);
     if (len == 0) {
-        end_attempt(ex, false);
+        end_attempt(ex, VERDICT_NONE, R_SERVED);
         answer_ourselves(ex, R_HEAD_TOO_LARGE, NULL);
         return;
     }
@@ -530,11 +598,15 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
         return;
     }
     bool stale = is_stale(ex, why), retry = may_retry(ex, why);
+    /* No answer to a request that the client has not finished sending, and all of it that there is
+     * has been passed on. */
+    bool awaits_client = why == R_UPSTREAM_TIMEOUT && ex->request_state == REQ_BODY &&
+                         relay_is_empty(&ex->to_upstream);
     if (why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT)
         stats_add(&w->stats, STAT_upstream_connect_failures_total, 1);
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, !stale || !retry);
+    end_attempt(ex, (stale && retry) || awaits_client ? VERDICT_NONE : verdict_on_reason(why), why);
     if (!retry) {
         answer_ourselves(ex, why, detail);
         return;
@@ -546,6 +618,8 @@ void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *
         w->retrying += !ex->retrying;
         ex->retrying = true;
     }
+    ex->reason = why; /* should there be nobody else to try */
+    ex->detail = detail;
     stats_add(&w->stats, STAT_retries_total, 1);
     choose(ex);
 }
@@ -607,7 +681,7 @@ static void refuse_body(struct exchange *ex, enum reason r, const char *detail)
     }
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, false);
+    end_attempt(ex, VERDICT_NONE, R_SERVED);
     ex->request_state = REQ_ABANDONED;
     answer_ourselves(ex, r, detail);
 }

@@ -47,10 +47,10 @@ void tunnel_start(struct exchange *ex)
     endpoint_hold(ex->endpoint);
     target_hold(ex->target_state);
     ex->tunnel = true;
-    ex->route = NULL;
-    ex->target = ex->last_target = NULL;
     ex->max_body_bytes = 0;
     exchange_let_go_of_snapshot(ex);
+    ex->route = NULL;
+    ex->target = ex->last_target = NULL;
     stats_add(&w->stats, STAT_upgrades_total, 1);
     stats_add(&w->stats, STAT_tunnels_active, 1);
 

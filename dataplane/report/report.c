@@ -9,6 +9,7 @@
 
 #include "dataplane/state/snapshot.h"
 #include "proto/base/arena.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #define PART_BYTES (1024 * 1024)
@@ -22,7 +23,7 @@ struct series_seen {
 
 struct target_seen {
     uint64_t requests;
-    uint32_t active;
+    uint32_t active, epoch;
 };
 
 struct report {
@@ -192,25 +193,55 @@ static void take_routes(struct report *r, struct draft *d)
     take_route(r, d, STATS_NO_ROUTE, NO_ROUTE_NAME, &r->none);
 }
 
+/* A moment of the monotonic clock in milliseconds of the wall clock. */
+static uint64_t wall_ms(uint64_t at_ms)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + at_ms - clock_ms();
+}
+
+static void put_breaker(struct draft *d, Gwp__TargetStats *out, const struct breaker *b,
+                        const struct breaker_view *view)
+{
+    struct breaker_transition last;
+    out->breaker_state = view->state;
+    out->breaker_closed = view->moved_to[BREAKER_CLOSED];
+    out->breaker_opened = view->moved_to[BREAKER_OPEN];
+    out->breaker_half_opened = view->moved_to[BREAKER_HALF_OPEN];
+    if (view->until_ms > 0)
+        out->breaker_until_ms = wall_ms(view->until_ms);
+    if (!breaker_recall(b, view->epoch, &last))
+        return;
+    out->breaker_cause = arena_copy(d->arena, view_of(last.cause));
+    out->breaker_since_ms = wall_ms(last.at_ms);
+}
+
 static void take_target(struct report *r, struct draft *d, uint32_t slot)
 {
     struct target_seen *seen = &r->targets[slot];
     uint64_t id = registry_target_id(r->registry, slot), requests = 0, failures = 0;
     const struct target_state *state = registry_find_target(r->registry, id);
     uint32_t active = state ? atomic_load_explicit(&state->active, memory_order_relaxed) : 0;
+    struct breaker_view breaker = {.epoch = seen->epoch};
+    if (state && state->breaker)
+        breaker_look(state->breaker, &breaker);
     for (unsigned i = 0; i < d->request->worker_count; i++)
         stats_read_target(d->request->workers[i], slot, &requests, &failures);
-    if (requests == 0 && active == 0 && seen->active == 0)
+    if (requests == 0 && active == 0 && seen->active == 0 && breaker.epoch == 0)
         return;
-    if (!d->complete && requests == seen->requests && active == seen->active)
+    if (!d->complete && requests == seen->requests && active == seen->active &&
+        breaker.epoch == seen->epoch)
         return;
-    *seen = (struct target_seen){requests, active};
+    *seen = (struct target_seen){requests, active, breaker.epoch};
     Gwp__TargetStats *out = arena_alloc(d->arena, sizeof(*out));
     gwp__target_stats__init(out);
     out->target_id = id;
     out->requests = requests;
     out->failures = failures;
     out->active = active;
+    if (state && state->breaker)
+        put_breaker(d, out, state->breaker, &breaker);
     append(d->arena, (void ***)&d->targets, &d->target_count, &d->target_room, out);
 }
 
@@ -316,6 +347,10 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
         part.rss_bytes = rss_bytes();
         part.cpu_seconds = cpu_seconds();
         part.open_fds = open_fds();
+        if (series + targets == 0) {
+            part.transitions = d->request->transitions;
+            part.n_transitions = d->request->transition_count;
+        }
         part.routes = d->series + series;
         part.n_routes = fitting((void **)part.routes, d->series_count - series, &room);
         series += part.n_routes;

@@ -20,7 +20,9 @@ struct report_request {
     const struct stats *const *workers; /* borrowed */
     unsigned worker_count;
     uint64_t snapshots_alive;
-    bool complete; /* all series, not only those that changed */
+    bool complete;                        /* all series, not only those that changed */
+    Gwp__BreakerTransition **transitions; /* to be told with it; borrowed */
+    size_t transition_count;
     report_emit_fn *emit;
     void *owner;
 };

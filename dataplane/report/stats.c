@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dataplane/report/segment.h"
+#include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
 #define LAYOUT 1

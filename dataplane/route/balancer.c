@@ -1,37 +1,100 @@
 #include "dataplane/route/balancer.h"
 
-/* The other algorithms take turns too until they are built: a route never goes unserved for the
- * word it uses. */
-static balancer_first_fn *const first[] = {
-    [BALANCE_ROUND_ROBIN] = lb_rr_first,
-    [BALANCE_LEAST_CONN] = lb_rr_first,
-    [BALANCE_WEIGHTED] = lb_rr_first,
-    [BALANCE_IP_HASH] = lb_rr_first,
+static balancer_choose_fn *const choose[] = {
+    [BALANCE_ROUND_ROBIN] = lb_rr_choose,
+    [BALANCE_LEAST_CONN] = lb_least_choose,
+    [BALANCE_WEIGHTED] = lb_rr_choose,
+    [BALANCE_IP_HASH] = lb_iphash_choose,
 };
 
-/* Counts the request in, unless the target may not take it. */
-static bool admit(const struct target *t)
+static bool is_in_service(const struct route *route, const struct target_state *s)
+{
+    if (atomic_load_explicit(&s->draining, memory_order_relaxed))
+        return false;
+    return LIKELY(!atomic_load_explicit(&s->unhealthy, memory_order_relaxed)) ||
+           atomic_load_explicit(&route->roster->panic, memory_order_relaxed);
+}
+
+bool balancer_would_admit(const struct route *route, const struct target *t, uint64_t now_ms)
+{
+    struct breaker *b = t->state->breaker;
+    return is_in_service(route, t->state) &&
+           (!route->breaker || !b || breaker_would_allow(b, route->breaker, now_ms));
+}
+
+/* The breaker is asked first, since most who are turned away are turned away by it; a permit that
+ * then cannot be used goes back at once. */
+bool balancer_admit(const struct route *route, const struct target *t, struct pick *p)
 {
     struct target_state *s = t->state;
-    if (atomic_load_explicit(&s->unhealthy, memory_order_relaxed) ||
-        atomic_load_explicit(&s->draining, memory_order_relaxed))
+    _Atomic uint32_t *open = &s->route->breakers_open;
+    if (!is_in_service(route, s))
         return false;
-    uint32_t before = atomic_fetch_add_explicit(&s->active, 1, memory_order_relaxed);
-    if (t->max_connections == 0 || before < t->max_connections)
+    p->permit = 0;
+    if (route->breaker && s->breaker &&
+        !breaker_allow(s->breaker, route->breaker, open, p->now_ms, &p->permit))
+        return false;
+    p->moved = p->moved || (p->permit & BREAKER_MOVED);
+    /* In step with the keys of lb_least.c. */
+    uint32_t before = atomic_fetch_add_explicit(&s->active, 1, memory_order_seq_cst);
+    if (LIKELY(t->max_connections == 0 || before < t->max_connections))
         return true;
-    atomic_fetch_sub_explicit(&s->active, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&s->active, 1, memory_order_seq_cst);
+    if (p->permit)
+        breaker_report(s->breaker, route->breaker, open, p->permit, VERDICT_NONE, R_SERVED, 0,
+                       p->now_ms);
     return false;
 }
 
-const struct target *balancer_pick(const struct route *route, const struct target *avoid)
+/* How long until one of those that only their breakers keep out asks for probes. */
+static void find_retry(const struct route *route, struct pick *p)
 {
-    if (route->target_count == 0)
-        return NULL;
-    uint32_t start = first[route->algorithm](route);
+    p->retry_ms = 0;
+    for (uint32_t i = 0; route->breaker && i < route->target_count; i++) {
+        const struct target_state *s = route->targets[i].state;
+        struct breaker_view view;
+        if (!s->breaker || !is_in_service(route, s))
+            continue;
+        breaker_look(s->breaker, &view);
+        if (view.state == BREAKER_CLOSED)
+            continue; /* full, that is */
+        uint64_t ms = view.until_ms > p->now_ms ? view.until_ms - p->now_ms : 1;
+        p->retry_ms = p->retry_ms ? MIN(p->retry_ms, ms) : ms;
+    }
+}
+
+static const struct target *look_at_all(const struct route *route, struct pick *p)
+{
+    uint64_t start = atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
     for (uint32_t i = 0; i < route->target_count; i++) {
         const struct target *t = &route->targets[(start + i) % route->target_count];
-        if (t != avoid && admit(t))
+        if (t != p->avoid && balancer_admit(route, t, p))
             return t;
     }
-    return avoid && admit(avoid) ? avoid : NULL;
+    return p->avoid && balancer_admit(route, p->avoid, p) ? p->avoid : NULL;
+}
+
+const struct target *balancer_pick(const struct route *route, struct pick *p)
+{
+    const struct target *t = NULL;
+    p->permit = 0;
+    p->moved = false;
+    if (route->target_count > 0)
+        t = choose[route->algorithm](route, p);
+    if (UNLIKELY(!t) && route->target_count > 0) {
+        t = look_at_all(route, p);
+        if (!t)
+            find_retry(route, p);
+    }
+    if (t && route->roster->least)
+        lb_least_refresh(route, (uint32_t)(t - route->targets), p->now_ms);
+    return t;
+}
+
+void balancer_done(const struct route *route, const struct target *target, struct target_state *s,
+                   uint64_t now_ms)
+{
+    atomic_fetch_sub_explicit(&s->active, 1, memory_order_seq_cst);
+    if (route && target && route->roster->least)
+        lb_least_refresh(route, (uint32_t)(target - route->targets), now_ms);
 }

@@ -27,7 +27,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "dataplane/report/segment.h"
+#include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
 #define LAYOUT 1

@@ -31,6 +31,7 @@ struct registry {
     uint32_t target_slots, target_room;
     uint32_t *slot_of_id; /* owned; open addressing over target_ids, slot + 1 in each used cell */
     uint32_t slot_cells;  /* a power of two */
+    struct breakers *breakers; /* owned */
 };
 
 static void *checked(void *memory)
@@ -195,6 +196,7 @@ struct registry *registry_new(void)
     table_init(&r->routes, offsetof(struct route_state, next), hash_route);
     r->slot_cells = FIRST_BUCKETS;
     r->slot_of_id = checked(calloc(r->slot_cells, sizeof(*r->slot_of_id)));
+    r->breakers = breakers_new();
     return r;
 }
 
@@ -227,6 +229,7 @@ void registry_free(struct registry **rp)
     free(r->route_at);
     free(r->target_ids);
     free(r->slot_of_id);
+    breakers_free(&r->breakers);
     free(r);
 }
 
@@ -265,6 +268,14 @@ struct target_state *registry_find_target(const struct registry *r, uint64_t id)
     return t;
 }
 
+static uint32_t epoch_of_breaker(const struct target_state *t)
+{
+    struct breaker_view view = {0};
+    if (t->breaker)
+        breaker_look(t->breaker, &view);
+    return view.epoch;
+}
+
 struct target_state *registry_target(struct registry *r, uint64_t id)
 {
     struct target_state *t = registry_find_target(r, id);
@@ -272,6 +283,8 @@ struct target_state *registry_target(struct registry *r, uint64_t id)
         t = entry_new(sizeof(*t));
         t->id = id;
         t->slot = slot_for_target(r, id);
+        t->breaker = breakers_at(r->breakers, t->slot, id);
+        t->told_epoch = epoch_of_breaker(t);
         table_add(&r->targets, t);
     }
     t->refs++;
@@ -302,13 +315,21 @@ struct route_state *registry_route(struct registry *r, const char *name)
     return s;
 }
 
-void registry_forget_untold(struct registry *r, uint32_t round)
+void registry_set_health(struct target_state *t, bool unhealthy, uint64_t now_ms)
+{
+    bool was = atomic_load_explicit(&t->unhealthy, memory_order_relaxed);
+    if (was && !unhealthy)
+        atomic_store_explicit(&t->fresh_since_ms, now_ms, memory_order_relaxed);
+    atomic_store_explicit(&t->unhealthy, unhealthy, memory_order_relaxed);
+}
+
+void registry_forget_untold(struct registry *r, uint32_t round, uint64_t now_ms)
 {
     for (uint32_t i = 0; i < r->targets.size; i++) {
         for (struct target_state *t = r->targets.heads[i]; t; t = t->next) {
             if (t->told == round)
                 continue;
-            atomic_store_explicit(&t->unhealthy, false, memory_order_relaxed);
+            registry_set_health(t, false, now_ms);
             atomic_store_explicit(&t->draining, false, memory_order_relaxed);
             atomic_store_explicit(&t->weight_override, 0, memory_order_relaxed);
         }
@@ -352,6 +373,9 @@ static bool collect_target(struct registry *r, void *entry)
     struct target_state *t = entry;
     if (atomic_load_explicit(&t->refs, memory_order_acquire) > 0)
         return false;
+    /* What comes back under this identity one day is asked anew. */
+    if (t->breaker && t->route)
+        breaker_apply(t->breaker, NULL, &t->route->breakers_open, 0);
     free(t);
     return true;
 }

@@ -15,6 +15,7 @@
 
 #include <stdatomic.h>
 
+#include "dataplane/route/breaker.h"
 #include "proto/base/addr.h"
 #include "proto/base/list.h"
 
@@ -32,11 +33,16 @@ struct target_state {
     uint64_t id;   /* Target.id of the contract */
     uint32_t slot; /* index into every worker's target counters */
     _Atomic uint32_t refs;
-    uint32_t told; /* control thread: the round in which the control plane last spoke of it */
+    uint32_t told;       /* control thread: the round in which the control plane last spoke of it */
+    uint32_t told_epoch; /* control thread: up to where its breaker's transitions were logged */
+    struct route_state *route; /* its id is made of the route's name, too; set by snapshot.c */
+    struct breaker *breaker;   /* in the segment, or NULL when there is no room for it */
     struct target_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
     _Atomic uint32_t weight_override;                   /* 0 = as configured */
     _Atomic bool unhealthy, draining;
+    _Atomic uint64_t fresh_since_ms; /* when it turned healthy, or joined a route that was there:
+                                        slow start; 0 = long ago */
 };
 
 struct route_state {
@@ -45,7 +51,10 @@ struct route_state {
     uint32_t refs; /* control thread */
     struct route_state *next;
     struct list limiters; /* control thread: those that snapshots refer to (route/limiter.h) */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t position; /* of round robin, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;      /* whose turn it is, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t breakers_open; /* that are not closed */
+    _Atomic bool stirred; /* what its rosters were called from has changed: targets.c looks */
+    bool is_called;       /* control thread: being called anew */
 };
 
 struct registry;
@@ -63,7 +72,10 @@ struct target_state *registry_find_target(const struct registry *r, uint64_t id)
 
 /* Makes every target healthy, not draining and of its configured weight again that was not told of
  * in that round. */
-void registry_forget_untold(struct registry *r, uint32_t round);
+void registry_forget_untold(struct registry *r, uint32_t round, uint64_t now_ms);
+
+/* The one door to a target's health; control thread. What turns healthy starts slowly. */
+void registry_set_health(struct target_state *t, bool unhealthy, uint64_t now_ms);
 
 void registry_release_endpoint(struct registry *r, struct endpoint **e);
 void registry_release_target(struct registry *r, struct target_state **t);

@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "dataplane/report/stats.h"
+#include "dataplane/route/roster.h"
 #include "dataplane/route/router.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #define FIRST_BLOCK_BYTES (64 * 1024)
@@ -296,6 +298,49 @@ static int take_targets(struct compilation *c, struct route *r, const Gwp__Route
     return 0;
 }
 
+static int take_failure_status(struct compilation *c, const struct route *r,
+                               struct breaker_policy *p, const Gwp__CircuitBreaker *in)
+{
+    for (size_t i = 0; i < in->n_failure_status; i++) {
+        uint32_t first = in->failure_status[i]->first, last = in->failure_status[i]->last;
+        if (first < 100 || last > 599 || first > last)
+            return refuse_route(c, r, "circuit breaker: %u to %u is no range of statuses", first,
+                                last);
+        for (uint32_t status = first; status <= last; status++)
+            p->failure_status[status / 64] |= (uint64_t)1 << (status % 64);
+    }
+    return 0;
+}
+
+static int take_breaker(struct compilation *c, struct route *r, const Gwp__CircuitBreaker *in)
+{
+    if (!in)
+        return 0;
+    const struct bounded rows[] = {
+        {"failure_threshold_percent", in->failure_threshold_percent, 1, 100},
+        {"min_requests", in->min_requests, 1, UINT32_MAX},
+        {"window_ms", in->window_ms, 1, MAX_DURATION_MS},
+        {"open_duration_ms", in->open_duration_ms, 1, MAX_DURATION_MS},
+        {"half_open_requests", in->half_open_requests, 1, 1000000},
+        {"max_open_duration_ms", in->max_open_duration_ms, 0, MAX_DURATION_MS},
+        {"max_open_percent", in->max_open_percent, 0, 100},
+    };
+    uint32_t line = in->place ? in->place->line : r->line;
+    if (check_bounds(c, r->name.at, line, rows, COUNT_OF(rows)) < 0)
+        return -1;
+    struct breaker_policy *p = arena_array(c->out->arena, 1, sizeof(*p));
+    p->failure_threshold_percent = in->failure_threshold_percent;
+    p->min_requests = in->min_requests;
+    p->window_ms = in->window_ms;
+    p->open_ms = in->open_duration_ms;
+    p->max_open_ms = in->max_open_duration_ms;
+    p->half_open_requests = in->half_open_requests;
+    p->most_open = (uint32_t)((uint64_t)r->target_count * in->max_open_percent / 100);
+    p->line = line;
+    r->breaker = p;
+    return take_failure_status(c, r, p, in);
+}
+
 static int take_edits(struct compilation *c, struct route *r, const Gwp__Route *in)
 {
     struct err why;
@@ -394,11 +439,15 @@ static int take_route(struct compilation *c, struct route *r, const Gwp__Route *
     r->max_body_bytes = in->max_body_bytes;
     r->strip_prefix = in->strip_prefix;
     r->preserve_host = in->preserve_host;
+    r->slow_start_ms = in->slow_start_ms;
+    r->panic_threshold_percent = in->panic_threshold_percent;
     const struct bounded rows[] = {
         {"timeout_ms", r->timeout_ms, 0, MAX_DURATION_MS},
         {"connect_timeout_ms", r->connect_timeout_ms, 0, MAX_DURATION_MS},
         {"response_idle_timeout_ms", r->response_idle_timeout_ms, 0, MAX_DURATION_MS},
         {"retries", r->retries, 0, 100},
+        {"slow_start_ms", r->slow_start_ms, 0, MAX_DURATION_MS},
+        {"panic_threshold_percent", r->panic_threshold_percent, 0, 100},
     };
     if (r->name.len == 0)
         return err_set(c->err, "%s:%u: a route without a name", c->out->source.at, r->line);
@@ -406,7 +455,7 @@ static int take_route(struct compilation *c, struct route *r, const Gwp__Route *
         take_methods(c, r, in) < 0 || take_algorithm(c, r, in) < 0 || take_edits(c, r, in) < 0 ||
         take_limit(c, r, in->rate_limit) < 0)
         return -1;
-    return take_targets(c, r, in);
+    return take_targets(c, r, in) < 0 ? -1 : take_breaker(c, r, in->circuit_breaker);
 }
 
 static int take_routes(struct compilation *c)
@@ -435,20 +484,32 @@ static struct addr *parse_endpoints(struct compilation *c)
     return addrs;
 }
 
-/* Only one that nobody has heard of starts as the route says: what is known is not forgotten. */
-static struct target_state *bind_target(struct registry *registry, uint64_t id, bool start_down)
+/* Only a target that nobody has heard of starts as its route says: what is known is not forgotten.
+ * One that joins a route which is being served starts slowly; those of a new route have nobody to
+ * leave the work to. */
+static void bind_targets(struct registry *registry, struct snapshot *s, struct route *r,
+                         const Gwp__Route *in, bool is_served, uint64_t now_ms)
 {
-    bool is_new = !registry_find_target(registry, id);
-    struct target_state *t = registry_target(registry, id);
-    if (is_new && start_down)
-        atomic_store_explicit(&t->unhealthy, true, memory_order_relaxed);
-    return t;
+    for (uint32_t k = 0; k < r->target_count; k++) {
+        const Gwp__Target *target = in->targets[k];
+        bool is_known = registry_find_target(registry, target->id) != NULL;
+        struct target_state *t = registry_target(registry, target->id);
+        if (!t->route)
+            t->route = r->state;
+        if (in->start_down && !is_known)
+            atomic_store_explicit(&t->unhealthy, true, memory_order_relaxed);
+        if (is_served && !is_known)
+            atomic_store_explicit(&t->fresh_since_ms, now_ms, memory_order_relaxed);
+        r->targets[k].state = t;
+        r->targets[k].endpoint = s->endpoints[target->endpoint];
+    }
 }
 
 static void bind_to_registry(struct compilation *c, struct registry *registry,
                              const struct addr *addrs)
 {
     struct snapshot *s = c->out;
+    uint64_t now_ms = clock_ms();
     s->endpoint_count = (uint32_t)c->in->n_endpoints;
     s->endpoints = arena_array(s->arena, s->endpoint_count, sizeof(struct endpoint *));
     for (uint32_t i = 0; i < s->endpoint_count; i++)
@@ -457,11 +518,22 @@ static void bind_to_registry(struct compilation *c, struct registry *registry,
     for (uint32_t i = 0; i < s->route_count; i++) {
         struct route *r = &s->routes[i];
         r->state = registry_route(registry, r->name.at);
+        bind_targets(registry, s, r, c->in->routes[i], r->state->refs > 1, now_ms);
+        r->roster = roster_new(r, s->arena);
+        roster_call(r, now_ms);
+    }
+}
+
+void snapshot_enter(struct snapshot *s, uint64_t now_ms)
+{
+    for (uint32_t i = 0; i < s->route_count; i++) {
+        const struct route *r = &s->routes[i];
         for (uint32_t k = 0; k < r->target_count; k++) {
-            const Gwp__Target *in = c->in->routes[i]->targets[k];
-            r->targets[k].state = bind_target(registry, in->id, c->in->routes[i]->start_down);
-            r->targets[k].endpoint = s->endpoints[in->endpoint];
+            struct target_state *t = r->targets[k].state;
+            if (t->breaker)
+                breaker_apply(t->breaker, r->breaker, &r->state->breakers_open, now_ms);
         }
+        roster_call(r, now_ms);
     }
 }
 
@@ -532,6 +604,7 @@ void snapshot_free(struct snapshot **sp, struct registry *registry)
             continue; /* a dry run refers to nothing */
         if (r->limit && r->limit->limiter)
             limiter_release(&r->limit->limiter);
+        roster_free(&r->roster);
         registry_release_route(registry, &r->state);
         for (uint32_t k = 0; k < r->target_count; k++)
             registry_release_target(registry, &r->targets[k].state);

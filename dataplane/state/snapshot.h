@@ -23,6 +23,7 @@
 #define MAX_WORKERS 256
 
 struct router; /* route/router.h */
+struct roster; /* route/roster.h */
 
 struct target {
     struct target_state *state; /* referred to */
@@ -46,6 +47,10 @@ struct route {
     enum algorithm algorithm;
     struct target *targets;
     uint32_t target_count;
+    struct roster *roster; /* who takes part in balancing, kept up to date; in the arena */
+    const struct breaker_policy *breaker; /* NULL = none */
+    uint32_t slow_start_ms;               /* 0 = none */
+    uint32_t panic_threshold_percent;     /* 0 = off */
     uint32_t timeout_ms, connect_timeout_ms, response_idle_timeout_ms;
     uint32_t retries;
     uint64_t max_body_bytes; /* 0 = unlimited */
@@ -98,6 +103,10 @@ struct snapshot {
  * compiled as a dry run refers to nothing in the registry: it may be freed, never published. */
 struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry *registry,
                                   struct err *err);
+
+/* Control thread, when it is about to be published: its breakers' policies apply from now on, and
+ * its rosters are called. */
+void snapshot_enter(struct snapshot *s, uint64_t now_ms);
 
 /* Gives back its references in the registry. */
 void snapshot_free(struct snapshot **s, struct registry *registry);

@@ -70,12 +70,13 @@ def test_help_lists_commands_and_exit_codes():
         answer = run_ctl([CTL, *args])
         assert answer.code == 0
         for word in ("push config", "validate", "status", "backends", "routes", "dataplanes",
-                     "reload", "--admin", "GWP_ADMIN", "Exit codes", "64"):
+                     "reload", "drain", "undrain", "weight", "--admin",
+                     "GWP_ADMIN", "Exit codes", "64"):
             assert word in answer.out
 
 
 @pytest.mark.parametrize("command", ["push config", "validate", "status", "backends", "routes",
-                                     "dataplanes", "reload"])
+                                     "dataplanes", "reload", "drain", "undrain", "weight"])
 def test_every_command_has_help_with_an_example(command):
     """In three ways of asking."""
     asked = [run_ctl([CTL, *words]) for words in (

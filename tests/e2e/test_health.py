@@ -414,6 +414,16 @@ def test_backends_and_metrics_tell_health(make_pair, backend):
     assert "1 up, 1 down" in pair.ctl("status").out
 
 
+def test_address_in_two_backends_of_a_route_is_one_series(make_pair, backend):
+    """Two samples may not carry the same labels."""
+    pair = make_pair([route("all", "/", backend, backend.url + "/base", health_check=OFTEN)])
+    wait_until(lambda: healths(pair, backend) == ["up"], "up")
+    text = pair.admin("GET", "/metrics", private=False).body.decode()
+    lines = [line for line in text.splitlines() if line.startswith("gateway_endpoint_health{")]
+    assert lines == [f'gateway_endpoint_health{{route="all",endpoint="{address(backend)}"}} 1']
+    assert text.count("# TYPE gateway_endpoint_health gauge") == 1
+
+
 # ---- orders ----
 
 @pytest.fixture
@@ -478,6 +488,23 @@ def test_weight_is_overridden_and_undone(trio):
     assert told() == 9 and endpoints(pair, "other")[address(a)]["weight_override"] == 7
     assert pair.ctl("weight", address(a), "default").code == 0
     assert told() is None and pair.status()["overrides"] == []
+
+
+def test_weight_is_effective_at_once(make_pair, backends):
+    """Nine of ten requests, and half of them again."""
+    a, b = backends("a", "b")
+    pair = make_pair([route("all", "/", a, b, lb_algorithm="weighted", health_check=OFTEN)])
+    wait_until(lambda: healths(pair, a, b) == ["up", "up"], "both up")
+
+    def share():
+        return sum(pair.get("/").json()["name"] == "a" for _ in range(100))
+    assert 45 <= share() <= 55
+    assert pair.ctl("weight", address(a), "9").code == 0
+    time.sleep(0.1 * SCALE)
+    assert 85 <= share() <= 95
+    assert pair.ctl("weight", address(a), "default").code == 0
+    time.sleep(0.1 * SCALE)
+    assert 45 <= share() <= 55
 
 
 def test_orders_outlive_a_control_plane(trio):

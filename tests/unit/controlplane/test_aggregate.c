@@ -198,3 +198,33 @@ Test(aggregate, sources_that_are_gone_do_not_pile_up)
     cr_expect_eq(total(&a), 500);
     aggregate_fini(&a);
 }
+
+static void take_breaker(struct aggregate *a, const char *instance, uint64_t lineage,
+                         uint32_t state, uint64_t opened, const char *cause)
+{
+    struct sample s;
+    sample_init(&s, lineage, 1);
+    s.target.breaker_state = state;
+    s.target.breaker_opened = opened;
+    s.target.breaker_cause = (char *)cause;
+    aggregate_take(a, instance, &s.report);
+}
+
+Test(aggregate, the_worst_breaker_counts_and_its_changes_outlive_the_data_plane)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take_breaker(&a, "one", 1, 2, 3, "time");
+    take_breaker(&a, "two", 2, 1, 1, "failures");
+    struct target_stats t = aggregate_target(&a, 42);
+    cr_expect_eq(t.breaker_state, 1);
+    cr_expect_str_eq(t.cause, "failures");
+    cr_expect_eq(t.moved_to[1], 4);
+    aggregate_gone(&a, "two");
+    t = aggregate_target(&a, 42);
+    cr_expect_eq(t.breaker_state, 2);
+    cr_expect_eq(t.moved_to[1], 4);
+    take_breaker(&a, "two", 3, 1, 1, "again"); /* it began anew */
+    cr_expect_eq(aggregate_target(&a, 42).moved_to[1], 5);
+    aggregate_fini(&a);
+}

@@ -58,7 +58,7 @@ Test(overrides, what_is_kept_comes_back)
     const struct override *one = overrides_find(&overrides, "10.0.0.1:80", "");
     cr_assert(one);
     cr_expect(one->draining && one->weight == 0);
-    cr_expect_float_eq(one->since, since, 0.001);
+    cr_assert_float_eq(one->since, since, 0.001);
     cr_expect_eq(overrides_find(&overrides, "10.0.0.1:80", "users \"x\"")->weight, 7);
     cr_expect_eq(overrides_find(&overrides, "[::1]:80", "")->weight, 1000);
     cr_expect_null(overrides_find(&overrides, "10.0.0.1:80", "other"));

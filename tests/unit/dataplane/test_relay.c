@@ -28,7 +28,7 @@ static void start(bool chunked, const char *body)
     buffer_stock_init(&stock);
     relay_reset(&relay, &stock);
     relay.chunked = chunked;
-    source = buffer_take(&stock, (uint32_t)strlen(body) + 1);
+    source = buffer_take(&stock, (uint32_t)strlen(body));
     memcpy(source->data, body, strlen(body));
     received_len = 0;
 }

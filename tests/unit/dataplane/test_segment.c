@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "dataplane/report/segment.h"
+#include "dataplane/state/segment.h"
 
 static struct segment made(size_t bytes)
 {

@@ -1,4 +1,4 @@
-#include "dataplane/report/segment.h"
+#include "dataplane/state/segment.h"
 
 #include <fcntl.h>
 #include <string.h>

@@ -1,0 +1,115 @@
+"""Balancing as clients see it: shares, stickiness, and who is left out."""
+import threading
+from collections import Counter
+
+import pytest
+
+from harness import route, wait_until
+
+
+def counted(pair, target="/", count=120, threads=4, headers=None):
+    """Many requests on several connections, so that every worker has some: who answered."""
+    names, lock = Counter(), threading.Lock()
+
+    def run(n):
+        with pair.client() as c:
+            for i in range(count // threads):
+                answer = c.request("GET", target, headers(n * 1000 + i) if headers else [])
+                name = answer.json()["message"].split()[-1] if answer.status == 200 else answer.status
+                with lock:
+                    names[name] += 1
+    running = [threading.Thread(target=run, args=(n,)) for n in range(threads)]
+    for t in running:
+        t.start()
+    for t in running:
+        t.join()
+    return names
+
+
+def pool(backends, algorithm, weights=None, **more):
+    """A route to all of them."""
+    r = route("all", "/", *backends, lb_algorithm=algorithm, **more)
+    r.setdefault("health_check", {"enabled": False})
+    for one, weight in zip(r["backends"], weights or []):
+        one["weight"] = weight
+    return r
+
+
+def test_round_robin_shares_alike(make_pair, backends):
+    """All workers take turns from one position."""
+    all_three = backends("a", "b", "c")
+    pair = make_pair([pool(all_three, "round_robin")], server={"workers": 4})
+    assert counted(pair) == {"a": 40, "b": 40, "c": 40}
+
+
+def test_weighted_shares_are_exact(make_pair, backends):
+    """Over all workers."""
+    all_three = backends("a", "b", "c")
+    pair = make_pair([pool(all_three, "weighted", [5, 3, 2])], server={"workers": 4})
+    assert counted(pair) == {"a": 60, "b": 36, "c": 24}
+
+
+def test_least_conn_avoids_the_busy_one(make_pair, backends):
+    """Who has requests under way gets no more while others have none."""
+    all_two = backends("a", "b")
+    pair = make_pair([pool(all_two, "least_conn")], server={"workers": 4})
+    held = [pair.client() for _ in range(4)]
+    for c in held:
+        c.send_request("GET", "/delay/3")
+    wait_until(lambda: pair.metric("gateway_downstream_requests_active") == 4, "four are under way")
+    busy = [b.get("/connections")["requests"] for b in all_two]
+    assert sorted(busy) == [2, 2]
+    for c in held:
+        assert c.read_response("GET").status == 200
+    names = counted(pair)
+    assert abs(names["a"] - names["b"]) <= 12, names
+
+
+def forwarded(n):
+    """A client of its own behind a trusted proxy."""
+    return [("X-Forwarded-For", f"198.51.{n // 200 % 250}.{n % 200 + 1}")]
+
+
+def test_ip_hash_keeps_clients_where_they_are(make_pair, backends):
+    """One leaves: only its clients move; it returns: so do they. Restarts change nothing."""
+    all_three = backends("a", "b", "c")
+    one = pool(all_three, "ip_hash")
+    pair = make_pair([one], server={"workers": 4, "trusted_proxies": ["127.0.0.0/8"]})
+
+    def homes():
+        with pair.client() as c:
+            return [c.request("GET", "/", forwarded(n)).json()["message"].split()[-1]
+                    for n in range(150)]
+    before = homes()
+    assert all(30 <= n <= 75 for n in Counter(before).values()), Counter(before)
+    less = {**one, "backends": [one["backends"][0], one["backends"][2]]}
+    assert pair.push(pair.yaml([less])).status == 200
+    without = homes()
+    assert all(x == y for x, y in zip(before, without) if x != "b")
+    assert "b" not in without
+    assert pair.push(pair.yaml([one])).status == 200
+    assert homes() == before
+    pair.dataplane.stop()
+    pair.dataplane.start()
+    wait_until(pair.can_connect, "it is back")
+    assert homes() == before
+
+
+@pytest.mark.parametrize("algorithm", ["round_robin", "least_conn", "weighted", "ip_hash"])
+def test_full_backends_are_passed_over(make_pair, backends, algorithm):
+    """max_connections is of the process, whichever worker has them."""
+    all_two = backends("a", "b")
+    one = pool(all_two, algorithm)
+    for b in one["backends"]:
+        b["max_connections"] = 2
+    pair = make_pair([one], server={"workers": 4})
+    held = [pair.client() for _ in range(4)]
+    for c in held:
+        c.send_request("GET", "/delay/3")
+    wait_until(lambda: pair.metric("gateway_downstream_requests_active") == 4, "four are under way")
+    answer = pair.get("/")
+    assert answer.status == 503 and answer.json()["error"] == "no_endpoint"
+    assert sorted(b.get("/connections")["requests"] for b in all_two) == [2, 2]
+    for c in held:
+        assert c.read_response("GET").status == 200
+    assert pair.get("/").status == 200
