@@ -6,6 +6,12 @@ static const struct edits no_edits;
 
 /* ---- asking ---- */
 
+/* Rounded up; a microsecond more than whole ones is rounding too. */
+static uint64_t whole_seconds(uint64_t ns)
+{
+    return (ns + NS_PER_S - 1 - 1000) / NS_PER_S;
+}
+
 /* The first field of that name; empty if there is none. Known names are found at once. */
 static struct view find_value(const struct head *h, const struct buffer *b, struct view name)
 {
@@ -41,7 +47,10 @@ enum reason admit_request(struct exchange *ex)
     }
     ex->limit_said = p->observe ? "observed" : "limited";
     stats_add(stats, p->observe ? STAT_limit_observed_total : STAT_limited_total, 1);
-    return p->observe ? R_SERVED : R_LIMITED;
+    if (p->observe)
+        return R_SERVED;
+    ex->retry_after_s = (uint32_t)MIN(whole_seconds(ex->limit.retry_ns), UINT32_MAX);
+    return R_LIMITED;
 }
 
 /* ---- telling ---- */
@@ -59,12 +68,6 @@ bool admit_is_field(struct view name)
         if (view_equal_nocase(name, view_of(names[i])))
             return true;
     return false;
-}
-
-/* Rounded up; a microsecond more than whole ones is rounding too. */
-static uint64_t whole_seconds(uint64_t ns)
-{
-    return (ns + NS_PER_S - 1 - 1000) / NS_PER_S;
 }
 
 static void write_number_field(struct head_writer *w, const struct edits *edits, const char *name,
@@ -105,10 +108,8 @@ void admit_write_fields(struct head_writer *w, const struct exchange *ex)
         write_fields(w, ex, &ex->route->response_edits);
 }
 
-void admit_write_reply(struct head_writer *w, const struct exchange *ex, enum reason r)
+void admit_write_reply(struct head_writer *w, const struct exchange *ex)
 {
-    if (r == R_LIMITED)
-        write_number_field(w, &no_edits, "Retry-After", MAX(whole_seconds(ex->limit.retry_ns), 1));
     if (admit_tells(ex))
         write_fields(w, ex, &no_edits);
 }

@@ -12,7 +12,8 @@
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/http1_write.h"
 
-/* R_SERVED: it may go on; else R_LIMITED. Counts either. */
+/* R_SERVED: it may go on; else R_LIMITED, and the exchange knows when to try again. Counts either.
+ */
 enum reason admit_request(struct exchange *ex);
 
 /* Are these fields ours to write in this exchange? Then a backend's are not passed on. */
@@ -22,5 +23,5 @@ bool admit_is_field(struct view name);
 /* Into a backend's answer, unless the route removes or sets them. */
 void admit_write_fields(struct head_writer *w, const struct exchange *ex);
 
-/* Into an answer of our own; with Retry-After when that is R_LIMITED. */
-void admit_write_reply(struct head_writer *w, const struct exchange *ex, enum reason r);
+/* Into an answer of our own. */
+void admit_write_reply(struct head_writer *w, const struct exchange *ex);

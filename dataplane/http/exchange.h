@@ -38,7 +38,7 @@ struct exchange {
     struct target_state *target_state; /* counted in its `active`; NULL between attempts */
     struct endpoint *endpoint;         /* of the last attempt */
     breaker_permit permit;             /* of the attempt; its breaker is owed a report; 0 = none */
-    uint32_t retry_after_s;            /* for a client that is told 503; 0 = soon */
+    uint32_t retry_after_s;            /* for a client that is told 503 or 429; 0 = soon */
     uint64_t generation, max_body_bytes;
     uint32_t response_idle_ms;
     uint8_t request_state, response_state;

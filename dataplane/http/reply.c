@@ -51,12 +51,12 @@ size_t reply_write(struct exchange *ex, enum reason r)
     write_literal(&w, "\r\nX-Request-ID: ");
     write_bytes(&w, ex->request_id, ex->request_id_len);
     write_literal(&w, "\r\n");
-    if (status == 503) {
+    if (status == 503 || status == 429) {
         write_literal(&w, "Retry-After: ");
         write_number(&w, MAX(ex->retry_after_s, RETRY_AFTER_SECONDS));
         write_literal(&w, "\r\n");
     }
-    admit_write_reply(&w, ex, r);
+    admit_write_reply(&w, ex);
     if (r == R_METHOD_NOT_ALLOWED)
         write_allow(&w, ex->allowed);
     if (!ex->keep_client)

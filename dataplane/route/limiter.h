@@ -24,7 +24,7 @@
  * Keys are kept as 128-bit digests under secrets of the table: nobody can aim at a set, and the
  * table holds no address and no credential.
  *
- * The table is in a sealed segment (report/segment.h): no pointers, its layout versioned, with its
+ * The table is in a sealed segment (state/segment.h): no pointers, its layout versioned, with its
  * route's identity, the secrets, and times of CLOCK_MONOTONIC, which all processes of a machine
  * share; so another process can go on with it.
  *

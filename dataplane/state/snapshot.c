@@ -602,9 +602,9 @@ void snapshot_free(struct snapshot **sp, struct registry *registry)
         struct route *r = &s->routes[i];
         if (!r->state)
             continue; /* a dry run refers to nothing */
-        roster_free(&r->roster);
         if (r->limit && r->limit->limiter)
             limiter_release(&r->limit->limiter);
+        roster_free(&r->roster);
         registry_release_route(registry, &r->state);
         for (uint32_t k = 0; k < r->target_count; k++)
             registry_release_target(registry, &r->targets[k].state);

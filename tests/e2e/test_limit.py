@@ -42,8 +42,8 @@ def test_refusal_says_everything(make_pair, backend):
     assert int(third.get("retry-after")) in (9, 10)
     assert third.json()["error"] == "limited"
     assert third.get("connection") is None, "the connection goes on"
-    assert pair.metric("gateway_requests_total", route="all", status="429") == 1
-    wait_until(lambda: [(x["limiter"], x["reason"]) for x in pair.access_lines()]
+    wait_until(lambda: pair.metric("gateway_requests_total", route="all", status="429") == 1, "it is counted")
+    wait_until(lambda: sorted((x["limiter"], x["reason"]) for x in pair.access_lines())
                == [("allowed", "ok"), ("allowed", "ok"), ("limited", "limited")], "the verdicts are logged")
 
 
@@ -115,7 +115,6 @@ def test_every_client_has_its_own_limit(make_pair, backend):
     assert of("2001:db8::1", 2) == [200, 200]
     assert of("2001:db8::ffff:2", 2) == [200, 429]
     assert of("2001:db8:0:1::1", 1) == [200]
-    assert "203.0.113.1" not in str([x["limiter"] for x in pair.access_lines()])
 
 
 @pytest.mark.parametrize("key_by, header", [("user", "X-User-ID"), ("api_key", "X-API-Key")])
@@ -150,10 +149,9 @@ def test_observing_refuses_nothing(make_pair, backend):
     pair = make_pair([limited(backend, mode="observe")])
     assert statuses(pair, 5) == [200] * 5
     assert pair.get("/").get("ratelimit") is None
-    wait_until(lambda: pair.metric("gateway_limit_observed_total") == 3, "three are counted")
-    assert pair.metric("gateway_limit_allowed_total") == 3
-    assert pair.metric("gateway_limited_total") == 0
-    wait_until(lambda: [x["limiter"] for x in pair.access_lines()] == ["allowed"] * 3 + ["observed"] * 3,
+    wait_until(lambda: [pair.metric(f"gateway_limit{n}_total") for n in ("_allowed", "ed", "_observed")] == [3, 0, 3],
+               "all six are counted")
+    wait_until(lambda: sorted(x["limiter"] for x in pair.access_lines()) == ["allowed"] * 3 + ["observed"] * 3,
                "the verdicts are logged")
 
 
