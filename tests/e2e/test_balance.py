@@ -62,7 +62,7 @@ def test_least_conn_avoids_the_busy_one(make_pair, backends):
     for c in held:
         assert c.read_response("GET").status == 200
     names = counted(pair)
-    assert abs(names["a"] - names["b"]) <= 12, names
+    assert min(names["a"], names["b"]) >= sum(names.values()) / 4, names  # when both are idle, both are asked
 
 
 def forwarded(n):
