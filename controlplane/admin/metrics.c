@@ -299,6 +299,11 @@ static void print_checks(const struct health *h, FILE *out)
         fprintf(out, "gateway_health_checks_total{result=\"%s\"} %" PRIu64 "\n",
                 probe_word((enum probe_result)i), made);
     }
+    head(out, "gateway_health_verdicts_total", "counter",
+         "Verdicts of health checks that differed from the one before, by what they are");
+    fprintf(out, "gateway_health_verdicts_total{to=\"up\"} %" PRIu64 "\n", ledger_read(h->to_up));
+    fprintf(out, "gateway_health_verdicts_total{to=\"down\"} %" PRIu64 "\n",
+            ledger_read(h->to_down));
     head(out, "gateway_health_check_duration_seconds", "summary", "How long health checks took");
     fprintf(out, "gateway_health_check_duration_seconds_sum %.9g\n",
             (double)ledger_read(h->nanoseconds) / 1e9);

@@ -97,6 +97,7 @@ static void set_state(struct check *c, enum health_state state)
 {
     enum health_state before = c->state;
     c->state = state;
+    ledger_add(state == HEALTH_UP ? c->health->to_up : c->health->to_down, 1);
     c->health->changed(c->health->owner, c, before);
 }
 
@@ -287,6 +288,8 @@ static void find_counts(struct health *h, struct ledger *ledger)
         snprintf(name, sizeof(name), "health_checks/%s", probe_word((enum probe_result)i));
         h->counts[i] = ledger_find(ledger, name);
     }
+    h->to_up = ledger_find(ledger, "health_verdicts/up");
+    h->to_down = ledger_find(ledger, "health_verdicts/down");
     h->nanoseconds = ledger_find(ledger, "health_check_nanoseconds");
 }
 

@@ -77,6 +77,7 @@ struct health {
     size_t under_way, under_way_max;
     uint64_t random;
     ledger_count *counts[PROBE_RESULT_COUNT]; /* checks made; in the ledger */
+    ledger_count *to_up, *to_down;            /* verdicts: changes of state */
     ledger_count *nanoseconds;                /* and how long they took together */
 };
 

@@ -421,8 +421,8 @@ def test_counters_go_on_in_the_next_control_plane(make_pair, backend):
     def counted():
         metrics = pair.metrics()
         found = {(name, labels): value for name, samples in metrics.items() for labels, value in samples.items()
-                 if name.startswith(("gateway_health_check", "gateway_dns_"))}
-        assert len(found) >= 12
+                 if name.startswith(("gateway_health_", "gateway_dns_"))}
+        assert len(found) >= 14
         return found
     wait_until(lambda: pair.metric("gateway_health_checks_total", result="ok") > 5, "checks are counted")
     assert pair.metric("gateway_dns_lookups_total", result="ok") == 1
