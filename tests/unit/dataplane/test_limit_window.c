@@ -120,7 +120,7 @@ Test(limit_window, all_of_it_may_come_at_once_and_is_back_a_window_later)
     cr_assert_not(v.allowed);
     cr_assert_eq(v.remaining, 0);
     cr_assert_not(ask(&p, &k, BOOT + SECOND / 2 + v.retry_ns - 1).allowed);
-    cr_assert_leq(v.retry_ns, SECOND / 2 + SECOND / 126 + 126);
+    cr_assert_leq(v.retry_ns, SECOND / 2 + SECOND / LIMIT_WINDOW_CELLS + LIMIT_WINDOW_CELLS);
     v = ask(&p, &k, BOOT + SECOND / 2 + v.retry_ns);
     cr_assert(v.allowed);
     cr_assert_eq(v.remaining, 9);
