@@ -52,6 +52,20 @@ struct exchange *exchange_begin(struct downstream *c)
     return ex;
 }
 
+static void count(const struct exchange *ex, double now_s)
+{
+    const struct stats_exchange x = {
+        .route_slot = ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
+        .method = method_label(ex->head.method),
+        .status = ex->status,
+        .reason = ex->reason,
+        .generation = ex->generation,
+        .seconds = now_s - ex->started_s,
+        .upstream_seconds = ex->upstream_s,
+    };
+    stats_request(&worker_of(ex)->stats, &x);
+}
+
 static void write_log(const struct exchange *ex, double now_s)
 {
     struct worker *w = worker_of(ex);
@@ -111,8 +125,7 @@ static void account(struct exchange *ex)
     attempt_end(ex, R_SERVED);
     if (ex->started_s > 0) {
         double now = worker_now(w);
-        stats_request(&w->stats, ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
-                      method_label(ex->head.method), ex->status, now - ex->started_s);
+        count(ex, now);
         if (!log_ring_is_off(w->log))
             write_log(ex, now);
     }

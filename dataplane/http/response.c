@@ -133,7 +133,7 @@ static bool next_response_piece(struct exchange *ex, bool *starved)
     *starved = status == PARSE_AGAIN;
     ex->body_out += p->piece_len;
     if (status == PARSE_DONE)
-        ex->response_state = RES_DONE;
+        attempt_answered(ex);
     relay_put_piece(&ex->to_client, p->piece_at, p->piece_len, status == PARSE_DONE);
     if (status == PARSE_DONE)
         exchange_pass_trailers(ex, &ex->to_client, p, ex->upstream->in);
@@ -173,7 +173,7 @@ static void on_upstream_end(struct exchange *ex)
     if (ex->tunnel) {
         tunnel_upstream_end(ex);
     } else if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
-        ex->response_state = RES_DONE;
+        attempt_answered(ex);
         relay_put_piece(&ex->to_client, 0, 0, true);
         response_pump(ex);
     } else if (ex->response_state == RES_NONE) {

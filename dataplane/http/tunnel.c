@@ -114,7 +114,7 @@ void tunnel_client_end(struct exchange *ex)
 void tunnel_upstream_end(struct exchange *ex)
 {
     struct upstream *u = ex->upstream;
-    ex->response_state = RES_DONE;
+    attempt_answered(ex);
     transport_watch(&u->io, u->worker->loop, transport_watched(&u->io) & ~EV_READ);
     shutdown(transport_fd(&ex->client->io), SHUT_WR);
     end_when_both_have(ex);
