@@ -29,7 +29,7 @@ struct trailers {
 };
 
 struct http1_chunked {
-    uint64_t left;     /* of the present chunk; while its size is read, the size so far */
+    uint64_t left;    /* of the present chunk; while its size is read, the size so far */
     uint32_t extras;  /* bytes of extensions beyond those of data, of the body so far */
     uint32_t scanned; /* complete lines of the trailer section, in bytes */
     uint8_t state, digits;
