@@ -23,7 +23,7 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-d
 TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
-BENCH_PACKAGES := nginx-light wrk
+BENCH_PACKAGES := nginx-light haproxy linux-perf
 
 GOALS  := $(or $(MAKECMDGOALS),all)
 NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
@@ -109,7 +109,7 @@ FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 UNIT_SRC  := $(wildcard tests/unit/*.c tests/unit/*/*.c tests/unit/*/*/*.c)
 PAGES     := $(wildcard controlplane/admin/pages/*)
 C_FILES    = $(wildcard proto/*.[ch] proto/base/*.[ch] dataplane/*.[ch] dataplane/*/*.[ch] controlplane/*.[ch] \
-                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.c tests/fuzz/*.[ch])
+                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.[ch] tests/fuzz/*.[ch])
 
 all: programs
 
@@ -255,8 +255,17 @@ fuzz: $(fuzz_FUZZ)
 	        -verbosity=0 -dict=tests/fuzz/$$name.dict -artifact_prefix=$(B)/fuzz/found/$$name- \
 	        $(B)/fuzz/corpus/$$name tests/fuzz/seeds/$$name; done
 
-bench: programs
-	@$(PYTHON) tests/bench/bench.py --build $(B)
+# The relay, backend and clients of the benchmark. SCENARIOS="plain full", ROUNDS and SECONDS (of each subject in a round).
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
+$(B)/bench/%: tests/bench/%.c tests/bench/endpoints.h
+	@mkdir -p $(@D)
+	@echo "  CC    $@"
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -O2 $(CFLAGS) -o $@ $<
+ROUNDS  ?= 5
+SECONDS ?= 3
+bench: programs $(BENCH_PROGRAMS)
+	@$(PYTHON) -B tests/bench/bench.py --build $(B) --rounds $(ROUNDS) --seconds $(SECONDS) \
+	    $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
 
 # ---- looking after the code ----
 
@@ -293,7 +302,7 @@ help:
 	@echo "make asan|tsan both suites under address+undefined or thread sanitizer"
 	@echo "make fuzz      every parser against libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make lint      clang-format, clang-tidy, cppcheck;   make format: write the formatting"
-	@echo "make bench     CPU per request beside nginx, interleaved"
+	@echo "make bench     beside a relay, nginx and HAProxy   (SCENARIOS='plain new' ROUNDS=5 SECONDS=3)"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
