@@ -160,10 +160,14 @@ def test_deaf_clients_cost_one_bounded_buffer_each(make_pair, backend, capsys):
 def test_idle_clients_cost_next_to_nothing(make_pair, backend, capsys):
     """10,000 keep-alive clients between two requests."""
     pair = make_pair([route("all", "/", backend)], server={"idle_timeout_seconds": 600})
-    # All that is not the clients' is in use before: log rings, buffers, connections to the backend.
-    with Crowd(pair, 20) as warm:
-        for _ in range(affordable(10000) // 20):
-            ask(warm.socks)
+    # All that is not the clients' is in use before, by every worker: log rings, buffers, connections to the backend.
+    seen = []
+    while len(seen) < 6 or seen[-1] > seen[-6]:
+        assert len(seen) < 100, f"it grows by itself: {seen}"
+        with Crowd(pair, 40) as warm:
+            for _ in range(20):
+                ask(warm.socks)
+        seen.append(pair.dataplane.memory())
     wait_until(lambda: len(pair.dataplane.fds()) < 100, "those are gone")
     before = pair.dataplane.memory()
     with Crowd(pair, affordable(10000)) as crowd:
@@ -173,4 +177,4 @@ def test_idle_clients_cost_next_to_nothing(make_pair, backend, capsys):
         assert pair.get("/").status == 200
     with capsys.disabled():
         print(f"\n{len(crowd.socks)} idle clients: {each:.0f} bytes each")
-    assert not FULL or each <= 512
+    assert not FULL or each <= 256
