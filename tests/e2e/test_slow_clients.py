@@ -153,7 +153,10 @@ def test_deaf_clients_cost_one_bounded_buffer_each(make_pair, backend, capsys):
     with capsys.disabled():
         print(f"\n{len(crowd.socks)} deaf clients of 100 MiB: RSS {rss / KIB / KIB:.1f} MiB, {each / KIB:.1f} KiB each; "
               f"p99 of requests beside them {p99 * 1000:.2f} ms")
-    assert not FULL or each < 96 * KIB  # one buffer for a body that flowed freely, until it did not
+    # The 64 KiB of one read of a body that flowed freely until it did not, 8 for the exchange, 4 for the request. With reads
+    # of 48 KiB it would be 60, but moving 1 MiB would take 1.3 times the CPU (224 us instead of 177, best of nine rounds). The
+    # rest, a twelfth of it, is for rings and stocks that are touched for the first time.
+    assert not FULL or each < 84 * KIB
     wait_until(lambda: backend.get("/connections")["open"] <= 12, "the backend is let go", 60)
 
 
