@@ -28,6 +28,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct ledger *ledger;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };
@@ -84,6 +85,9 @@ void admin_apply(struct admin *a, const struct admin_config *cfg);
 
 /* The value of a query parameter, NULL when it is not there. Borrowed from the request. */
 const char *request_argument(const struct request *rq, const char *name);
+
+/* The value of a header field, NULL when it is not there. Borrowed from the request. */
+const char *request_header(const struct request *rq, const char *name);
 
 /* Takes `body` over: free(). */
 void request_reply(struct request *rq, unsigned status, const char *type, char *body, size_t len);
