@@ -2,28 +2,20 @@
  * log's, no system call but those of the relays and reads. */
 #include "dataplane/http/exchange.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #include "dataplane/http/admit.h"
+#include "dataplane/http/attempt.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/reply.h"
+#include "dataplane/http/response.h"
 #include "dataplane/http/tunnel.h"
-#include "dataplane/route/balancer.h"
 #include "dataplane/route/router.h"
 #include "proto/base/log.h"
 
 /* Room for body bytes behind the head: a read of less would not be worth its system call. */
 #define BODY_ROOM_BYTES (16u * 1024)
-
-/* Retries that a worker may have under way however little else it does. */
-#define RETRIES_ALWAYS 3
-
-static void choose(struct exchange *ex);
-static void answer_ourselves(struct exchange *ex, enum reason r, const char *detail);
-static void pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
-                          const struct buffer *from);
 
 static struct worker *worker_of(const struct exchange *ex)
 {
@@ -97,76 +89,11 @@ static void write_log(const struct exchange *ex, double now_s)
     access_log_write(w->log, w->log_console, &record, &w->stats);
 }
 
-static uint64_t now_ms(const struct exchange *ex)
-{
-    return (uint64_t)(worker_now(worker_of(ex)) * 1000);
-}
-
-/* A breaker of the route has changed its state: the control thread tells it and calls the roster.
- */
-static void note_breaker(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    atomic_store_explicit(&ex->route_state->stirred, true, memory_order_release);
-    w->tell_control(w->control);
-}
-
-/* The breaker's permit goes back, once. */
-static void report_attempt(struct exchange *ex, enum verdict verdict, enum reason why)
-{
-    struct target_state *s = ex->target_state;
-    if (ex->permit == 0)
-        return;
-    unsigned status = why == R_SERVED ? ex->upstream_status : 0;
-    if (breaker_report(s->breaker, ex->route->breaker, &s->route->breakers_open, ex->permit,
-                       verdict, why, status, now_ms(ex)))
-        note_breaker(ex);
-    ex->permit = 0;
-}
-
-/* What the backend's answer says about it. */
-static enum verdict verdict_on_answer(const struct exchange *ex)
-{
-    const struct breaker_policy *p = ex->route ? ex->route->breaker : NULL;
-    if (ex->upstream_status == 0)
-        return VERDICT_NONE;
-    return (p ? breaker_is_failure_status(p, ex->upstream_status) : ex->upstream_status >= 500)
-               ? VERDICT_BAD
-               : VERDICT_GOOD;
-}
-
-/* Ends that are the backend's fault; the others say nothing about it. */
-static enum verdict verdict_on_reason(enum reason why)
-{
-    return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT || why == R_RESET ||
-                   why == R_BAD_RESPONSE || why == R_UPSTREAM_TIMEOUT
-               ? VERDICT_BAD
-               : VERDICT_NONE;
-}
-
-/* The attempt at ex->target is over. `why` is R_SERVED when it was answered. */
-static void end_attempt(struct exchange *ex, enum verdict verdict, enum reason why)
-{
-    if (!ex->target_state)
-        return;
-    if (ex->connected_s > 0)
-        ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
-    stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, verdict == VERDICT_BAD);
-    report_attempt(ex, verdict, why);
-    balancer_done(ex->route, ex->target, ex->target_state, now_ms(ex));
-    if (ex->tunnel)
-        target_unhold(&ex->target_state);
-    ex->last_target = ex->target;
-    ex->target = NULL;
-    ex->target_state = NULL;
-}
-
 void exchange_let_go_of_snapshot(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
     if (!ex->snapshot)
         return;
-    report_attempt(ex, VERDICT_GOOD, R_SERVED); /* a tunnel's: it was granted */
     bool superseded = ex->snapshot != w->snapshot;
     /* After the last hold is gone the control thread may free a superseded snapshot at once. */
     if (snapshot_unhold(ex->snapshot, w->index) && superseded)
@@ -182,7 +109,7 @@ static void end(struct exchange *ex)
     struct worker *w = c->worker;
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, verdict_on_answer(ex), R_SERVED);
+    attempt_end(ex, R_SERVED);
     if (ex->started_s > 0) {
         double now = worker_now(w);
         stats_request(&w->stats, ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
@@ -201,7 +128,6 @@ static void end(struct exchange *ex)
     list_push_front(&w->spare_exchanges, &ex->link);
 }
 
-/* The client has got its whole answer. */
 void exchange_finish(struct exchange *ex)
 {
     struct downstream *c = ex->client;
@@ -220,15 +146,15 @@ void exchange_finish(struct exchange *ex)
         downstream_finish(c);
 }
 
-/* The answer has begun and cannot be completed: the client must see that (RFC 9112 8). Only an
- * answer that ends with its connection needs a reset for that; others are visibly short. */
-static void cut(struct exchange *ex, enum reason why, const char *detail)
+/* Only an answer that ends with its connection needs a reset to be seen as cut short; others are
+ * visibly so. */
+void exchange_cut(struct exchange *ex, enum reason why, const char *detail)
 {
     struct downstream *c = ex->client;
     bool reset = !ex->to_client.chunked && ex->answer.framing != FRAMING_LENGTH;
     ex->reason = why;
     ex->detail = detail;
-    end_attempt(ex, verdict_on_reason(why), why);
+    attempt_end(ex, why);
     end(ex);
     downstream_close(c, reset);
 }
@@ -239,9 +165,20 @@ void exchange_client_gone(struct exchange *ex)
     ex->reason = R_CLIENT_CLOSED;
     if (ex->status == 0)
         ex->status = (uint16_t)reason_status(R_CLIENT_CLOSED);
-    end_attempt(ex, VERDICT_NONE, R_SERVED);
+    attempt_end(ex, R_CLIENT_CLOSED);
     end(ex);
     downstream_close(c, false);
+}
+
+void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
+                            const struct buffer *from)
+{
+    struct worker *w = worker_of(ex);
+    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
+        relay_put_trailers(
+            relay, w->target_scratch,
+            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
+            &w->buffers);
 }
 
 /* ---- answering ourselves ---- */
@@ -314,7 +251,7 @@ static void flush_own(struct exchange *ex)
     }
 }
 
-static void answer_ourselves(struct exchange *ex, enum reason r, const char *detail)
+void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
     struct worker *w = worker_of(ex);
     if (!ex->snapshot)
@@ -351,7 +288,7 @@ static void grow_for_head(struct exchange *ex)
     struct downstream *c = ex->client;
     uint32_t max = exchange_settings(ex)->max_header_bytes;
     if (c->in->used >= max) {
-        answer_ourselves(ex, too_large(ex), NULL);
+        exchange_answer(ex, too_large(ex), NULL);
         return;
     }
     if (buffer_room(c->in) == 0)
@@ -439,11 +376,11 @@ static void on_head(struct exchange *ex)
     if (r == R_SERVED)
         r = admit_request(ex);
     if (r != R_SERVED) {
-        answer_ourselves(ex, r, ex->detail);
+        exchange_answer(ex, r, ex->detail);
         return;
     }
     wheel_pause(&c->deadline); /* the body's deadline begins when it is waited for */
-    choose(ex);
+    attempt_start(ex);
 }
 
 static void parse_head(struct exchange *ex)
@@ -457,9 +394,9 @@ static void parse_head(struct exchange *ex)
         break;
     default:
         if (ex->request.too_large)
-            answer_ourselves(ex, too_large(ex), NULL);
+            exchange_answer(ex, too_large(ex), NULL);
         else
-            answer_ourselves(ex, ex->request.reason, ex->request.detail);
+            exchange_answer(ex, ex->request.reason, ex->request.detail);
     }
 }
 
@@ -472,168 +409,6 @@ void exchange_client_bytes(struct exchange *ex)
         exchange_pump_request(ex);
 }
 
-/* ---- attempts ---- */
-
-/* Nobody can be asked. A failed attempt has the better reason. */
-static void give_up(struct exchange *ex, uint64_t retry_ms)
-{
-    ex->retry_after_s = (uint32_t)MIN((retry_ms + 999) / 1000, UINT32_MAX);
-    if (ex->attempts > 0)
-        answer_ourselves(ex, ex->reason, ex->detail);
-    else
-        answer_ourselves(ex, retry_ms > 0 ? R_BREAKER_OPEN : R_NO_ENDPOINT, NULL);
-}
-
-static void choose(struct exchange *ex)
-{
-    const struct route *route = ex->route;
-    struct worker *w = worker_of(ex);
-    struct pick pick = {.now_ms = now_ms(ex),
-                        .client = (const uint8_t *)&ex->ip,
-                        .client_len = sizeof(ex->ip),
-                        .avoid = ex->last_target};
-    ex->target = balancer_pick(route, &pick);
-    if (pick.moved)
-        note_breaker(ex);
-    if (!ex->target) {
-        give_up(ex, pick.retry_ms);
-        return;
-    }
-    ex->reason = R_SERVED;
-    ex->detail = NULL;
-    ex->permit = pick.permit;
-    ex->target_state = ex->target->state;
-    ex->endpoint = ex->target->endpoint;
-    ex->attempt_s = worker_now(w);
-    ex->connected_s = 0;
-    /* A kept connection that failed may have gone stale together with all others: the next attempt
-     * makes a new one. */
-    bool fresh = ex->attempts++ > 0;
-    ex->upstream = upstream_open(w, ex->target->endpoint, ex, route->connect_timeout_ms, fresh);
-    if (!ex->upstream &&
-        (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-        end_attempt(ex, VERDICT_NONE, R_SERVED); /* our own lack, not the backend's */
-        answer_ourselves(ex, R_OVERLOAD, "no descriptor or memory for a connection to the backend");
-    } else if (!ex->upstream)
-        exchange_upstream_failed(ex, R_CONNECT_FAILED, NULL);
-    else if (ex->upstream->state == UP_BUSY)
-        exchange_connected(ex);
-    else
-        ex->where_stale = true;
-}
-
-void exchange_connected(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    struct upstream *u = ex->upstream;
-    double now = worker_now(w), left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - now;
-    ex->connected_s = now;
-    if (!u->reused)
-        ex->connect_s = now - ex->attempt_s;
-    if (ex->where_stale || ex->attempts > 1)
-        (void)exchange_find_where(ex); /* it was right before and is right again */
-    wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
-    http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
-    relay_reset(&ex->to_upstream, &w->buffers);
-    ex->to_upstream.chunked = ex->head.framing == FRAMING_CHUNKED;
-    size_t len = forward_request(ex);
-    if (len == 0) {
-        end_attempt(ex, VERDICT_NONE, R_SERVED);
-        answer_ourselves(ex, R_HEAD_TOO_LARGE, NULL);
-        return;
-    }
-    relay_put_head(&ex->to_upstream, w->scratch, len);
-    if (ex->request_state == REQ_DONE && ex->attempts > 1) {
-        relay_put_piece(&ex->to_upstream, ex->replay_at, ex->replay_len, true);
-        pass_trailers(ex, &ex->to_upstream, &ex->request, ex->client->in);
-    }
-    exchange_pump_request(ex);
-}
-
-static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
-{
-    return method == HTTP_GET || method == HTTP_HEAD || method == HTTP_OPTIONS ||
-           method == HTTP_TRACE || method == HTTP_PUT || method == HTTP_DELETE;
-}
-
-/* Retries must not multiply an outage: at most a fifth of what is under way, but a few always. */
-static bool budget_allows(const struct exchange *ex)
-{
-    const struct worker *w = worker_of(ex);
-    uint64_t budget = MAX(w->stats.counters[STAT_downstream_requests_active] / 5, RETRIES_ALWAYS);
-    return ex->retrying || w->retrying < budget;
-}
-
-/* A kept connection that ended without a byte of an answer was closed before the request came, as a
- * rule. That is nobody's fault: it uses up neither the route's retries nor the budget. It cannot
- * multiply an outage, since the next attempt makes a new connection, and only connections that have
- * served a request are kept. */
-static bool is_stale(const struct exchange *ex, enum reason why)
-{
-    const struct upstream *u = ex->upstream;
-    return u && u->reused && why == R_RESET && (!u->in || u->in->used == 0);
-}
-
-/* May the request be sent again? Only while the whole of it is here and nothing reached the client.
- * A connection that failed, or took nothing, carried nothing; after that the backend may have seen
- * the request, and it must be one that may be repeated. */
-static bool may_retry(const struct exchange *ex, enum reason why)
-{
-    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(worker_of(ex));
-    if (!ex->replayable || left_s <= 0)
-        return false;
-    if (!is_stale(ex, why) &&
-        (ex->attempts > ex->route->retries + ex->met_stale || !budget_allows(ex)))
-        return false;
-    return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT ||
-           (why == R_RESET && ex->to_upstream.sent_bytes == 0) ||
-           (why != R_UPSTREAM_TIMEOUT && is_idempotent(ex->head.method));
-}
-
-void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *detail)
-{
-    struct worker *w = worker_of(ex);
-    if (ex->response_state != RES_NONE) {
-        cut(ex, why, detail);
-        return;
-    }
-    bool stale = is_stale(ex, why), retry = may_retry(ex, why);
-    /* No answer to a request that the client has not finished sending, and all of it that there is
-     * has been passed on. */
-    bool awaits_client = why == R_UPSTREAM_TIMEOUT && ex->request_state == REQ_BODY &&
-                         relay_is_empty(&ex->to_upstream);
-    if (why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT)
-        stats_add(&w->stats, STAT_upstream_connect_failures_total, 1);
-    if (ex->upstream)
-        upstream_close(&ex->upstream);
-    end_attempt(ex, (stale && retry) || awaits_client ? VERDICT_NONE : verdict_on_reason(why), why);
-    if (!retry) {
-        answer_ourselves(ex, why, detail);
-        return;
-    }
-    if (stale) {
-        ex->met_stale = true;
-        ex->last_target = NULL; /* the same target is as good as any */
-    } else {
-        w->retrying += !ex->retrying;
-        ex->retrying = true;
-    }
-    ex->reason = why; /* should there be nobody else to try */
-    ex->detail = detail;
-    stats_add(&w->stats, STAT_retries_total, 1);
-    choose(ex);
-}
-
-void exchange_upstream_timeout(struct exchange *ex)
-{
-    bool connecting = ex->upstream->state == UP_CONNECTING;
-    if (ex->tunnel) {
-        tunnel_timeout(ex);
-        return;
-    }
-    exchange_upstream_failed(ex, connecting ? R_CONNECT_TIMEOUT : R_UPSTREAM_TIMEOUT, NULL);
-}
-
 void exchange_stop(struct exchange *ex)
 {
     struct downstream *c = ex->client;
@@ -643,12 +418,12 @@ void exchange_stop(struct exchange *ex)
         return;
     }
     if (ex->response_state == RES_NONE) {
-        answer_ourselves(ex, R_DRAINING, why);
+        exchange_answer(ex, R_DRAINING, why);
         if (c->exchange != ex)
             return;
     }
     if (!ex->tunnel) {
-        cut(ex, R_DRAINING, why);
+        exchange_cut(ex, R_DRAINING, why);
         return;
     }
     ex->reason = R_DRAINING;
@@ -659,31 +434,18 @@ void exchange_stop(struct exchange *ex)
 
 /* ---- request body: client -> backend ---- */
 
-/* Trailers travel on where the next hop's framing has a place for them, else they end here (RFC
- * 9110 6.5.1). */
-static void pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
-                          const struct buffer *from)
-{
-    struct worker *w = worker_of(ex);
-    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
-        relay_put_trailers(
-            relay, w->target_scratch,
-            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
-            &w->buffers);
-}
-
 /* The client's fault in the middle of its body. */
 static void refuse_body(struct exchange *ex, enum reason r, const char *detail)
 {
     if (ex->response_state != RES_NONE) {
-        cut(ex, r, detail);
+        exchange_cut(ex, r, detail);
         return;
     }
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, VERDICT_NONE, R_SERVED);
+    attempt_end(ex, r);
     ex->request_state = REQ_ABANDONED;
-    answer_ourselves(ex, r, detail);
+    exchange_answer(ex, r, detail);
 }
 
 /* Takes the next piece out of the client's buffer. false: the exchange is over or has gone another
@@ -710,7 +472,7 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
     }
     relay_put_piece(&ex->to_upstream, p->piece_at, p->piece_len, status == PARSE_DONE);
     if (status == PARSE_DONE)
-        pass_trailers(ex, &ex->to_upstream, p, in);
+        exchange_pass_trailers(ex, &ex->to_upstream, p, in);
     return true;
 }
 
@@ -768,7 +530,7 @@ void exchange_pump_request(struct exchange *ex)
         default:
             /* A kept connection that was closed meanwhile takes nothing at all: try another. */
             if (ex->replayable && ex->to_upstream.sent_bytes == 0) {
-                exchange_upstream_failed(ex, R_RESET, "it closed a kept connection");
+                attempt_failed(ex, R_RESET, "it closed a kept connection");
                 return;
             }
             /* It takes no more. It may have answered already; if not, reading will tell. */
@@ -792,166 +554,7 @@ void exchange_pump_request(struct exchange *ex)
     }
 }
 
-void exchange_upstream_writable(struct exchange *ex)
-{
-    exchange_pump_request(ex);
-}
-
-/* ---- response: backend -> client ---- */
-
-static void start_response(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    struct head *h = &ex->answer;
-    ex->upstream_status = h->status;
-    bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
-    if (open_ended && ex->client_http10)
-        ex->keep_client = false;
-    if (w->draining)
-        ex->keep_client = false;
-    ex->to_client.chunked = open_ended && !ex->client_http10;
-    http1_parse_start_body(&ex->response, (enum framing)h->framing, h->content_length);
-    size_t len = forward_response(ex);
-    if (len == 0) {
-        exchange_upstream_failed(ex, R_BAD_RESPONSE, "the head is too large");
-        return;
-    }
-    ex->status = h->status;
-    ex->response_state = RES_BODY;
-    relay_put_head(&ex->to_client, w->scratch, len);
-    exchange_pump_response(ex);
-}
-
-/* 1xx: passed on to those who know them, then the head that counts is awaited (RFC 9110 15.2). */
-static bool pass_interim(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    struct buffer *in = ex->upstream->in;
-    if (ex->answer.status == 101) {
-        if (ex->upgrade && ex->answer.at[FIELD_UPGRADE])
-            tunnel_start(ex);
-        else
-            exchange_upstream_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
-        return false;
-    }
-    size_t len = ex->client_http10 ? 0 : forward_interim(ex);
-    buffer_consume(in, in->parsed);
-    http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
-    if (len == 0 || !relay_is_empty(&ex->to_client))
-        return true;
-    relay_put_head(&ex->to_client, w->scratch, len);
-    switch (relay_flush(&ex->to_client, &ex->client->io, NULL, &w->buffers)) {
-    case IO_OK:
-        return true;
-    case IO_AGAIN: /* a client that cannot take an interim head is not reading: it need not have the
-                      rest of it */
-    default:
-        exchange_client_gone(ex);
-        return false;
-    }
-}
-
-/* RES_NONE: looks for a head. Returns when there is nothing more to do in this turn. */
-static void parse_response_head(struct exchange *ex)
-{
-    struct upstream *u = ex->upstream;
-    while (ex->response_state == RES_NONE) {
-        switch (http1_parse_head(&ex->response, u->in)) {
-        case PARSE_AGAIN:
-            if (u->in->used >= RESPONSE_HEAD_MAX_BYTES)
-                exchange_upstream_failed(ex, R_BAD_RESPONSE, "the head is too large");
-            else if (buffer_room(u->in) == 0)
-                buffer_grow(&u->worker->buffers, &u->in, BUFFER_LARGE_BYTES);
-            return;
-        case PARSE_HEAD:
-            break;
-        default:
-            exchange_upstream_failed(ex, R_BAD_RESPONSE, ex->response.detail);
-            return;
-        }
-        if (http1_check_response(&ex->answer, u->in, ex->head.method, &ex->detail) != R_SERVED) {
-            exchange_upstream_failed(ex, R_BAD_RESPONSE, ex->detail);
-            return;
-        }
-        if (ex->answer.status >= 200) {
-            start_response(ex);
-            return;
-        }
-        if (!pass_interim(ex) || u->in->used == 0)
-            return;
-    }
-}
-
-/* Everything is sent, or the client takes no more for now. */
-static void wait_for_client(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
-    transport_watch(&c->io, w->loop, transport_watched(&c->io) | EV_WRITE);
-    wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->write_timeout_ms);
-    if (ex->upstream) {
-        transport_watch(&ex->upstream->io, w->loop,
-                        transport_watched(&ex->upstream->io) & ~EV_READ);
-        wheel_pause(&ex->upstream->deadline);
-    }
-}
-
-static void await_response_body(struct exchange *ex)
-{
-    if (ex->tunnel) {
-        tunnel_await(ex);
-        return;
-    }
-    struct worker *w = worker_of(ex);
-    struct upstream *u = ex->upstream;
-    transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
-    wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
-}
-
-static bool next_response_piece(struct exchange *ex, bool *starved)
-{
-    struct http1_parser *p = &ex->response;
-    enum parse_status status = http1_parse_body(p, ex->upstream->in);
-    if (status == PARSE_BAD) {
-        cut(ex, R_BAD_RESPONSE, p->detail);
-        return false;
-    }
-    *starved = status == PARSE_AGAIN;
-    ex->body_out += p->piece_len;
-    if (status == PARSE_DONE)
-        ex->response_state = RES_DONE;
-    relay_put_piece(&ex->to_client, p->piece_at, p->piece_len, status == PARSE_DONE);
-    if (status == PARSE_DONE)
-        pass_trailers(ex, &ex->to_client, p, ex->upstream->in);
-    return true;
-}
-
-void exchange_pump_response(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
-    for (bool starved = false; !starved;) {
-        if (ex->response_state == RES_BODY && relay_piece_is_gone(&ex->to_client) &&
-            !next_response_piece(ex, &starved))
-            return;
-        switch (relay_flush(&ex->to_client, &c->io, ex->upstream->in, &w->buffers)) {
-        case IO_OK:
-            break;
-        case IO_AGAIN:
-            wait_for_client(ex);
-            return;
-        default:
-            exchange_client_gone(ex);
-            return;
-        }
-        if (ex->response_state == RES_DONE) {
-            exchange_finish(ex);
-            return;
-        }
-        buffer_compact(ex->upstream->in);
-    }
-    await_response_body(ex);
-}
+/* ---- the client can take more ---- */
 
 void exchange_client_writable(struct exchange *ex)
 {
@@ -965,64 +568,16 @@ void exchange_client_writable(struct exchange *ex)
     if (ex->response_state == RES_OWN)
         flush_own(ex);
     else if (ex->response_state != RES_NONE)
-        exchange_pump_response(ex);
-}
-
-/* The backend has closed: the end of a body that has no other, or a failure. */
-static void on_upstream_end(struct exchange *ex)
-{
-    if (ex->tunnel) {
-        tunnel_upstream_end(ex);
-    } else if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
-        ex->response_state = RES_DONE;
-        relay_put_piece(&ex->to_client, 0, 0, true);
-        exchange_pump_response(ex);
-    } else if (ex->response_state == RES_NONE) {
-        bool silent = !ex->upstream->in || ex->upstream->in->used == 0;
-        exchange_upstream_failed(ex, silent ? R_RESET : R_BAD_RESPONSE,
-                                 "it closed before its answer was complete");
-    } else {
-        exchange_upstream_failed(ex, R_RESET, "it closed in the middle of its answer");
-    }
-}
-
-void exchange_upstream_readable(struct exchange *ex)
-{
-    struct upstream *u = ex->upstream;
-    struct worker *w = u->worker;
-    size_t got;
-    if (!u->in)
-        u->in = buffer_take(&w->buffers, BUFFER_MEDIUM_BYTES);
-    else if (u->filled && u->in->used == 0) /* all of it went out: the client keeps up */
-        buffer_grow(&w->buffers, &u->in, BUFFER_LARGE_BYTES);
-    size_t room = buffer_room(u->in);
-    switch (transport_read(&u->io, u->in->data + u->in->used, room, &got)) {
-    case IO_OK:
-        u->filled = got == room;
-        u->in->used += (uint32_t)got;
-        if (ex->response_state == RES_NONE)
-            parse_response_head(ex);
-        else
-            exchange_pump_response(ex);
-        break;
-    case IO_AGAIN:
-        break;
-    case IO_EOF:
-        on_upstream_end(ex);
-        break;
-    case IO_ERROR:
-        exchange_upstream_failed(ex, R_RESET, "it reset the connection");
-        break;
-    }
+        response_pump(ex);
 }
 
 void exchange_client_timeout(struct exchange *ex)
 {
     if (ex->request_state == REQ_HEAD)
-        answer_ourselves(ex, R_CLIENT_TIMEOUT, "the head was not complete in time");
+        exchange_answer(ex, R_CLIENT_TIMEOUT, "the head was not complete in time");
     else if (ex->response_state == RES_NONE)
         refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
     else
-        cut(ex, R_CLIENT_TIMEOUT,
-            client_is_full(ex) ? "the client does not read" : "the body stopped coming");
+        exchange_cut(ex, R_CLIENT_TIMEOUT,
+                     client_is_full(ex) ? "the client does not read" : "the body stopped coming");
 }

@@ -3,13 +3,15 @@
  * at once, each way with its own relay. Hot path: a recycled struct, no allocation, no lock, four
  * system calls.
  *
- *   request:   REQ_HEAD -> REQ_BODY -> REQ_DONE          response:   RES_NONE -> RES_HEAD ->
- * RES_BODY -> RES_DONE
- *                              \-> REQ_ABANDONED                        \-> RES_OWN (the gateway
- * answers itself)
+ *   request:   REQ_HEAD -> REQ_BODY -> REQ_DONE      response:   RES_NONE -> RES_BODY -> RES_DONE
+ *                              \-> REQ_ABANDONED                      \-> RES_OWN
+ *
+ * Here is the client's half: begin and end, the request's head and body, answers of our own;
+ * attempt.c is one try at one endpoint, response.c what comes back, tunnel.c what may follow.
  *
  * REQ_ABANDONED: the backend takes no more of the body; what it answers is still passed on.
- * RES_BODY: a final head was passed on, from here on a failure can only cut the response off. */
+ * RES_OWN: the gateway answers itself. RES_BODY: a final head was passed on, from here on a failure
+ * can only cut the response off. */
 #pragma once
 
 #include "dataplane/http/client_addr.h"
@@ -89,25 +91,30 @@ void exchange_client_gone(struct exchange *ex);
 /* The worker ends now: 503 if nothing was answered yet, else cut off. */
 void exchange_stop(struct exchange *ex);
 
-void exchange_connected(struct exchange *ex);
-void exchange_upstream_readable(struct exchange *ex);
-void exchange_upstream_writable(struct exchange *ex);
-void exchange_upstream_timeout(struct exchange *ex);
-/* The attempt has failed: tries again where that is allowed and safe, else answers or cuts off. */
-void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *detail);
-
 /* What is asked for, in the terms that routing and forwarding use: fills `where` and `host`. Their
  * views point into the client's buffer and the worker's scratch, so it is done again when either
  * may have changed. */
 enum reason exchange_find_where(struct exchange *ex);
 
-/* For tunnel.c. The snapshot is not needed any more. */
+/* ---- for attempt.c, response.c and tunnel.c ---- */
+
+/* Answers with the reason's own status and ends the exchange; not once a final head was sent. */
+void exchange_answer(struct exchange *ex, enum reason r, const char *detail);
+
+/* The answer has begun and cannot be completed: the client must see that (RFC 9112 8). */
+void exchange_cut(struct exchange *ex, enum reason why, const char *detail);
+
+/* The snapshot is not needed any more. */
 void exchange_let_go_of_snapshot(struct exchange *ex);
 /* The client has got all it will get: counts, logs, ends; the connection goes on where it may. */
 void exchange_finish(struct exchange *ex);
-/* Bytes are, or may be, there to be moved on. */
+/* Bytes are, or may be, there to be moved on to the backend. */
 void exchange_pump_request(struct exchange *ex);
-void exchange_pump_response(struct exchange *ex);
+
+/* Trailers travel on where the next hop's framing has a place for them, else they end here (RFC
+ * 9110 6.5.1). */
+void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
+                            const struct buffer *from);
 
 /* The snapshot's settings, for those who hold only the exchange or the worker. */
 const struct server_settings *exchange_settings(const struct exchange *ex);

@@ -2,8 +2,10 @@
 
 #include <sys/socket.h>
 
+#include "dataplane/http/attempt.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
+#include "dataplane/http/response.h"
 
 static bool is_http_protocol(struct view value)
 {
@@ -37,7 +39,7 @@ void tunnel_start(struct exchange *ex)
     struct worker *w = ex->client->worker;
     size_t len = forward_switch(ex);
     if (len == 0) {
-        exchange_upstream_failed(ex, R_BAD_RESPONSE, "the head is too large");
+        attempt_failed(ex, R_BAD_RESPONSE, "the head is too large");
         return;
     }
     ex->upstream_status = ex->status = ex->answer.status;
@@ -48,6 +50,7 @@ void tunnel_start(struct exchange *ex)
     target_hold(ex->target_state);
     ex->tunnel = true;
     ex->max_body_bytes = 0;
+    attempt_granted(ex);
     exchange_let_go_of_snapshot(ex);
     ex->route = NULL;
     ex->target = ex->last_target = NULL;
@@ -61,7 +64,7 @@ void tunnel_start(struct exchange *ex)
     http1_parse_start_body(&ex->response, FRAMING_UNTIL_CLOSE, 0);
     relay_put_head(&ex->to_client, w->scratch, len);
     struct downstream *c = ex->client;
-    exchange_pump_response(ex);
+    response_pump(ex);
     /* That may have ended it; if not, the client may have sent something behind its request
      * already. */
     if (c->exchange == ex && c->state == DOWN_OPEN && ex->request_state == REQ_BODY)
