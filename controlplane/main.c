@@ -15,6 +15,7 @@
 #include "controlplane/endpoints.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/start.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
 #include "proto/base/version.h"
@@ -125,20 +126,14 @@ static void start_signals(struct controlplane *cp)
 
 /* ---- life ---- */
 
-/* What the file says before anything is opened: a broken one is told whole, on stderr. */
-static struct config *load(const char *path, FILE *out)
+/* A broken file is told whole, on stderr. */
+static int check(const struct controlplane *cp)
 {
     struct diagnostics d;
     diagnostics_init(&d);
-    struct config *cfg = config_load_file(path, &d);
-    diagnostics_print(&d, out, isatty(fileno(out)));
+    struct config *cfg = config_load_file(cp->config, &d);
+    diagnostics_print(&d, stderr, isatty(STDERR_FILENO));
     diagnostics_fini(&d);
-    return cfg;
-}
-
-static int check(const struct controlplane *cp)
-{
-    struct config *cfg = load(cp->config, stderr);
     if (!cfg)
         return EXIT_FAILURE;
     printf("%s is valid: %zu route%s\n", cp->config, cfg->route_count,
@@ -158,12 +153,10 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     aggregate_init(&cp->aggregate);
+    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, cp->state_dir);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
-        publisher_init(&cp->publisher, cp->loop, cp->config, cp->state_dir, &cp->sessions, err) <
-            0 ||
         admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
         return -1;
-    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, cp->state_dir);
     cp->publisher.in_force = on_in_force;
     cp->publisher.committed = on_committed;
     cp->publisher.owner = cp;
@@ -180,26 +173,49 @@ static void close_all(struct controlplane *cp)
     aggregate_fini(&cp->aggregate);
 }
 
-static int run(struct controlplane *cp, const struct config *cfg)
+static void serve(struct controlplane *cp, struct start *start)
+{
+    log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
+             (int)getpid(), cp->socket, cp->config);
+    start_signals(cp);
+    watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
+    publisher_begin(&cp->publisher, start);
+    publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    ev_run(cp->loop, 0);
+}
+
+/* Opens everything for the configuration that was chosen, and stays until it is told to stop. */
+static int run_with(struct controlplane *cp, struct start *start)
 {
     const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
+    const struct logging_config *logging = &start->config->logging;
     struct err err;
+    log_set((enum log_level)logging->level,
+            logging->format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
+    int result = open_all(cp, start->config, &events, &err);
+    if (result == 0)
+        serve(cp, start);
+    else
+        log_error("main", "%s", err.text);
+    close_all(cp);
+    return result == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int run(struct controlplane *cp)
+{
+    struct publisher *p = &cp->publisher;
+    struct err err;
+    struct start start = {0};
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
-    if (open_all(cp, cfg, &events, &err) == 0) {
-        log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
-                 (int)getpid(), cp->socket, cp->config);
-        start_signals(cp);
-        watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
-        publisher_file_changed(&cp->publisher);
-        ev_run(cp->loop, 0);
-        result = EXIT_SUCCESS;
-    } else {
+    if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &cp->sessions, &err) < 0)
         log_error("main", "%s", err.text);
-    }
-    close_all(cp);
+    else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0)
+        result = run_with(cp, &start);
+    publisher_fini(p);
+    start_free(&start);
     ev_loop_destroy(cp->loop);
     return result;
 }
@@ -237,12 +253,5 @@ int main(int argc, char **argv)
     }
     if (cp.check)
         return check(&cp);
-    struct config *cfg = load(cp.config, stderr);
-    if (!cfg)
-        return EXIT_FAILURE;
-    log_set((enum log_level)cfg->logging.level,
-            cfg->logging.format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
-    int result = run(&cp, cfg);
-    config_free(&cfg);
-    return result;
+    return run(&cp);
 }
