@@ -64,8 +64,8 @@ static int sync_directory_of(const char *path, struct err *err)
     return result;
 }
 
-int files_write_parts(const char *path, const struct view *parts, size_t count, bool durable,
-                      struct err *err)
+static int replace(const char *path, const struct view *parts, size_t count, bool durable,
+                   struct err *err)
 {
     char beside[4096];
     int len = snprintf(beside, sizeof(beside), "%s.new", path);
@@ -87,9 +87,19 @@ int files_write_parts(const char *path, const struct view *parts, size_t count, 
     return result;
 }
 
-int files_write(const char *path, struct view text, bool durable, struct err *err)
+int files_write_parts(const char *path, const struct view *parts, size_t count, struct err *err)
 {
-    return files_write_parts(path, &text, 1, durable, err);
+    return replace(path, parts, count, true, err);
+}
+
+int files_write(const char *path, struct view text, struct err *err)
+{
+    return replace(path, &text, 1, true, err);
+}
+
+int files_write_soon(const char *path, struct view text, struct err *err)
+{
+    return replace(path, &text, 1, false, err);
 }
 
 /* Reads up to `room` bytes; -1 with errno. */

@@ -102,7 +102,7 @@ static void keep_numbers(struct generations *gs)
     int len = snprintf(text, sizeof(text), "%llu file %016llx\n", (unsigned long long)gs->last,
                        (unsigned long long)gs->file_hash);
     if (files_make_parent(gs->path, &err) == 0 &&
-        files_write(gs->path, (struct view){text, (size_t)len}, false, &err) == 0)
+        files_write_soon(gs->path, (struct view){text, (size_t)len}, &err) == 0)
         return;
     gs->last = MAX(gs->last, (uint64_t)time(NULL));
     if (!gs->warned)

@@ -266,7 +266,7 @@ void history_add(struct history *h, const struct history_entry *entry, struct vi
     e.bytes = text.len;
     struct view parts[] = {{head, (size_t)write_head(&e, head)}, text};
     path_of(h, e.number, path);
-    if (files_make_parent(path, &err) < 0 || files_write_parts(path, parts, 2, true, &err) < 0) {
+    if (files_make_parent(path, &err) < 0 || files_write_parts(path, parts, 2, &err) < 0) {
         if (!h->warned)
             log_warn("history", "generations cannot be kept: %s", err.text);
         h->warned = true;

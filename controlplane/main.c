@@ -13,6 +13,7 @@
 #include "controlplane/config/schema.h"
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "controlplane/start.h"
@@ -22,8 +23,9 @@
 
 struct controlplane {
     struct ev_loop *loop;
-    const char *config, *socket, *state_dir, *admin_socket; /* options; borrowed */
+    const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
     bool check, reference;
+    struct ledger ledger;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
@@ -88,6 +90,7 @@ static void on_in_force(void *owner, const struct config *cfg)
 static void on_committed(void *owner, const struct generation *g)
 {
     struct controlplane *cp = owner;
+    aggregate_enter_generation(&cp->aggregate, g->number);
     endpoints_apply(&cp->endpoints, g->config, g->number, resolver_lookup, cp->publisher.resolver);
 }
 
@@ -142,25 +145,17 @@ static int check(const struct controlplane *cp)
     return EXIT_SUCCESS;
 }
 
-static int open_all(struct controlplane *cp, const struct config *cfg,
-                    const struct session_events *events, struct err *err)
+static int open_admin(struct controlplane *cp, const struct config *cfg, struct err *err)
 {
     const char *admin_socket = cp->admin_socket ? cp->admin_socket : cfg->admin.socket;
     struct admin_context context = {.publisher = &cp->publisher,
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .ledger = &cp->ledger,
                                     .started_at = ev_time(),
                                     .path = cp->config};
-    aggregate_init(&cp->aggregate);
-    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, cp->state_dir);
-    if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
-        admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
-        return -1;
-    cp->publisher.in_force = on_in_force;
-    cp->publisher.committed = on_committed;
-    cp->publisher.owner = cp;
-    return 0;
+    return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
 }
 
 static void close_all(struct controlplane *cp)
@@ -184,38 +179,50 @@ static void serve(struct controlplane *cp, struct start *start)
     ev_run(cp->loop, 0);
 }
 
-/* Opens everything for the configuration that was chosen, and stays until it is told to stop. */
-static int run_with(struct controlplane *cp, struct start *start)
+/* The socket is ours: nobody else is at work in the state directory. */
+static int run_with_state(struct controlplane *cp)
 {
-    const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
-    const struct logging_config *logging = &start->config->logging;
+    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    struct publisher *p = &cp->publisher;
+    struct start start = {0};
     struct err err;
-    log_set((enum log_level)logging->level,
-            logging->format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
-    int result = open_all(cp, start->config, &events, &err);
-    if (result == 0)
-        serve(cp, start);
-    else
+    int result = EXIT_FAILURE;
+    aggregate_init(&cp->aggregate, cp->state_dir);
+    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
+    if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
+    } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
+        const struct logging_config *logging = &start.config->logging;
+        log_set((enum log_level)logging->level,
+                logging->format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
+        p->in_force = on_in_force;
+        p->committed = on_committed;
+        p->owner = cp;
+        result = open_admin(cp, start.config, &err) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+        if (result == EXIT_SUCCESS)
+            serve(cp, &start);
+        else
+            log_error("main", "%s", err.text);
+    }
     close_all(cp);
-    return result == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    start_free(&start);
+    return result;
 }
 
 static int run(struct controlplane *cp)
 {
-    struct publisher *p = &cp->publisher;
+    const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
     struct err err;
-    struct start start = {0};
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
-    if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &cp->sessions, &err) < 0)
+    ledger_init(&cp->ledger, cp->state_dir);
+    if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
+        result = run_with_state(cp);
+    else
         log_error("main", "%s", err.text);
-    else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0)
-        result = run_with(cp, &start);
-    publisher_fini(p);
-    start_free(&start);
+    ledger_fini(&cp->ledger);
     ev_loop_destroy(cp->loop);
     return result;
 }
@@ -233,6 +240,8 @@ int main(int argc, char **argv)
          &cp.state_dir, NULL},
         {"admin-socket", "GWP_ADMIN_SOCKET", NULL, "PATH",
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
+        {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
+         "names of backends are asked of its servers", &cp.resolv_conf, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
         {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
          &cp.reference},

@@ -121,7 +121,7 @@ int overrides_save(const struct overrides *o, struct err *err)
                                               (json_int_t)all[i]->weight, "since", all[i]->since));
     json_t *document = json_pack("{s:i, s:o}", "version", FILE_VERSION, "overrides", list);
     char *text = must(json_dumps(document, JSON_INDENT(2)));
-    int result = files_write(o->path, view_of(text), true, err);
+    int result = files_write(o->path, view_of(text), err);
     free(text);
     json_decref(document);
     free(all);

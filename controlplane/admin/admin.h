@@ -28,6 +28,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct ledger *ledger;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };
@@ -88,6 +89,9 @@ const char *request_argument(const struct request *rq, const char *name);
 /* Who asks: the user of the process at the other end of the private socket, or the address of who
  * brought the token. */
 void request_user(const struct request *rq, char *out, size_t cap);
+
+/* The value of a header field, NULL when it is not there. Borrowed from the request. */
+const char *request_header(const struct request *rq, const char *name);
 
 /* Takes `body` over: free(). */
 void request_reply(struct request *rq, unsigned status, const char *type, char *body, size_t len);

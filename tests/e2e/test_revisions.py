@@ -60,10 +60,10 @@ def test_diff_tells_what_changes_mean(pair, backend, tmp_path):
     base = [route("a", "/a", backend), route("b", "/b", backend)]
     assert push(pair, base).code == 0
     assert push(pair, [route("a", "/a", backend, "http://127.0.0.1:9", timeout_seconds=5,
-                             rate_limit={"rate": 5, "burst": 5})]).code == 0
+                             circuit_breaker={})]).code == 0
     said = pair.ctl("diff").out
     for part in ("route a: timeout_seconds 30 -> 5", "route a: backend http://127.0.0.1:9 added",
-                 "route a: rate_limit added", "route b removed", "(stdin:"):
+                 "route a: circuit_breaker added", "route b removed", "(stdin:"):
         assert part in said, said
     first, before, _ = [e["generation"] for e in reversed(history(pair))]
     assert pair.ctl("diff", str(first), str(before)).out.count("added") == 2

@@ -43,7 +43,7 @@ static void restart(void)
 
 static void write_file(const char *text)
 {
-    cr_assert_eq(files_write(path, view_of(text), false, &err), 0, "%s", err.text);
+    cr_assert_eq(files_write(path, view_of(text), &err), 0, "%s", err.text);
 }
 
 Test(overrides, what_is_kept_comes_back)
