@@ -24,6 +24,9 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light wrk
+IMAGE_PACKAGES := podman runc debootstrap
+DEPLOY_PACKAGES := podman-compose python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian wrk \
+    $(if $(shell command -v npm),,npm)
 
 GOALS  := $(or $(MAKECMDGOALS),all)
 NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
@@ -31,14 +34,16 @@ NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
     $(if $(filter deps test unit e2e asan tsan %-units,$(GOALS)),$(TEST_PACKAGES)) \
     $(if $(filter deps lint format,$(GOALS)),$(LINT_PACKAGES)) \
     $(if $(filter deps fuzz,$(GOALS)),$(FUZZ_PACKAGES)) \
-    $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES))
+    $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES)) \
+    $(if $(filter images deploy-test,$(GOALS)),$(IMAGE_PACKAGES)) \
+    $(if $(filter deploy-test,$(GOALS)),$(DEPLOY_PACKAGES))
 installed = dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -q '^install ok installed'
 MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
     for p in $(NEEDED); do $(call installed,$$p) || echo $$p; done; \
     pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
 
 ifneq ($(MISSING),)
-ifneq ($(filter run test unit e2e asan tsan lint fuzz bench deps,$(GOALS)),)
+ifneq ($(filter run test unit e2e asan tsan lint fuzz bench deps build-deps images deb deploy-test,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
 $(B)/installed.mk: FORCE
@@ -274,13 +279,15 @@ lint: $(B)/gen/proto/gateway.pb-c.h
 format:
 	$(Q)clang-format-14 -i $(C_FILES)
 
-deps:
+deps build-deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."
 
 install: programs
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro
 	install -m 755 $(B)/gwp-dataplane $(B)/gwp-controlplane $(B)/gwpctl $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 configs/gateway.yaml $(DESTDIR)$(PREFIX)/share/gateway-pro/
+
+-include deploy/deploy.mk # images, packages and charts; not there while an image is being built
 
 clean:
 	rm -rf $(B)
@@ -295,6 +302,9 @@ help:
 	@echo "make lint      clang-format, clang-tidy, cppcheck;   make format: write the formatting"
 	@echo "make bench     CPU per request beside nginx, interleaved"
 	@echo "make deps      install the Debian packages for all of the above"
+	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
+	@echo "make deb       Debian packages, into $(B)/deb/"
+	@echo "make deploy-test  images, pods, compose, chart and packages, really run (as root)"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 
