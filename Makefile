@@ -24,8 +24,8 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light wrk
-IMAGE_PACKAGES := podman runc debootstrap
-DEPLOY_PACKAGES := podman-compose python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian wrk \
+IMAGE_PACKAGES := podman runc catatonit debootstrap
+DEPLOY_PACKAGES := podman-compose iproute2 python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian wrk \
     $(if $(shell command -v npm),,npm)
 
 GOALS  := $(or $(MAKECMDGOALS),all)
@@ -213,7 +213,7 @@ $(1)-units: $$($(1)_UNITS) $$($(1)_FUZZ)
 endef
 
 $(foreach v,release asan tsan fuzz,$(eval $(call VARIANT,$(v))))
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deploy -prune -o -name '*.d' -type f -print 2>/dev/null)
 
 programs: release-programs
 

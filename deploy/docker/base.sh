@@ -12,4 +12,4 @@ rm -f "$folder.log"
 rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
 # An import says nothing of the environment, and a build without PATH finds no program.
 tar -C "$folder" --one-file-system -c . | "${ENGINE:-podman}" import \
-    --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$image" >/dev/null
+    --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$image" >/dev/null 2>&1
