@@ -2,28 +2,20 @@
  * log's, no system call but those of the relays and reads. */
 #include "dataplane/http/exchange.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #include "dataplane/http/admit.h"
+#include "dataplane/http/attempt.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/reply.h"
+#include "dataplane/http/response.h"
 #include "dataplane/http/tunnel.h"
-#include "dataplane/route/balancer.h"
 #include "dataplane/route/router.h"
 #include "proto/base/log.h"
 
 /* Room for body bytes behind the head: a read of less would not be worth its system call. */
 #define BODY_ROOM_BYTES (16u * 1024)
-
-/* Retries that a worker may have under way however little else it does. */
-#define RETRIES_ALWAYS 3
-
-static void choose(struct exchange *ex);
-static void answer_ourselves(struct exchange *ex, enum reason r, const char *detail);
-static void pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
-                          const struct buffer *from);
 
 static struct worker *worker_of(const struct exchange *ex)
 {
@@ -58,6 +50,20 @@ struct exchange *exchange_begin(struct downstream *c)
     c->exchange = ex;
     stats_add(&w->stats, STAT_downstream_requests_active, 1);
     return ex;
+}
+
+static void count(const struct exchange *ex, double now_s)
+{
+    const struct stats_exchange x = {
+        .route_slot = ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
+        .method = method_label(ex->head.method),
+        .status = ex->status,
+        .reason = ex->reason,
+        .generation = ex->generation,
+        .seconds = now_s - ex->started_s,
+        .upstream_seconds = ex->upstream_s,
+    };
+    stats_request(&worker_of(ex)->stats, &x);
 }
 
 static void write_log(const struct exchange *ex, double now_s)
@@ -97,76 +103,11 @@ static void write_log(const struct exchange *ex, double now_s)
     access_log_write(w->log, w->log_console, &record, &w->stats);
 }
 
-static uint64_t now_ms(const struct exchange *ex)
-{
-    return (uint64_t)(worker_now(worker_of(ex)) * 1000);
-}
-
-/* A breaker of the route has changed its state: the control thread tells it and calls the roster.
- */
-static void note_breaker(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    atomic_store_explicit(&ex->route_state->stirred, true, memory_order_release);
-    w->tell_control(w->control);
-}
-
-/* The breaker's permit goes back, once. */
-static void report_attempt(struct exchange *ex, enum verdict verdict, enum reason why)
-{
-    struct target_state *s = ex->target_state;
-    if (ex->permit == 0)
-        return;
-    unsigned status = why == R_SERVED ? ex->upstream_status : 0;
-    if (breaker_report(s->breaker, ex->route->breaker, &s->route->breakers_open, ex->permit,
-                       verdict, why, status, now_ms(ex)))
-        note_breaker(ex);
-    ex->permit = 0;
-}
-
-/* What the backend's answer says about it. */
-static enum verdict verdict_on_answer(const struct exchange *ex)
-{
-    const struct breaker_policy *p = ex->route ? ex->route->breaker : NULL;
-    if (ex->upstream_status == 0)
-        return VERDICT_NONE;
-    return (p ? breaker_is_failure_status(p, ex->upstream_status) : ex->upstream_status >= 500)
-               ? VERDICT_BAD
-               : VERDICT_GOOD;
-}
-
-/* Ends that are the backend's fault; the others say nothing about it. */
-static enum verdict verdict_on_reason(enum reason why)
-{
-    return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT || why == R_RESET ||
-                   why == R_BAD_RESPONSE || why == R_UPSTREAM_TIMEOUT
-               ? VERDICT_BAD
-               : VERDICT_NONE;
-}
-
-/* The attempt at ex->target is over. `why` is R_SERVED when it was answered. */
-static void end_attempt(struct exchange *ex, enum verdict verdict, enum reason why)
-{
-    if (!ex->target_state)
-        return;
-    if (ex->connected_s > 0)
-        ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
-    stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, verdict == VERDICT_BAD);
-    report_attempt(ex, verdict, why);
-    balancer_done(ex->route, ex->target, ex->target_state, now_ms(ex));
-    if (ex->tunnel)
-        target_unhold(&ex->target_state);
-    ex->last_target = ex->target;
-    ex->target = NULL;
-    ex->target_state = NULL;
-}
-
 void exchange_let_go_of_snapshot(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
     if (!ex->snapshot)
         return;
-    report_attempt(ex, VERDICT_GOOD, R_SERVED); /* a tunnel's: it was granted */
     bool superseded = ex->snapshot != w->snapshot;
     /* After the last hold is gone the control thread may free a superseded snapshot at once. */
     if (snapshot_unhold(ex->snapshot, w->index) && superseded)
@@ -174,19 +115,17 @@ void exchange_let_go_of_snapshot(struct exchange *ex)
     ex->snapshot = NULL;
 }
 
-/* Counts, logs, and gives everything back. The client's connection is the caller's to go on with.
- */
-static void end(struct exchange *ex)
+/* Counts, logs, and gives back all that was held for the answer. */
+static void account(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, verdict_on_answer(ex), R_SERVED);
+    attempt_end(ex, R_SERVED);
     if (ex->started_s > 0) {
         double now = worker_now(w);
-        stats_request(&w->stats, ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
-                      method_label(ex->head.method), ex->status, now - ex->started_s);
+        count(ex, now);
         if (!log_ring_is_off(w->log))
             write_log(ex, now);
     }
@@ -197,19 +136,75 @@ static void end(struct exchange *ex)
     relay_reset(&ex->to_upstream, &w->buffers);
     relay_reset(&ex->to_client, &w->buffers);
     stats_sub(&w->stats, STAT_downstream_requests_active, 1);
-    c->exchange = NULL;
-    list_push_front(&w->spare_exchanges, &ex->link);
 }
 
-/* The client has got its whole answer. */
+static void recycle(struct exchange *ex)
+{
+    ex->client->exchange = NULL;
+    list_push_front(&worker_of(ex)->spare_exchanges, &ex->link);
+}
+
+/* The client's connection is the caller's to go on with. */
+static void end(struct exchange *ex)
+{
+    if (ex->request_state != REQ_UNWANTED)
+        account(ex);
+    recycle(ex);
+}
+
+/* ---- bodies that nobody wants ---- */
+
+/* What is still to come of the body is thrown away when it is little, so that keeping the
+ * connection depends on the request and not on how it was cut into segments. Not behind "Expect": a
+ * client that got its answer instead of 100 need not send a body, and what it sends next could be
+ * either (RFC 9110 10.1.1). */
+static bool may_skip_body(const struct exchange *ex)
+{
+    const struct http1_parser *p = &ex->request;
+    return ex->keep_client && !ex->client->ended && !ex->head.at[FIELD_EXPECT] &&
+           (ex->request_state == REQ_BODY || ex->request_state == REQ_ABANDONED) &&
+           (p->framing != FRAMING_LENGTH || p->left <= SKIP_MAX_BYTES);
+}
+
+/* REQ_UNWANTED: the answer is sent and accounted for; the head is forgotten as well. */
+static void skip_body(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    struct worker *w = c->worker;
+    uint32_t before = c->in->parsed;
+    enum parse_status status = http1_parse_body(&ex->request, c->in);
+    uint32_t skipped = c->in->parsed - before;
+    if (status == PARSE_DONE) {
+        end(ex);
+        downstream_next(c);
+    } else if (status == PARSE_BAD || skipped > ex->skip_left) {
+        end(ex);
+        downstream_finish(c);
+    } else {
+        ex->skip_left -= skipped;
+        buffer_consume(c->in, c->in->parsed);
+        if (c->filled || buffer_room(c->in) == 0)
+            buffer_grow(&w->buffers, &c->in, BUFFER_MEDIUM_BYTES);
+        downstream_resume(c);
+        wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
+    }
+}
+
 void exchange_finish(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     bool all_read = ex->request_state == REQ_DONE;
-    bool keep = ex->keep_client && all_read;
+    bool keep = ex->keep_client && all_read, skip = may_skip_body(ex);
     if (ex->upstream) {
         bool clean = all_read && relay_is_empty(&ex->to_upstream) && ex->answer.keep_alive;
         upstream_release(&ex->upstream, clean);
+    }
+    if (skip) {
+        account(ex);
+        ex->request_state = REQ_UNWANTED;
+        ex->skip_left = SKIP_MAX_BYTES;
+        skip_body(ex);
+        return;
     }
     end(ex);
     if (keep)
@@ -220,15 +215,15 @@ void exchange_finish(struct exchange *ex)
         downstream_finish(c);
 }
 
-/* The answer has begun and cannot be completed: the client must see that (RFC 9112 8). Only an
- * answer that ends with its connection needs a reset for that; others are visibly short. */
-static void cut(struct exchange *ex, enum reason why, const char *detail)
+/* Only an answer that ends with its connection needs a reset to be seen as cut short; others are
+ * visibly so. */
+void exchange_cut(struct exchange *ex, enum reason why, const char *detail)
 {
     struct downstream *c = ex->client;
     bool reset = !ex->to_client.chunked && ex->answer.framing != FRAMING_LENGTH;
     ex->reason = why;
     ex->detail = detail;
-    end_attempt(ex, verdict_on_reason(why), why);
+    attempt_end(ex, why);
     end(ex);
     downstream_close(c, reset);
 }
@@ -236,12 +231,66 @@ static void cut(struct exchange *ex, enum reason why, const char *detail)
 void exchange_client_gone(struct exchange *ex)
 {
     struct downstream *c = ex->client;
+    if (ex->request_state == REQ_UNWANTED) {
+        end(ex);
+        downstream_close(c, false);
+        return;
+    }
     ex->reason = R_CLIENT_CLOSED;
     if (ex->status == 0)
         ex->status = (uint16_t)reason_status(R_CLIENT_CLOSED);
-    end_attempt(ex, VERDICT_NONE, R_SERVED);
+    attempt_end(ex, R_CLIENT_CLOSED);
     end(ex);
     downstream_close(c, false);
+}
+
+void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
+                            const struct buffer *from)
+{
+    struct worker *w = worker_of(ex);
+    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
+        relay_put_trailers(
+            relay, w->target_scratch,
+            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
+            &w->buffers);
+}
+
+/* ---- the client's end ---- */
+
+/* Does the client still owe room for what the backend has said? Then its deadline is that of
+ * writing, and nothing more is read from the backend. */
+static bool client_is_full(const struct exchange *ex)
+{
+    return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
+}
+
+void exchange_rest_client(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    if (client_is_full(ex))
+        return;
+    if (c->ended)
+        wheel_set(&c->worker->wheel, &c->deadline, worker_now(c->worker), HALF_CLOSED_MS);
+    else
+        wheel_pause(&c->deadline);
+}
+
+/* Is it certain that the body's end is not among what was received? */
+static bool body_is_short(const struct exchange *ex)
+{
+    const struct buffer *in = ex->client->in;
+    uint32_t left = in->used - in->parsed;
+    return ex->request_state != REQ_DONE &&
+           (left == 0 || (ex->request.framing == FRAMING_LENGTH && ex->request.left > left));
+}
+
+void exchange_client_ended(struct exchange *ex)
+{
+    if (ex->request_state == REQ_HEAD || ex->request_state == REQ_UNWANTED ||
+        (ex->response_state != RES_OWN && body_is_short(ex)))
+        exchange_client_gone(ex);
+    else
+        exchange_rest_client(ex);
 }
 
 /* ---- answering ourselves ---- */
@@ -286,17 +335,6 @@ static void adopt(struct exchange *ex)
     ex->client->requests++;
 }
 
-/* A body that is not wanted: fine if all of it is here already, else the connection cannot go on.
- */
-static void discard_body(struct exchange *ex)
-{
-    if (ex->request_state == REQ_BODY &&
-        http1_parse_body(&ex->request, ex->client->in) == PARSE_DONE)
-        ex->request_state = REQ_DONE;
-    if (ex->request_state != REQ_DONE)
-        ex->keep_client = false;
-}
-
 static void flush_own(struct exchange *ex)
 {
     struct downstream *c = ex->client;
@@ -314,16 +352,28 @@ static void flush_own(struct exchange *ex)
     }
 }
 
-static void answer_ourselves(struct exchange *ex, enum reason r, const char *detail)
+/* All of a body that is not wanted may be here already. */
+static void look_for_end(struct exchange *ex)
+{
+    enum parse_status status = PARSE_AGAIN;
+    if (ex->request_state == REQ_BODY || ex->request_state == REQ_ABANDONED)
+        status = http1_parse_body(&ex->request, ex->client->in);
+    if (status == PARSE_DONE)
+        ex->request_state = REQ_DONE;
+    if (status == PARSE_BAD || (ex->request_state != REQ_DONE && !may_skip_body(ex)))
+        ex->keep_client = false;
+}
+
+void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
     struct worker *w = worker_of(ex);
     if (!ex->snapshot)
         adopt(ex);
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    if (reason_closes(r))
+    if (reason_closes(r) || downstream_is_at_end(ex->client))
         ex->keep_client = false;
-    discard_body(ex);
+    look_for_end(ex);
     ex->reason = r;
     ex->detail = detail;
     ex->status = (uint16_t)reason_status(r);
@@ -351,7 +401,7 @@ static void grow_for_head(struct exchange *ex)
     struct downstream *c = ex->client;
     uint32_t max = exchange_settings(ex)->max_header_bytes;
     if (c->in->used >= max) {
-        answer_ourselves(ex, too_large(ex), NULL);
+        exchange_answer(ex, too_large(ex), NULL);
         return;
     }
     if (buffer_room(c->in) == 0)
@@ -439,11 +489,11 @@ static void on_head(struct exchange *ex)
     if (r == R_SERVED)
         r = admit_request(ex);
     if (r != R_SERVED) {
-        answer_ourselves(ex, r, ex->detail);
+        exchange_answer(ex, r, ex->detail);
         return;
     }
-    wheel_pause(&c->deadline); /* the body's deadline begins when it is waited for */
-    choose(ex);
+    exchange_rest_client(ex); /* the body's deadline begins when it is waited for */
+    attempt_start(ex);
 }
 
 static void parse_head(struct exchange *ex)
@@ -457,9 +507,9 @@ static void parse_head(struct exchange *ex)
         break;
     default:
         if (ex->request.too_large)
-            answer_ourselves(ex, too_large(ex), NULL);
+            exchange_answer(ex, too_large(ex), NULL);
         else
-            answer_ourselves(ex, ex->request.reason, ex->request.detail);
+            exchange_answer(ex, ex->request.reason, ex->request.detail);
     }
 }
 
@@ -470,185 +520,25 @@ void exchange_client_bytes(struct exchange *ex)
     else if (ex->request_state == REQ_BODY && ex->response_state != RES_OWN && ex->upstream &&
              ex->upstream->state == UP_BUSY)
         exchange_pump_request(ex);
-}
-
-/* ---- attempts ---- */
-
-/* Nobody can be asked. A failed attempt has the better reason. */
-static void give_up(struct exchange *ex, uint64_t retry_ms)
-{
-    ex->retry_after_s = (uint32_t)MIN((retry_ms + 999) / 1000, UINT32_MAX);
-    if (ex->attempts > 0)
-        answer_ourselves(ex, ex->reason, ex->detail);
-    else
-        answer_ourselves(ex, retry_ms > 0 ? R_BREAKER_OPEN : R_NO_ENDPOINT, NULL);
-}
-
-static void choose(struct exchange *ex)
-{
-    const struct route *route = ex->route;
-    struct worker *w = worker_of(ex);
-    struct pick pick = {.now_ms = now_ms(ex),
-                        .client = (const uint8_t *)&ex->ip,
-                        .client_len = sizeof(ex->ip),
-                        .avoid = ex->last_target};
-    ex->target = balancer_pick(route, &pick);
-    if (pick.moved)
-        note_breaker(ex);
-    if (!ex->target) {
-        give_up(ex, pick.retry_ms);
-        return;
-    }
-    ex->reason = R_SERVED;
-    ex->detail = NULL;
-    ex->permit = pick.permit;
-    ex->target_state = ex->target->state;
-    ex->endpoint = ex->target->endpoint;
-    ex->attempt_s = worker_now(w);
-    ex->connected_s = 0;
-    /* A kept connection that failed may have gone stale together with all others: the next attempt
-     * makes a new one. */
-    bool fresh = ex->attempts++ > 0;
-    ex->upstream = upstream_open(w, ex->target->endpoint, ex, route->connect_timeout_ms, fresh);
-    if (!ex->upstream &&
-        (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-        end_attempt(ex, VERDICT_NONE, R_SERVED); /* our own lack, not the backend's */
-        answer_ourselves(ex, R_OVERLOAD, "no descriptor or memory for a connection to the backend");
-    } else if (!ex->upstream)
-        exchange_upstream_failed(ex, R_CONNECT_FAILED, NULL);
-    else if (ex->upstream->state == UP_BUSY)
-        exchange_connected(ex);
-    else
-        ex->where_stale = true;
-}
-
-void exchange_connected(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    struct upstream *u = ex->upstream;
-    double now = worker_now(w), left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - now;
-    ex->connected_s = now;
-    if (!u->reused)
-        ex->connect_s = now - ex->attempt_s;
-    if (ex->where_stale || ex->attempts > 1)
-        (void)exchange_find_where(ex); /* it was right before and is right again */
-    wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
-    http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
-    relay_reset(&ex->to_upstream, &w->buffers);
-    ex->to_upstream.chunked = ex->head.framing == FRAMING_CHUNKED;
-    size_t len = forward_request(ex);
-    if (len == 0) {
-        end_attempt(ex, VERDICT_NONE, R_SERVED);
-        answer_ourselves(ex, R_HEAD_TOO_LARGE, NULL);
-        return;
-    }
-    relay_put_head(&ex->to_upstream, w->scratch, len);
-    if (ex->request_state == REQ_DONE && ex->attempts > 1) {
-        relay_put_piece(&ex->to_upstream, ex->replay_at, ex->replay_len, true);
-        pass_trailers(ex, &ex->to_upstream, &ex->request, ex->client->in);
-    }
-    exchange_pump_request(ex);
-}
-
-static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
-{
-    return method == HTTP_GET || method == HTTP_HEAD || method == HTTP_OPTIONS ||
-           method == HTTP_TRACE || method == HTTP_PUT || method == HTTP_DELETE;
-}
-
-/* Retries must not multiply an outage: at most a fifth of what is under way, but a few always. */
-static bool budget_allows(const struct exchange *ex)
-{
-    const struct worker *w = worker_of(ex);
-    uint64_t budget = MAX(w->stats.counters[STAT_downstream_requests_active] / 5, RETRIES_ALWAYS);
-    return ex->retrying || w->retrying < budget;
-}
-
-/* A kept connection that ended without a byte of an answer was closed before the request came, as a
- * rule. That is nobody's fault: it uses up neither the route's retries nor the budget. It cannot
- * multiply an outage, since the next attempt makes a new connection, and only connections that have
- * served a request are kept. */
-static bool is_stale(const struct exchange *ex, enum reason why)
-{
-    const struct upstream *u = ex->upstream;
-    return u && u->reused && why == R_RESET && (!u->in || u->in->used == 0);
-}
-
-/* May the request be sent again? Only while the whole of it is here and nothing reached the client.
- * A connection that failed, or took nothing, carried nothing; after that the backend may have seen
- * the request, and it must be one that may be repeated. */
-static bool may_retry(const struct exchange *ex, enum reason why)
-{
-    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(worker_of(ex));
-    if (!ex->replayable || left_s <= 0)
-        return false;
-    if (!is_stale(ex, why) &&
-        (ex->attempts > ex->route->retries + ex->met_stale || !budget_allows(ex)))
-        return false;
-    return why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT ||
-           (why == R_RESET && ex->to_upstream.sent_bytes == 0) ||
-           (why != R_UPSTREAM_TIMEOUT && is_idempotent(ex->head.method));
-}
-
-void exchange_upstream_failed(struct exchange *ex, enum reason why, const char *detail)
-{
-    struct worker *w = worker_of(ex);
-    if (ex->response_state != RES_NONE) {
-        cut(ex, why, detail);
-        return;
-    }
-    bool stale = is_stale(ex, why), retry = may_retry(ex, why);
-    /* No answer to a request that the client has not finished sending, and all of it that there is
-     * has been passed on. */
-    bool awaits_client = why == R_UPSTREAM_TIMEOUT && ex->request_state == REQ_BODY &&
-                         relay_is_empty(&ex->to_upstream);
-    if (why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT)
-        stats_add(&w->stats, STAT_upstream_connect_failures_total, 1);
-    if (ex->upstream)
-        upstream_close(&ex->upstream);
-    end_attempt(ex, (stale && retry) || awaits_client ? VERDICT_NONE : verdict_on_reason(why), why);
-    if (!retry) {
-        answer_ourselves(ex, why, detail);
-        return;
-    }
-    if (stale) {
-        ex->met_stale = true;
-        ex->last_target = NULL; /* the same target is as good as any */
-    } else {
-        w->retrying += !ex->retrying;
-        ex->retrying = true;
-    }
-    ex->reason = why; /* should there be nobody else to try */
-    ex->detail = detail;
-    stats_add(&w->stats, STAT_retries_total, 1);
-    choose(ex);
-}
-
-void exchange_upstream_timeout(struct exchange *ex)
-{
-    bool connecting = ex->upstream->state == UP_CONNECTING;
-    if (ex->tunnel) {
-        tunnel_timeout(ex);
-        return;
-    }
-    exchange_upstream_failed(ex, connecting ? R_CONNECT_TIMEOUT : R_UPSTREAM_TIMEOUT, NULL);
+    else if (ex->request_state == REQ_UNWANTED)
+        skip_body(ex);
 }
 
 void exchange_stop(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     static const char why[] = "the time to finish was over";
-    if (ex->request_state == REQ_HEAD) {
-        exchange_client_gone(ex); /* has not asked for anything yet: not logged */
+    if (ex->request_state == REQ_HEAD || ex->request_state == REQ_UNWANTED) {
+        exchange_client_gone(ex); /* has not asked for anything yet, or has its answer */
         return;
     }
     if (ex->response_state == RES_NONE) {
-        answer_ourselves(ex, R_DRAINING, why);
+        exchange_answer(ex, R_DRAINING, why);
         if (c->exchange != ex)
             return;
     }
     if (!ex->tunnel) {
-        cut(ex, R_DRAINING, why);
+        exchange_cut(ex, R_DRAINING, why);
         return;
     }
     ex->reason = R_DRAINING;
@@ -659,31 +549,18 @@ void exchange_stop(struct exchange *ex)
 
 /* ---- request body: client -> backend ---- */
 
-/* Trailers travel on where the next hop's framing has a place for them, else they end here (RFC
- * 9110 6.5.1). */
-static void pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
-                          const struct buffer *from)
-{
-    struct worker *w = worker_of(ex);
-    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
-        relay_put_trailers(
-            relay, w->target_scratch,
-            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
-            &w->buffers);
-}
-
 /* The client's fault in the middle of its body. */
 static void refuse_body(struct exchange *ex, enum reason r, const char *detail)
 {
     if (ex->response_state != RES_NONE) {
-        cut(ex, r, detail);
+        exchange_cut(ex, r, detail);
         return;
     }
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    end_attempt(ex, VERDICT_NONE, R_SERVED);
+    attempt_end(ex, r);
     ex->request_state = REQ_ABANDONED;
-    answer_ourselves(ex, r, detail);
+    exchange_answer(ex, r, detail);
 }
 
 /* Takes the next piece out of the client's buffer. false: the exchange is over or has gone another
@@ -710,15 +587,8 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
     }
     relay_put_piece(&ex->to_upstream, p->piece_at, p->piece_len, status == PARSE_DONE);
     if (status == PARSE_DONE)
-        pass_trailers(ex, &ex->to_upstream, p, in);
+        exchange_pass_trailers(ex, &ex->to_upstream, p, in);
     return true;
-}
-
-/* Does the client still owe room for what the backend has said? Then its deadline is that of
- * writing, and nothing more is read from the backend. */
-static bool client_is_full(const struct exchange *ex)
-{
-    return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
 }
 
 /* What the backend's connection is watched for while the request is on its way. */
@@ -734,6 +604,10 @@ static void await_body(struct exchange *ex)
     struct worker *w = c->worker;
     if (ex->tunnel) {
         tunnel_await(ex);
+        return;
+    }
+    if (c->ended) {
+        exchange_client_gone(ex);
         return;
     }
     if (c->filled &&
@@ -761,14 +635,13 @@ void exchange_pump_request(struct exchange *ex)
             break;
         case IO_AGAIN:
             transport_watch(&u->io, w->loop, reading(ex) | EV_WRITE);
-            if (!client_is_full(ex))
-                wheel_pause(&c->deadline);
+            exchange_rest_client(ex);
             downstream_pause(c);
             return;
         default:
             /* A kept connection that was closed meanwhile takes nothing at all: try another. */
             if (ex->replayable && ex->to_upstream.sent_bytes == 0) {
-                exchange_upstream_failed(ex, R_RESET, "it closed a kept connection");
+                attempt_failed(ex, R_RESET, "it closed a kept connection");
                 return;
             }
             /* It takes no more. It may have answered already; if not, reading will tell. */
@@ -786,243 +659,52 @@ void exchange_pump_request(struct exchange *ex)
     if (ex->request_state == REQ_BODY) {
         await_body(ex);
     } else {
-        if (!client_is_full(ex))
-            wheel_pause(&c->deadline);
+        exchange_rest_client(ex);
         downstream_resume(c); /* to notice when the client goes away */
     }
 }
 
-void exchange_upstream_writable(struct exchange *ex)
-{
-    exchange_pump_request(ex);
-}
-
-/* ---- response: backend -> client ---- */
-
-static void start_response(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    struct head *h = &ex->answer;
-    ex->upstream_status = h->status;
-    bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
-    if (open_ended && ex->client_http10)
-        ex->keep_client = false;
-    if (w->draining)
-        ex->keep_client = false;
-    ex->to_client.chunked = open_ended && !ex->client_http10;
-    http1_parse_start_body(&ex->response, (enum framing)h->framing, h->content_length);
-    size_t len = forward_response(ex);
-    if (len == 0) {
-        exchange_upstream_failed(ex, R_BAD_RESPONSE, "the head is too large");
-        return;
-    }
-    ex->status = h->status;
-    ex->response_state = RES_BODY;
-    relay_put_head(&ex->to_client, w->scratch, len);
-    exchange_pump_response(ex);
-}
-
-/* 1xx: passed on to those who know them, then the head that counts is awaited (RFC 9110 15.2). */
-static bool pass_interim(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    struct buffer *in = ex->upstream->in;
-    if (ex->answer.status == 101) {
-        if (ex->upgrade && ex->answer.at[FIELD_UPGRADE])
-            tunnel_start(ex);
-        else
-            exchange_upstream_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
-        return false;
-    }
-    size_t len = ex->client_http10 ? 0 : forward_interim(ex);
-    buffer_consume(in, in->parsed);
-    http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
-    if (len == 0 || !relay_is_empty(&ex->to_client))
-        return true;
-    relay_put_head(&ex->to_client, w->scratch, len);
-    switch (relay_flush(&ex->to_client, &ex->client->io, NULL, &w->buffers)) {
-    case IO_OK:
-        return true;
-    case IO_AGAIN: /* a client that cannot take an interim head is not reading: it need not have the
-                      rest of it */
-    default:
-        exchange_client_gone(ex);
-        return false;
-    }
-}
-
-/* RES_NONE: looks for a head. Returns when there is nothing more to do in this turn. */
-static void parse_response_head(struct exchange *ex)
-{
-    struct upstream *u = ex->upstream;
-    while (ex->response_state == RES_NONE) {
-        switch (http1_parse_head(&ex->response, u->in)) {
-        case PARSE_AGAIN:
-            if (u->in->used >= RESPONSE_HEAD_MAX_BYTES)
-                exchange_upstream_failed(ex, R_BAD_RESPONSE, "the head is too large");
-            else if (buffer_room(u->in) == 0)
-                buffer_grow(&u->worker->buffers, &u->in, BUFFER_LARGE_BYTES);
-            return;
-        case PARSE_HEAD:
-            break;
-        default:
-            exchange_upstream_failed(ex, R_BAD_RESPONSE, ex->response.detail);
-            return;
-        }
-        if (http1_check_response(&ex->answer, u->in, ex->head.method, &ex->detail) != R_SERVED) {
-            exchange_upstream_failed(ex, R_BAD_RESPONSE, ex->detail);
-            return;
-        }
-        if (ex->answer.status >= 200) {
-            start_response(ex);
-            return;
-        }
-        if (!pass_interim(ex) || u->in->used == 0)
-            return;
-    }
-}
-
-/* Everything is sent, or the client takes no more for now. */
-static void wait_for_client(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
-    transport_watch(&c->io, w->loop, transport_watched(&c->io) | EV_WRITE);
-    wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->write_timeout_ms);
-    if (ex->upstream) {
-        transport_watch(&ex->upstream->io, w->loop,
-                        transport_watched(&ex->upstream->io) & ~EV_READ);
-        wheel_pause(&ex->upstream->deadline);
-    }
-}
-
-static void await_response_body(struct exchange *ex)
-{
-    if (ex->tunnel) {
-        tunnel_await(ex);
-        return;
-    }
-    struct worker *w = worker_of(ex);
-    struct upstream *u = ex->upstream;
-    transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
-    wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
-}
-
-static bool next_response_piece(struct exchange *ex, bool *starved)
-{
-    struct http1_parser *p = &ex->response;
-    enum parse_status status = http1_parse_body(p, ex->upstream->in);
-    if (status == PARSE_BAD) {
-        cut(ex, R_BAD_RESPONSE, p->detail);
-        return false;
-    }
-    *starved = status == PARSE_AGAIN;
-    ex->body_out += p->piece_len;
-    if (status == PARSE_DONE)
-        ex->response_state = RES_DONE;
-    relay_put_piece(&ex->to_client, p->piece_at, p->piece_len, status == PARSE_DONE);
-    if (status == PARSE_DONE)
-        pass_trailers(ex, &ex->to_client, p, ex->upstream->in);
-    return true;
-}
-
-void exchange_pump_response(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
-    for (bool starved = false; !starved;) {
-        if (ex->response_state == RES_BODY && relay_piece_is_gone(&ex->to_client) &&
-            !next_response_piece(ex, &starved))
-            return;
-        switch (relay_flush(&ex->to_client, &c->io, ex->upstream->in, &w->buffers)) {
-        case IO_OK:
-            break;
-        case IO_AGAIN:
-            wait_for_client(ex);
-            return;
-        default:
-            exchange_client_gone(ex);
-            return;
-        }
-        if (ex->response_state == RES_DONE) {
-            exchange_finish(ex);
-            return;
-        }
-        buffer_compact(ex->upstream->in);
-    }
-    await_response_body(ex);
-}
+/* ---- the client can take more ---- */
 
 void exchange_client_writable(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     transport_watch(&c->io, c->worker->loop, transport_watched(&c->io) & ~EV_WRITE);
-    if (ex->request_state == REQ_BODY && !ex->tunnel)
+    if (ex->request_state == REQ_BODY && !ex->tunnel && !c->ended)
         wheel_set(&c->worker->wheel, &c->deadline, worker_now(c->worker),
                   exchange_settings(ex)->read_timeout_ms);
     else
-        wheel_pause(&c->deadline);
+        exchange_rest_client(ex);
     if (ex->response_state == RES_OWN)
         flush_own(ex);
     else if (ex->response_state != RES_NONE)
-        exchange_pump_response(ex);
+        response_pump(ex);
 }
 
-/* The backend has closed: the end of a body that has no other, or a failure. */
-static void on_upstream_end(struct exchange *ex)
+/* It has ended its side, and there is nothing to send by which a client that is still there could
+ * be told from one that is not. */
+static void give_up_on_client(struct exchange *ex)
 {
-    if (ex->tunnel) {
-        tunnel_upstream_end(ex);
-    } else if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
-        ex->response_state = RES_DONE;
-        relay_put_piece(&ex->to_client, 0, 0, true);
-        exchange_pump_response(ex);
-    } else if (ex->response_state == RES_NONE) {
-        bool silent = !ex->upstream->in || ex->upstream->in->used == 0;
-        exchange_upstream_failed(ex, silent ? R_RESET : R_BAD_RESPONSE,
-                                 "it closed before its answer was complete");
-    } else {
-        exchange_upstream_failed(ex, R_RESET, "it closed in the middle of its answer");
-    }
-}
-
-void exchange_upstream_readable(struct exchange *ex)
-{
-    struct upstream *u = ex->upstream;
-    struct worker *w = u->worker;
-    size_t got;
-    if (!u->in)
-        u->in = buffer_take(&w->buffers, BUFFER_MEDIUM_BYTES);
-    else if (u->filled && u->in->used == 0) /* all of it went out: the client keeps up */
-        buffer_grow(&w->buffers, &u->in, BUFFER_LARGE_BYTES);
-    size_t room = buffer_room(u->in);
-    switch (transport_read(&u->io, u->in->data + u->in->used, room, &got)) {
-    case IO_OK:
-        u->filled = got == room;
-        u->in->used += (uint32_t)got;
-        if (ex->response_state == RES_NONE)
-            parse_response_head(ex);
-        else
-            exchange_pump_response(ex);
-        break;
-    case IO_AGAIN:
-        break;
-    case IO_EOF:
-        on_upstream_end(ex);
-        break;
-    case IO_ERROR:
-        exchange_upstream_failed(ex, R_RESET, "it reset the connection");
-        break;
-    }
+    if (ex->response_state == RES_NONE)
+        exchange_client_gone(ex);
+    else
+        exchange_cut(ex, R_CLIENT_CLOSED, "the client had ended its side, and no more came for it");
 }
 
 void exchange_client_timeout(struct exchange *ex)
 {
-    if (ex->request_state == REQ_HEAD)
-        answer_ourselves(ex, R_CLIENT_TIMEOUT, "the head was not complete in time");
-    else if (ex->response_state == RES_NONE)
+    struct downstream *c = ex->client;
+    if (ex->request_state == REQ_HEAD) {
+        exchange_answer(ex, R_CLIENT_TIMEOUT, "the head was not complete in time");
+    } else if (ex->request_state == REQ_UNWANTED) {
+        end(ex);
+        downstream_finish(c);
+    } else if (c->ended && !client_is_full(ex)) {
+        give_up_on_client(ex);
+    } else if (ex->response_state == RES_NONE) {
         refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
-    else
-        cut(ex, R_CLIENT_TIMEOUT,
-            client_is_full(ex) ? "the client does not read" : "the body stopped coming");
+    } else {
+        exchange_cut(ex, R_CLIENT_TIMEOUT,
+                     client_is_full(ex) ? "the client does not read" : "the body stopped coming");
+    }
 }

@@ -2,8 +2,10 @@
 
 #include <sys/socket.h>
 
+#include "dataplane/http/attempt.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
+#include "dataplane/http/response.h"
 
 static bool is_http_protocol(struct view value)
 {
@@ -37,7 +39,7 @@ void tunnel_start(struct exchange *ex)
     struct worker *w = ex->client->worker;
     size_t len = forward_switch(ex);
     if (len == 0) {
-        exchange_upstream_failed(ex, R_BAD_RESPONSE, "the head is too large");
+        attempt_failed(ex, R_BAD_RESPONSE, "the head is too large");
         return;
     }
     ex->upstream_status = ex->status = ex->answer.status;
@@ -48,6 +50,7 @@ void tunnel_start(struct exchange *ex)
     target_hold(ex->target_state);
     ex->tunnel = true;
     ex->max_body_bytes = 0;
+    attempt_granted(ex);
     exchange_let_go_of_snapshot(ex);
     ex->route = NULL;
     ex->target = ex->last_target = NULL;
@@ -61,7 +64,7 @@ void tunnel_start(struct exchange *ex)
     http1_parse_start_body(&ex->response, FRAMING_UNTIL_CLOSE, 0);
     relay_put_head(&ex->to_client, w->scratch, len);
     struct downstream *c = ex->client;
-    exchange_pump_response(ex);
+    response_pump(ex);
     /* That may have ended it; if not, the client may have sent something behind its request
      * already. */
     if (c->exchange == ex && c->state == DOWN_OPEN && ex->request_state == REQ_BODY)
@@ -73,8 +76,13 @@ void tunnel_await(struct exchange *ex)
     struct downstream *c = ex->client;
     struct upstream *u = ex->upstream;
     struct worker *w = c->worker;
-    if (ex->request_state == REQ_BODY && relay_is_empty(&ex->to_upstream))
+    if (ex->request_state == REQ_BODY && relay_is_empty(&ex->to_upstream)) {
+        if (c->ended) { /* it had ended its side before the tunnel began */
+            tunnel_client_end(ex);
+            return;
+        }
         downstream_resume(c);
+    }
     if (ex->response_state == RES_BODY && relay_is_empty(&ex->to_client)) {
         transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
         if (u->in && u->in->used == 0)
@@ -106,7 +114,7 @@ void tunnel_client_end(struct exchange *ex)
 void tunnel_upstream_end(struct exchange *ex)
 {
     struct upstream *u = ex->upstream;
-    ex->response_state = RES_DONE;
+    attempt_answered(ex);
     transport_watch(&u->io, u->worker->loop, transport_watched(&u->io) & ~EV_READ);
     shutdown(transport_fd(&ex->client->io), SHUT_WR);
     end_when_both_have(ex);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "dataplane/http/exchange.h"
+#include "dataplane/http/attempt.h"
+#include "dataplane/http/response.h"
 #include "proto/base/log.h"
 
 static void on_ready(struct transport *t, int events);
@@ -154,7 +155,7 @@ void upstream_on_deadline(struct upstream *u)
     if (u->state == UP_IDLE)
         upstream_close(&u);
     else
-        exchange_upstream_timeout(u->exchange);
+        attempt_timeout(u->exchange);
 }
 
 static void on_connect(struct upstream *u)
@@ -164,12 +165,12 @@ static void on_connect(struct upstream *u)
     if (getsockopt(transport_fd(&u->io), SOL_SOCKET, SO_ERROR, &error, &len) < 0)
         error = errno;
     if (error) {
-        exchange_upstream_failed(u->exchange, R_CONNECT_FAILED, NULL);
+        attempt_failed(u->exchange, R_CONNECT_FAILED, NULL);
         return;
     }
     u->state = UP_BUSY;
     transport_watch(&u->io, u->worker->loop, EV_READ);
-    exchange_connected(u->exchange);
+    attempt_connected(u->exchange);
 }
 
 static void on_ready(struct transport *t, int events)
@@ -181,10 +182,10 @@ static void on_ready(struct transport *t, int events)
         break;
     case UP_BUSY:
         if (events & EV_WRITE)
-            exchange_upstream_writable(u->exchange);
+            exchange_pump_request(u->exchange);
         /* That may have ended the exchange and closed or pooled the connection. */
         if (events & EV_READ && u->state == UP_BUSY)
-            exchange_upstream_readable(u->exchange);
+            response_readable(u->exchange);
         break;
     case UP_IDLE: /* the end, or bytes that nobody asked for */
         upstream_close(&u);

@@ -27,7 +27,7 @@ struct upstream {
 };
 
 /* A connection to `e` for that exchange: an idle one (state BUSY), or a new one (CONNECTING,
- * exchange_connected() follows). NULL when the system refused; errno says why. */
+ * attempt_connected() follows). NULL when the system refused; errno says why. */
 struct upstream *upstream_open(struct worker *w, struct endpoint *e, struct exchange *ex,
                                uint32_t connect_timeout_ms, bool fresh);
 

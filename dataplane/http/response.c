@@ -1,0 +1,216 @@
+/* Hot path: no allocation, lock or log line; no system call but the reads' and the relay's. */
+#include "dataplane/http/response.h"
+
+#include "dataplane/http/attempt.h"
+#include "dataplane/http/forward.h"
+#include "dataplane/http/http1_check.h"
+#include "dataplane/http/tunnel.h"
+
+static struct worker *worker_of(const struct exchange *ex)
+{
+    return ex->client->worker;
+}
+
+static void start_response(struct exchange *ex)
+{
+    struct worker *w = worker_of(ex);
+    struct head *h = &ex->answer;
+    ex->upstream_status = h->status;
+    bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
+    if (open_ended && ex->client_http10)
+        ex->keep_client = false;
+    if (w->draining || downstream_is_at_end(ex->client))
+        ex->keep_client = false;
+    ex->to_client.chunked = open_ended && !ex->client_http10;
+    http1_parse_start_body(&ex->response, (enum framing)h->framing, h->content_length);
+    size_t len = forward_response(ex);
+    if (len == 0) {
+        attempt_failed(ex, R_BAD_RESPONSE, "the head is too large");
+        return;
+    }
+    ex->status = h->status;
+    ex->response_state = RES_BODY;
+    relay_put_head(&ex->to_client, w->scratch, len);
+    response_pump(ex);
+}
+
+/* 1xx: passed on to those who know them, then the head that counts is awaited (RFC 9110 15.2). */
+static bool pass_interim(struct exchange *ex)
+{
+    struct worker *w = worker_of(ex);
+    struct buffer *in = ex->upstream->in;
+    if (ex->answer.status == 101) {
+        if (ex->upgrade && ex->answer.at[FIELD_UPGRADE])
+            tunnel_start(ex);
+        else
+            attempt_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
+        return false;
+    }
+    size_t len = ex->client_http10 ? 0 : forward_interim(ex);
+    buffer_consume(in, in->parsed);
+    http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
+    if (len == 0 || !relay_is_empty(&ex->to_client))
+        return true;
+    relay_put_head(&ex->to_client, w->scratch, len);
+    switch (relay_flush(&ex->to_client, &ex->client->io, NULL, &w->buffers)) {
+    case IO_OK:
+        return true;
+    case IO_AGAIN: /* a client that cannot take an interim head is not reading: it need not have the
+                      rest of it */
+    default:
+        exchange_client_gone(ex);
+        return false;
+    }
+}
+
+/* RES_NONE: looks for a head. Returns when there is nothing more to do in this turn. */
+static void parse_response_head(struct exchange *ex)
+{
+    struct upstream *u = ex->upstream;
+    while (ex->response_state == RES_NONE) {
+        switch (http1_parse_head(&ex->response, u->in)) {
+        case PARSE_AGAIN:
+            if (u->in->used >= RESPONSE_HEAD_MAX_BYTES)
+                attempt_failed(ex, R_BAD_RESPONSE, "the head is too large");
+            else if (buffer_room(u->in) == 0)
+                buffer_grow(&u->worker->buffers, &u->in, BUFFER_LARGE_BYTES);
+            return;
+        case PARSE_HEAD:
+            break;
+        default:
+            attempt_failed(ex, R_BAD_RESPONSE, ex->response.detail);
+            return;
+        }
+        if (http1_check_response(&ex->answer, u->in, ex->head.method, &ex->detail) != R_SERVED) {
+            attempt_failed(ex, R_BAD_RESPONSE, ex->detail);
+            return;
+        }
+        if (ex->answer.status >= 200) {
+            start_response(ex);
+            return;
+        }
+        if (!pass_interim(ex) || u->in->used == 0)
+            return;
+    }
+}
+
+/* Everything is sent, or the client takes no more for now. */
+static void wait_for_client(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    struct worker *w = c->worker;
+    transport_watch(&c->io, w->loop, transport_watched(&c->io) | EV_WRITE);
+    wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->write_timeout_ms);
+    if (ex->upstream) {
+        transport_watch(&ex->upstream->io, w->loop,
+                        transport_watched(&ex->upstream->io) & ~EV_READ);
+        wheel_pause(&ex->upstream->deadline);
+    }
+}
+
+static void await_response_body(struct exchange *ex)
+{
+    if (ex->tunnel) {
+        tunnel_await(ex);
+        return;
+    }
+    struct worker *w = worker_of(ex);
+    struct upstream *u = ex->upstream;
+    transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
+    wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
+    if (ex->client->ended)
+        exchange_rest_client(ex);
+}
+
+static bool next_response_piece(struct exchange *ex, bool *starved)
+{
+    struct http1_parser *p = &ex->response;
+    enum parse_status status = http1_parse_body(p, ex->upstream->in);
+    if (status == PARSE_BAD) {
+        exchange_cut(ex, R_BAD_RESPONSE, p->detail);
+        return false;
+    }
+    *starved = status == PARSE_AGAIN;
+    ex->body_out += p->piece_len;
+    if (status == PARSE_DONE)
+        attempt_answered(ex);
+    relay_put_piece(&ex->to_client, p->piece_at, p->piece_len, status == PARSE_DONE);
+    if (status == PARSE_DONE)
+        exchange_pass_trailers(ex, &ex->to_client, p, ex->upstream->in);
+    return true;
+}
+
+void response_pump(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    struct worker *w = c->worker;
+    for (bool starved = false; !starved;) {
+        if (ex->response_state == RES_BODY && relay_piece_is_gone(&ex->to_client) &&
+            !next_response_piece(ex, &starved))
+            return;
+        switch (relay_flush(&ex->to_client, &c->io, ex->upstream->in, &w->buffers)) {
+        case IO_OK:
+            break;
+        case IO_AGAIN:
+            wait_for_client(ex);
+            return;
+        default:
+            exchange_client_gone(ex);
+            return;
+        }
+        if (ex->response_state == RES_DONE) {
+            exchange_finish(ex);
+            return;
+        }
+        buffer_compact(ex->upstream->in);
+    }
+    await_response_body(ex);
+}
+
+/* The backend has closed: the end of a body that has no other, or a failure. */
+static void on_upstream_end(struct exchange *ex)
+{
+    if (ex->tunnel) {
+        tunnel_upstream_end(ex);
+    } else if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
+        attempt_answered(ex);
+        relay_put_piece(&ex->to_client, 0, 0, true);
+        response_pump(ex);
+    } else if (ex->response_state == RES_NONE) {
+        bool silent = !ex->upstream->in || ex->upstream->in->used == 0;
+        attempt_failed(ex, silent ? R_RESET : R_BAD_RESPONSE,
+                       "it closed before its answer was complete");
+    } else {
+        attempt_failed(ex, R_RESET, "it closed in the middle of its answer");
+    }
+}
+
+void response_readable(struct exchange *ex)
+{
+    struct upstream *u = ex->upstream;
+    struct worker *w = u->worker;
+    size_t got;
+    if (!u->in)
+        u->in = buffer_take(&w->buffers, BUFFER_MEDIUM_BYTES);
+    else if (u->filled && u->in->used == 0) /* all of it went out: the client keeps up */
+        buffer_grow(&w->buffers, &u->in, BUFFER_LARGE_BYTES);
+    size_t room = buffer_room(u->in);
+    switch (transport_read(&u->io, u->in->data + u->in->used, room, &got)) {
+    case IO_OK:
+        u->filled = got == room;
+        u->in->used += (uint32_t)got;
+        if (ex->response_state == RES_NONE)
+            parse_response_head(ex);
+        else
+            response_pump(ex);
+        break;
+    case IO_AGAIN:
+        break;
+    case IO_EOF:
+        on_upstream_end(ex);
+        break;
+    case IO_ERROR:
+        attempt_failed(ex, R_RESET, "it reset the connection");
+        break;
+    }
+}
