@@ -55,7 +55,7 @@ $(D)/containers.conf: deploy/deploy.mk
 
 deploy-test: export CONTAINERS_STORAGE_CONF = $(abspath $(D)/storage.conf)
 deploy-test: export CONTAINERS_CONF = $(abspath $(D)/containers.conf)
-deploy-test: $(D)/storage.conf $(D)/containers.conf $(D)/bin/helm
+deploy-test: programs $(D)/storage.conf $(D)/containers.conf $(D)/bin/helm
 	@$(MAKE) --no-print-directory images BASE=local BUILD_FLAGS=--network=host IMAGE_TARGETS="build dataplane controlplane"
 	@$(foreach t,dataplane controlplane,$(call build_image,$(t),next,-f tests/deploy/next.Dockerfile) &&) true
 	@$(PYTHON) -B -m pytest -q --timeout 120 tests/deploy $(DEPLOY_ARGS)
