@@ -195,5 +195,6 @@ def test_self_check_takes_a_full_data_plane_for_healthy(make_pair, backend):
     pair = make_pair([route("all", "/", backend)], server={"max_connections": 1})
     busy = pair.client()
     busy.send(b"GET /delay/30 HTTP/1.1\r\nHost: gateway\r\n\r\n")
-    wait_until(lambda: pair.get("/").status == 503, "it is full")
+    wait_until(lambda: backend.get("/connections")["requests"] == 1, "the request is under way")
+    assert pair.get("/").status == 503
     assert self_check(pair) == (0, "")
