@@ -23,7 +23,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    listener_set_fini(&set);
+    listener_set_fini(&set, false);
     unlink(path);
     rmdir(dir);
 }
@@ -117,7 +117,7 @@ Test(listener, a_unix_socket_is_for_user_and_group_and_goes_with_the_listener)
     cr_assert_eq(stat(path, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0660);
     cr_assert_eq(connects(&l->addr), 0);
-    listener_set_fini(&set);
+    listener_set_fini(&set, false);
     cr_assert_eq(stat(path, &st), -1);
 }
 

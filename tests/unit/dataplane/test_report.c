@@ -26,7 +26,7 @@ static void setup(void)
     registry = registry_new();
     report = report_new(registry);
     for (unsigned i = 0; i < 2; i++) {
-        stats_init(&workers[i], i);
+        stats_init(&workers[i], i, 11);
         stats_set_bounds(&workers[i], bounds, 2);
     }
 }
