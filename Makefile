@@ -20,7 +20,8 @@ Q       := $(if $(V),,@) # make V=1 shows the commands
 
 BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
     libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
-TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace
+TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace \
+    redis-server zsh fish groff-base
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light wrk
@@ -38,7 +39,7 @@ MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
     pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
 
 ifneq ($(MISSING),)
-ifneq ($(filter run test unit e2e asan tsan lint fuzz bench deps,$(GOALS)),)
+ifneq ($(filter run test unit e2e asan tsan lint fuzz bench bench-limiter deps,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
 $(B)/installed.mk: FORCE
@@ -60,7 +61,7 @@ endif
 # ---- flags ----
 
 LIBS_COMMON := libprotobuf-c libxxhash
-LIBS_DP     := $(LIBS_COMMON)
+LIBS_DP     := $(LIBS_COMMON) hiredis
 LIBS_CP     := $(LIBS_COMMON) yaml-0.1 libmicrohttpd libcares jansson
 
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
@@ -258,6 +259,14 @@ fuzz: $(fuzz_FUZZ)
 bench: programs
 	@$(PYTHON) tests/bench/bench.py --build $(B)
 
+$(B)/bench/%: tests/bench/%.c $(B)/libdataplane.a $(B)/libproto.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS) $(CFLAGS_ALL) $(release_CFLAGS) $(CFLAGS) $(release_LDFLAGS) $(LDFLAGS) \
+	    -MMD -MP -MF $@.d -o $@ $< $(filter %.a,$^) -lev $(LLHTTP_LIBS) $$(pkg-config --libs $(LIBS_DP)) -lm
+
+bench-limiter: $(B)/bench/bench_limiter
+	@$<
+
 # ---- looking after the code ----
 
 TIDY_FILES = $(filter %.c,$(C_FILES))
@@ -277,8 +286,31 @@ format:
 deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."
 
-install: programs
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro
+# Manual pages and what shells complete are said by the programs themselves, from the tables that they go by.
+MAN_PAGES   := $(B)/man/gwpctl.1
+COMPLETIONS := $(B)/completion/gwpctl $(B)/completion/_gwpctl $(B)/completion/gwpctl.fish
+man: $(MAN_PAGES)
+$(B)/man/gwpctl.1: $(B)/gwpctl
+	@mkdir -p $(@D)
+	$(Q)$< manual > $@
+$(B)/completion/gwpctl: $(B)/gwpctl
+	@mkdir -p $(@D)
+	$(Q)$< completion bash > $@
+$(B)/completion/_gwpctl: $(B)/gwpctl
+	@mkdir -p $(@D)
+	$(Q)$< completion zsh > $@
+$(B)/completion/gwpctl.fish: $(B)/gwpctl
+	@mkdir -p $(@D)
+	$(Q)$< completion fish > $@
+
+install: programs man $(COMPLETIONS)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 644 $(B)/man/gwpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(B)/completion/gwpctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	install -m 644 $(B)/completion/_gwpctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
+	install -m 644 $(B)/completion/gwpctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
 	install -m 755 $(B)/gwp-dataplane $(B)/gwp-controlplane $(B)/gwpctl $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 configs/gateway.yaml $(DESTDIR)$(PREFIX)/share/gateway-pro/
 
@@ -293,9 +325,10 @@ help:
 	@echo "make asan|tsan both suites under address+undefined or thread sanitizer"
 	@echo "make fuzz      every parser against libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make lint      clang-format, clang-tidy, cppcheck;   make format: write the formatting"
-	@echo "make bench     CPU per request beside nginx, interleaved"
+	@echo "make bench     CPU per request beside nginx, interleaved;   make bench-limiter: ns per decision"
 	@echo "make deps      install the Debian packages for all of the above"
+	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 
-.PHONY: all programs run test unit e2e asan tsan fuzz bench lint format deps install clean help
+.PHONY: all programs run test unit e2e asan tsan fuzz bench bench-limiter lint format deps man install clean help

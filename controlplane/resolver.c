@@ -50,6 +50,7 @@ struct resolver {
     struct list waiting;         /* names to be asked for when others are done */
     struct list sockets;         /* owned */
     unsigned in_flight, unknown; /* unknown: wanted and not known */
+    ledger_count *ok, *failed, *changes; /* in the ledger */
 };
 
 /* ---- names ---- */
@@ -164,6 +165,7 @@ static void take_answer(struct name *n, struct strings *fresh)
     } else {
         strings_free(&n->addresses);
         n->addresses = *fresh;
+        ledger_add(r->changes, n->known);
         log_change(n);
         r->has_changed = true;
         ev_timer_start(r->loop, &r->tell);
@@ -219,6 +221,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
             name_free(n);
         return;
     }
+    ledger_add(fresh.count > 0 ? r->ok : r->failed, 1);
     if (fresh.count > 0) {
         again_after(n, resolver_refresh_after(ttl, n->asking_now));
         take_answer(n, &fresh);
@@ -329,14 +332,17 @@ static void on_socket_state(void *owner, ares_socket_t fd, int readable, int wri
     ev_io_start(r->loop, &s->io);
 }
 
-struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_events *events,
-                              struct err *err)
+struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_setup *setup,
+                              const struct resolver_events *events, struct err *err)
 {
     struct resolver *r = calloc(1, sizeof(*r));
     if (!r)
         log_fatal("resolver", "out of memory");
     r->loop = loop;
     r->events = events;
+    r->ok = ledger_find(setup->ledger, RESOLVER_COUNT_OK);
+    r->failed = ledger_find(setup->ledger, RESOLVER_COUNT_FAILED);
+    r->changes = ledger_find(setup->ledger, RESOLVER_COUNT_CHANGES);
     list_init(&r->waiting);
     list_init(&r->sockets);
     table_init(&r->names);
@@ -347,11 +353,13 @@ struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_events
     struct ares_options options = {.timeout = QUERY_TIMEOUT_MS,
                                    .tries = QUERY_TRIES,
                                    .sock_state_cb = on_socket_state,
-                                   .sock_state_cb_data = r};
+                                   .sock_state_cb_data = r,
+                                   .resolvconf_path = (char *)setup->resolv_conf};
     int status = ares_library_init(ARES_LIB_INIT_ALL);
     if (status == ARES_SUCCESS)
         status = ares_init_options(&r->ares, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
+                                       (setup->resolv_conf ? ARES_OPT_RESOLVCONF : 0));
     if (status == ARES_SUCCESS)
         return r;
     err_set(err, "names cannot be looked up: %s", ares_strerror(status));

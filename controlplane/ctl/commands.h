@@ -1,14 +1,17 @@
-/* commands: what gwpctl can be told. One table row a command: main.c finds the row and makes the
- * --help out of it; the handler talks to the control plane and answers with an exit code. */
+/* commands: what gwpctl can be told, one table row a command. main.c finds the row, manual.c makes
+ * help and manual pages of it, completion.c what the shells complete, and the handler does it and
+ * answers with an exit code. A new command is a row here, its options rows in arguments.def. */
 #pragma once
 
 #include <stdio.h>
 
+#include "controlplane/ctl/arguments.h"
 #include "controlplane/ctl/client.h"
 
-#define COMMAND_DEFAULT_WAIT_SECONDS 10
-#define COMMAND_MAX_WAIT_SECONDS 3600
-#define COMMAND_MAX_WORDS 2
+#define COMMAND_DEFAULT_WAIT_SECONDS 10.
+#define COMMAND_MAX_OPERANDS 2
+#define COMMAND_MAX_EXAMPLES 5
+#define COMMAND_MAX_FIELDS 32
 
 /* Scripts rely on these; --help tells them. */
 enum exit_code {
@@ -19,32 +22,40 @@ enum exit_code {
     EXIT_OUTPUT = 74, /* what there was to say could not be written */
 };
 
-enum output { OUTPUT_TABLE, OUTPUT_JSON };
-
-/* The command line, taken apart. All text is borrowed from it or from the environment. */
+/* One call of gwpctl. All text is borrowed from the command line or from the environment. */
 struct invocation {
     const char *admin, *token;
-    struct client client; /* made from the two; not for a command that is offline */
-    const char
-        *words[COMMAND_MAX_WORDS]; /* what the command takes: a file, or an endpoint and so on */
-    const char *route;             /* of a command about endpoints; NULL = every one */
-    enum output output;
-    bool dry_run;
-    double wait_seconds;
+    struct client client;                       /* not for a command that is offline */
+    const char *operands[COMMAND_MAX_OPERANDS]; /* what the command takes; NULL = not given */
+    struct arguments arguments;
+    bool wants_json;
     bool color_out, color_err; /* of stdout and of stderr */
 };
 
-/* Which options a command takes besides those that all do. */
-enum command_options { OPTIONS_COMMON, OPTIONS_PUSH, OPTIONS_ENDPOINT, OPTIONS_KINDS };
+/* A word behind the command's name. */
+struct operand {
+    const char *name;  /* "FILE": how help calls it; NULL = there is no more */
+    const char *wants; /* "a file": what is said to be missing */
+    bool is_optional;
+    bool is_file;      /* shells complete names of files */
+    const char *words; /* "bash zsh fish": shells complete these; or NULL */
+};
+
+/* A member of the document that -o json prints: "config.generation", "routes[].name". */
+struct field {
+    const char *path; /* NULL = there is no more */
+    const char *says;
+};
 
 struct command {
-    const char *name;                     /* one word or two: "push config" */
-    const char *arguments;                /* behind the name, for --help */
-    const char *summary;                  /* one line */
-    const char *help;                     /* what --help says below it, with examples */
-    const char *wants[COMMAND_MAX_WORDS]; /* "a file", for each word that it takes */
-    enum command_options options;
-    bool is_offline;
+    const char *name;    /* one word or two: "push config" */
+    const char *summary; /* one line, without full stop */
+    const char *text;    /* what --help says below it: paragraphs, "\n\n" between two */
+    struct operand operands[COMMAND_MAX_OPERANDS + 1];
+    unsigned takes; /* TAKES(WAIT) | ...: the options besides those of all */
+    const char *examples[COMMAND_MAX_EXAMPLES + 1];
+    const struct field *fields; /* ended by one without path; NULL: -o json makes no difference */
+    bool is_offline;            /* no control plane is asked */
     int (*run)(const struct invocation *in); /* returns an exit code */
 };
 

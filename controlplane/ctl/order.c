@@ -1,0 +1,49 @@
+#include "controlplane/ctl/order.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "controlplane/ctl/call.h"
+#include "controlplane/ctl/show.h"
+
+static int order(const struct invocation *in, const char *method, const char *what,
+                 const char *query)
+{
+    char endpoint[400], route[1600] = "", target[2200];
+    const char *name = arguments_value(&in->arguments, ARG_ROUTE);
+    if (!client_encode(endpoint, sizeof(endpoint), in->operands[0]) ||
+        (name && !client_encode(route, sizeof(route), name)))
+        return call_complain(EXIT_USAGE, "the name of the endpoint or of the route is too long");
+    snprintf(target, sizeof(target), "/api/v1/endpoints/%s/%s?%s%s%s", endpoint, what, query,
+             name ? "&route=" : "", route);
+    const struct client_request request = {
+        .method = method, .target = target, .timeout_ms = (unsigned)(CALL_SECONDS * 1000)};
+    return call_and_show(in, &request, show_ordered);
+}
+
+int order_drain(const struct invocation *in)
+{
+    return order(in, "POST", "drain", "");
+}
+
+int order_undrain(const struct invocation *in)
+{
+    return order(in, "DELETE", "drain", "");
+}
+
+int order_weight(const struct invocation *in)
+{
+    char query[48], *end;
+    if (strcmp(in->operands[1], "default") == 0)
+        return order(in, "DELETE", "weight", "");
+    long weight = strtol(in->operands[1], &end, 10);
+    if (end == in->operands[1] || *end || weight < 1 || weight > 1000)
+        return call_complain(EXIT_USAGE, "a weight is a number from 1 to 1000, or \"default\"");
+    snprintf(query, sizeof(query), "weight=%ld", weight);
+    return order(in, "POST", "weight", query);
+}
+
+int order_breaker_reset(const struct invocation *in)
+{
+    return order(in, "POST", "breaker/reset", "");
+}
