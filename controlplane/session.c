@@ -235,6 +235,13 @@ static int take_listeners(struct session *s, const struct message *m, struct err
                              m->fds, m->fd_count, err);
 }
 
+/* Both sides read the same machine's clock. */
+static void take_heartbeat(struct session *s, const Gwp__Heartbeat *beat)
+{
+    double lag = ev_time() - (double)beat->sent_ms / 1000;
+    s->lag_seconds = beat->sent_ms > 0 && lag > 0 ? lag : 0;
+}
+
 static void close_all(const int *fds, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
@@ -261,10 +268,13 @@ static int on_message(void *owner, const struct message *m, struct err *err)
             s->sessions->events->replaced(s->sessions->events->owner, s,
                                           (const Gwp__ReplaceResult *)(const void *)m->body);
         return 0;
+    case MSG_HEARTBEAT:
+        take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);
+        return 0;
     case MSG_REFUSAL:
         return err_set(err, "it refused: %s",
                        ((const Gwp__Refusal *)(const void *)m->body)->reason);
-    default: /* a heartbeat, or something kept for later versions: that it was heard is enough */
+    default: /* kept for later versions */
         return 0;
     }
 }
