@@ -177,6 +177,7 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
                                     .ledger = &cp->ledger,
+                                    .keeper = &cp->keeper,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};

@@ -124,6 +124,11 @@ static void send_heartbeat(struct session *s, double now)
     session_send(s, MSG_HEARTBEAT, &beat.base, NULL, 0);
 }
 
+const char *session_role(const struct session *s)
+{
+    return s->leaving ? "draining" : s->serves ? "serving" : "starting";
+}
+
 /* ---- greeting ---- */
 
 /* Not the channel's own last words, which say "malformed". Those are said as well, and not read. */

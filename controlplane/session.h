@@ -89,6 +89,9 @@ void session_send(struct session *s, enum msg_type type, const ProtobufCMessage 
 /* It shall finish what it has under way, and go; `replaced`: another one serves already. */
 void session_send_drain(struct session *s, bool replaced, const char *reason);
 
+/* "starting", "serving" or "draining". */
+const char *session_role(const struct session *s);
+
 /* Opened sessions, in the order of connecting. */
 #define sessions_each(s, ss)                                                                       \
     list_each (s##_node, &(ss)->all)                                                               \

@@ -50,7 +50,7 @@ enum cause {
 };
 
 struct note {
-    _Atomic uint64_t tag; /* valid:1 | epoch:22 | from:2 | to:2 | cause:8 | reason:8 | status:16 */
+    _Atomic uint64_t tag; /* valid:1 | epoch:22 | from:2 | to:2 | cause:8 | code:8 | status:16 */
     _Atomic uint64_t at_ms;
     _Atomic uint32_t failed, total; /* CAUSE_WINDOW; CAUSE_RECOVERED: total probes */
     _Atomic uint32_t span_ms;       /* the window; CAUSE_TIME: how long it was open */
@@ -229,6 +229,24 @@ struct why {
     uint32_t failed, total, span_ms;
 };
 
+/* What opens breakers, by numbers that stay the same: those of reasons.def shift between releases,
+ * which may read each other's notes. */
+static const enum reason noted_reasons[] = {R_SERVED, R_CONNECT_FAILED, R_CONNECT_TIMEOUT,
+                                            R_RESET,  R_BAD_RESPONSE,   R_UPSTREAM_TIMEOUT};
+
+static unsigned code_of(enum reason reason)
+{
+    for (unsigned i = 0; i < COUNT_OF(noted_reasons); i++)
+        if (noted_reasons[i] == reason)
+            return i;
+    return 0;
+}
+
+static enum reason reason_of(unsigned code)
+{
+    return noted_reasons[code < COUNT_OF(noted_reasons) ? code : 0];
+}
+
 static void take_note(struct breaker *b, uint32_t epoch, enum breaker_state from,
                       enum breaker_state to, const struct why *why, uint64_t now_ms)
 {
@@ -239,8 +257,8 @@ static void take_note(struct breaker *b, uint32_t epoch, enum breaker_state from
     atomic_store_explicit(&n->total, why->total, memory_order_release);
     atomic_store_explicit(&n->span_ms, why->span_ms, memory_order_release);
     uint64_t tag = (uint64_t)1 << 63 | (uint64_t)epoch << 36 | (uint64_t)from << 34 |
-                   (uint64_t)to << 32 | (uint64_t)why->cause << 24 | (uint64_t)why->reason << 16 |
-                   (why->status & 0xFFFF);
+                   (uint64_t)to << 32 | (uint64_t)why->cause << 24 |
+                   (uint64_t)code_of(why->reason) << 16 | (why->status & 0xFFFF);
     atomic_store_explicit(&n->tag, tag, memory_order_release);
 }
 
@@ -603,8 +621,7 @@ static void tell_cause(struct breaker_transition *t, uint64_t tag, uint32_t fail
     if (status)
         snprintf(last, sizeof(last), "status %u", status);
     else
-        snprintf(last, sizeof(last), "%s",
-                 reason_word((enum reason)MIN(tag >> 16 & 0xFF, R_COUNT - 1)));
+        snprintf(last, sizeof(last), "%s", reason_word(reason_of(tag >> 16 & 0xFF)));
     switch ((enum cause)(tag >> 24 & 0xFF)) {
     case CAUSE_WINDOW:
         snprintf(t->cause, sizeof(t->cause), "%u of %u requests failed in %g s (%s last)", failed,

@@ -527,14 +527,16 @@ static void bind_to_registry(struct compilation *c, struct registry *registry,
 /* The count of another process may be off by what it was killed in the middle of. */
 static void count_open_breakers(const struct route *r)
 {
-    uint32_t open = 0;
+    uint32_t open = 0, before = atomic_load_explicit(r->state->breakers_open, memory_order_relaxed);
     for (uint32_t k = 0; k < r->target_count; k++) {
         struct breaker_view view = {.state = BREAKER_CLOSED};
         if (r->targets[k].state->breaker)
             breaker_look(r->targets[k].state->breaker, &view);
         open += view.state != BREAKER_CLOSED;
     }
-    atomic_store_explicit(r->state->breakers_open, open, memory_order_relaxed);
+    /* Whoever has changed it meanwhile has counted on. */
+    atomic_compare_exchange_strong_explicit(r->state->breakers_open, &before, open,
+                                            memory_order_relaxed, memory_order_relaxed);
     r->state->is_to_be_counted = false;
 }
 

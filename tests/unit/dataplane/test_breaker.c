@@ -1,7 +1,9 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "dataplane/route/breaker.h"
+#include "dataplane/state/segment.h"
 
 #define THREADS 8
 #define START 5000000u /* ms */
