@@ -384,12 +384,20 @@ static void take_part(struct deposit *d, const Gwp__Listeners *m, const int *fds
 /* Whoever serves has taken what others have left to go on with. */
 static void forget_taken(const struct fd_keeper *k)
 {
+    list_each (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (!d->session)
+            drop_items(d, is_for_going_on, NULL);
+    }
+}
+
+/* Of what was left: the empty go, and the oldest when they are too many. */
+static void sweep(const struct fd_keeper *k)
+{
+    size_t left = 0;
     list_each_safe (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
-        if (d->session)
-            continue;
-        drop_items(d, is_for_going_on, NULL);
-        if (d->count == 0)
+        if (!d->session && (d->count == 0 || ++left > FD_KEEPER_MAX_LEFT))
             deposit_free(d);
     }
 }
@@ -407,6 +415,7 @@ static void take_whole(struct fd_keeper *k, struct deposit *d)
     s->serves = true;
     reconsider(k);
     forget_taken(k);
+    sweep(k);
     retire_older(k, s);
 }
 
@@ -484,16 +493,6 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
     reconsider(k);
 }
 
-static void limit_left(const struct fd_keeper *k)
-{
-    size_t left = 0;
-    list_each_safe (node, &k->deposits) {
-        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
-        if (!d->session && ++left > FD_KEEPER_MAX_LEFT)
-            deposit_free(d);
-    }
-}
-
 void fd_keeper_gone(struct fd_keeper *k, struct session *s)
 {
     struct deposit *d = NULL;
@@ -519,13 +518,13 @@ void fd_keeper_gone(struct fd_keeper *k, struct session *s)
         forget_taken(k);
     }
     k->hope_until = 0;
-    limit_left(k);
+    sweep(k);
     reconsider(k);
 }
 
 void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage)
 {
-    list_each_safe (node, &k->deposits) {
+    list_each (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         bool is_told = false;
         for (size_t i = 0; !d->session && i < d->count; i++)
@@ -533,9 +532,8 @@ void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage)
                 is_told || (is_told_by_others(&d->items[i]) && d->items[i].lineage == lineage);
         if (is_told)
             drop_items(d, is_for_telling, NULL);
-        if (is_told && d->count == 0)
-            deposit_free(d);
     }
+    sweep(k);
 }
 
 /* ---- letting go ---- */
