@@ -129,7 +129,7 @@ static void tell_all(struct endpoints *es, struct session *s)
 
 void endpoints_opened(struct endpoints *es, struct session *s)
 {
-    if (!s->came_serving && es->generation > 0 && es->count <= ENTRIES_PER_MESSAGE)
+    if (s->served == 0 && es->generation > 0 && es->count <= ENTRIES_PER_MESSAGE)
         tell_all(es, s);
 }
 

@@ -193,9 +193,9 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->version = copy(hello->version);
     s->pid = hello->pid;
     s->started_ms = hello->started_ms;
-    s->came_serving = hello->generation > 0;
     for (size_t i = 0; i < hello->n_capabilities; i++)
         s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
+    s->served = hello->generation;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
     channel_opened(s->channel);

@@ -25,7 +25,6 @@ struct session {
     ev_io io;
     bool is_open;
     bool keeps;          /* it leaves its sockets here, and takes over what others have left */
-    bool came_serving;   /* a snapshot was in force when it connected */
     bool serves;         /* it has said so, by leaving them or by accepting a generation */
     bool leaving;        /* it accepts no more, or was told to leave */
     uint64_t started_ms; /* monotonic; 0 = an older release */
@@ -33,6 +32,7 @@ struct session {
     uint64_t pid;
     double connected_at; /* wall clock, seconds */
     double heard_at;     /* loop time of the last bytes */
+    uint64_t served;     /* what it served when it connected, 0 = nothing */
     uint64_t sent;       /* the last generation that was sent, 0 = none; dry runs do not count */
     uint64_t generation; /* the last one it accepted, 0 = none */
     uint64_t told;       /* the one whose complete EndpointState it has, 0 = none */
