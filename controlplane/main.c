@@ -16,6 +16,7 @@
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
 #include "controlplane/ledger.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "controlplane/start.h"
@@ -29,6 +30,8 @@ struct controlplane {
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
+    struct events events;
+    struct log_levels log_levels;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
@@ -44,6 +47,7 @@ struct controlplane {
 static void on_opened(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
+    log_levels_opened(&cp->log_levels, s);
     fd_keeper_opened(&cp->keeper, s, cp->publisher.generations.in_force != NULL);
     endpoints_opened(&cp->endpoints, s);
     publisher_opened(&cp->publisher, s);
@@ -171,6 +175,8 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
                                     .ledger = &cp->ledger,
+                                    .events = &cp->events,
+                                    .log_levels = &cp->log_levels,
                                     .keeper = &cp->keeper,
                                     .started_at = ev_time(),
                                     .path = cp->config};
@@ -243,12 +249,15 @@ static int run(struct controlplane *cp)
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
+    events_init(&cp->events);
     ledger_init(&cp->ledger, cp->state_dir);
+    log_levels_init(&cp->log_levels, &cp->sessions);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
         result = run_with_state(cp);
     else
         log_error("main", "%s", err.text);
     ledger_fini(&cp->ledger);
+    events_fini(&cp->events);
     ev_loop_destroy(cp->loop);
     return result;
 }
