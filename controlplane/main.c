@@ -22,7 +22,7 @@
 
 struct controlplane {
     struct ev_loop *loop;
-    const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
+    const char *config, *socket, *state_dir, *admin_socket, *dns_servers; /* options; borrowed */
     bool check, reference;
     struct ledger ledger;
     struct aggregate aggregate;
@@ -160,7 +160,7 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
                                     .ledger = &cp->ledger,
                                     .started_at = ev_time(),
                                     .path = cp->config};
-    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    const struct resolver_setup names = {cp->dns_servers, &cp->ledger};
     ledger_init(&cp->ledger, cp->state_dir);
     aggregate_init(&cp->aggregate);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
@@ -223,8 +223,9 @@ int main(int argc, char **argv)
          &cp.state_dir, NULL},
         {"admin-socket", "GWP_ADMIN_SOCKET", NULL, "PATH",
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
-        {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
-         "names of backends are asked of its servers", &cp.resolv_conf, NULL},
+        {"dns-servers", "GWP_DNS_SERVERS", NULL, "LIST",
+         "name servers instead of those of /etc/resolv.conf, as 10.0.0.2,10.0.0.3:5353",
+         &cp.dns_servers, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
         {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
          &cp.reference},
