@@ -266,6 +266,7 @@ static void adopt_snapshot(struct worker *w)
     w->log_console = s->log_format == LOG_CONSOLE;
     upstream_pool_resize(&w->pool, s->endpoint_slots);
     stats_set_bounds(&w->stats, s->duration_buckets, s->duration_bucket_count);
+    stats_enter_generation(&w->stats, s->generation);
     w->max_clients = max_clients(s);
     fit_scratch(w);
     if (!same_listeners(w, s) &&

@@ -43,10 +43,12 @@ enum reason admit_request(struct exchange *ex)
     if (ex->limit.allowed) {
         ex->limit_said = "allowed";
         stats_add(stats, STAT_limit_allowed_total, 1);
+        stats_decision(stats, ex->route_state->slot, DECISION_allowed);
         return R_SERVED;
     }
     ex->limit_said = p->observe ? "observed" : "limited";
     stats_add(stats, p->observe ? STAT_limit_observed_total : STAT_limited_total, 1);
+    stats_decision(stats, ex->route_state->slot, p->observe ? DECISION_observed : DECISION_limited);
     if (p->observe)
         return R_SERVED;
     ex->retry_after_s = (uint32_t)MIN(whole_seconds(ex->limit.retry_ns), UINT32_MAX);

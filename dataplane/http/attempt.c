@@ -69,7 +69,7 @@ static void settle(struct exchange *ex, enum verdict verdict, enum reason why)
 {
     if (!ex->target_state)
         return;
-    if (ex->connected_s > 0)
+    if (ex->connected_s > 0 && ex->response_state != RES_DONE) /* else it was set then */
         ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
     stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, verdict == VERDICT_BAD);
     report(ex, verdict, why);
@@ -84,6 +84,12 @@ static void settle(struct exchange *ex, enum verdict verdict, enum reason why)
 void attempt_end(struct exchange *ex, enum reason why)
 {
     settle(ex, why == R_SERVED ? verdict_on_answer(ex) : verdict_on_reason(why), why);
+}
+
+void attempt_answered(struct exchange *ex)
+{
+    ex->response_state = RES_DONE;
+    ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
 }
 
 void attempt_granted(struct exchange *ex)
@@ -133,12 +139,14 @@ void attempt_start(struct exchange *ex)
         (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
         attempt_end(ex, R_OVERLOAD); /* our own lack, not the backend's */
         exchange_answer(ex, R_OVERLOAD, "no descriptor or memory for a connection to the backend");
-    } else if (!ex->upstream)
+    } else if (!ex->upstream) {
         attempt_failed(ex, R_CONNECT_FAILED, NULL);
-    else if (ex->upstream->state == UP_BUSY)
+    } else if (ex->upstream->state == UP_BUSY) {
+        stats_connection(&w->stats, ex->target_state->slot, CONNECTION_REUSED);
         attempt_connected(ex);
-    else
+    } else {
         ex->where_stale = true;
+    }
 }
 
 void attempt_connected(struct exchange *ex)
@@ -147,8 +155,10 @@ void attempt_connected(struct exchange *ex)
     struct upstream *u = ex->upstream;
     double now = worker_now(w), left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - now;
     ex->connected_s = now;
-    if (!u->reused)
+    if (!u->reused) {
         ex->connect_s = now - ex->attempt_s;
+        stats_connection(&w->stats, ex->target_state->slot, CONNECTION_OPENED);
+    }
     if (ex->where_stale || ex->attempts > 1)
         (void)exchange_find_where(ex); /* it was right before and is right again */
     wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
@@ -223,8 +233,10 @@ void attempt_failed(struct exchange *ex, enum reason why, const char *detail)
      * has been passed on. */
     bool awaits_client = why == R_UPSTREAM_TIMEOUT && ex->request_state == REQ_BODY &&
                          relay_is_empty(&ex->to_upstream);
-    if (why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT)
+    if (why == R_CONNECT_FAILED || why == R_CONNECT_TIMEOUT) {
         stats_add(&w->stats, STAT_upstream_connect_failures_total, 1);
+        stats_connection(&w->stats, ex->target_state->slot, CONNECTION_FAILED);
+    }
     if (ex->upstream)
         upstream_close(&ex->upstream);
     settle(ex, (stale && retry) || awaits_client ? VERDICT_NONE : verdict_on_reason(why), why);

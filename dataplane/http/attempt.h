@@ -21,5 +21,9 @@ void attempt_timeout(struct exchange *ex);
  * the gateway caused says nothing. */
 void attempt_end(struct exchange *ex, enum reason why);
 
+/* The backend has said all of its answer: the attempt goes on until the client has it, but what it
+ * takes from here on is not the backend's time. */
+void attempt_answered(struct exchange *ex);
+
 /* It becomes a tunnel, which outlives the snapshot: a good verdict, early. */
 void attempt_granted(struct exchange *ex);

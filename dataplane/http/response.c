@@ -19,7 +19,7 @@ static void start_response(struct exchange *ex)
     bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
     if (open_ended && ex->client_http10)
         ex->keep_client = false;
-    if (w->draining)
+    if (w->draining || downstream_is_at_end(ex->client))
         ex->keep_client = false;
     ex->to_client.chunked = open_ended && !ex->client_http10;
     http1_parse_start_body(&ex->response, (enum framing)h->framing, h->content_length);
@@ -118,6 +118,8 @@ static void await_response_body(struct exchange *ex)
     struct upstream *u = ex->upstream;
     transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
     wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
+    if (ex->client->ended)
+        exchange_rest_client(ex);
 }
 
 static bool next_response_piece(struct exchange *ex, bool *starved)
@@ -131,7 +133,7 @@ static bool next_response_piece(struct exchange *ex, bool *starved)
     *starved = status == PARSE_AGAIN;
     ex->body_out += p->piece_len;
     if (status == PARSE_DONE)
-        ex->response_state = RES_DONE;
+        attempt_answered(ex);
     relay_put_piece(&ex->to_client, p->piece_at, p->piece_len, status == PARSE_DONE);
     if (status == PARSE_DONE)
         exchange_pass_trailers(ex, &ex->to_client, p, ex->upstream->in);
@@ -171,7 +173,7 @@ static void on_upstream_end(struct exchange *ex)
     if (ex->tunnel) {
         tunnel_upstream_end(ex);
     } else if (ex->response_state == RES_BODY && ex->answer.framing == FRAMING_UNTIL_CLOSE) {
-        ex->response_state = RES_DONE;
+        attempt_answered(ex);
         relay_put_piece(&ex->to_client, 0, 0, true);
         response_pump(ex);
     } else if (ex->response_state == RES_NONE) {

@@ -19,10 +19,11 @@
 /* What was reported last, so that what did not change can be left out. */
 struct series_seen {
     uint64_t requests[METHOD_LABELS];
+    uint64_t counts; /* of all kinds together */
 };
 
 struct target_seen {
-    uint64_t requests;
+    uint64_t counts; /* likewise */
     uint32_t active, epoch;
 };
 
@@ -51,6 +52,10 @@ struct draft {
     size_t series_count, series_room;
     Gwp__TargetStats **targets;
     size_t target_count, target_room;
+    Gwp__RouteCount **counts;
+    size_t count_count, count_room;
+    Gwp__GenerationStats **generations;
+    size_t generation_count;
     Gwp__Counter counters[COUNTERS];
     Gwp__Counter *counter_at[COUNTERS];
 };
@@ -152,6 +157,12 @@ static void put_statuses(struct draft *d, Gwp__RouteSeries *out, const struct st
     }
 }
 
+static uint64_t *copy_buckets(struct draft *d, const uint64_t *buckets)
+{
+    size_t bytes = (d->bound_count + 1) * sizeof(uint64_t);
+    return memcpy(arena_alloc(d->arena, bytes), buckets, bytes);
+}
+
 static void put_series(struct draft *d, const char *route, enum method_label method,
                        const struct stats_series *sum)
 {
@@ -160,16 +171,67 @@ static void put_series(struct draft *d, const char *route, enum method_label met
     out->route = (char *)route;
     out->method = (char *)method_label_word(method);
     put_statuses(d, out, sum);
-    out->n_buckets = d->bound_count + 1;
-    out->buckets = arena_array(d->arena, out->n_buckets, sizeof(uint64_t));
-    memcpy(out->buckets, sum->buckets, out->n_buckets * sizeof(uint64_t));
+    out->n_buckets = out->n_upstream_buckets = d->bound_count + 1;
+    out->buckets = copy_buckets(d, sum->buckets);
+    out->upstream_buckets = copy_buckets(d, sum->upstream_buckets);
     out->sum_seconds = sum->sum_seconds;
+    out->upstream_sum_seconds = sum->upstream_sum_seconds;
     append(d->arena, (void ***)&d->series, &d->series_count, &d->series_room, out);
+}
+
+static void put_count(struct draft *d, const char *family, const char *route, const char *value,
+                      uint64_t count)
+{
+    if (count == 0)
+        return;
+    Gwp__RouteCount *out = arena_alloc(d->arena, sizeof(*out));
+    gwp__route_count__init(out);
+    out->family = (char *)family;
+    out->route = (char *)route;
+    out->value = (char *)value;
+    out->count = count;
+    append(d->arena, (void ***)&d->counts, &d->count_count, &d->count_room, out);
+}
+
+/* Several reasons share a word, and are one outcome: they are added to the first that has it. */
+static void merge_outcomes(uint64_t outcomes[R_COUNT])
+{
+    for (int i = 1; i < R_COUNT; i++) {
+        for (int k = 0; k < i; k++) {
+            if (strcmp(reason_word((enum reason)i), reason_word((enum reason)k)) == 0) {
+                outcomes[k] += outcomes[i];
+                outcomes[i] = 0;
+                break;
+            }
+        }
+    }
+}
+
+static void take_counts(struct draft *d, uint32_t slot, const char *name, uint64_t *seen)
+{
+    struct stats_route sum = {0};
+    uint64_t all = 0;
+    for (unsigned i = 0; i < d->request->worker_count; i++)
+        stats_read_route(d->request->workers[i], slot, &sum);
+    for (int i = 0; i < R_COUNT; i++)
+        all += sum.outcomes[i];
+    for (int i = 0; i < DECISION_COUNT; i++)
+        all += sum.decisions[i];
+    if (all == 0 || (!d->complete && all == *seen))
+        return;
+    *seen = all;
+    merge_outcomes(sum.outcomes);
+    for (int i = 0; i < R_COUNT; i++)
+        put_count(d, "request_outcomes_total", name, reason_word((enum reason)i), sum.outcomes[i]);
+    for (int i = 0; i < DECISION_COUNT; i++)
+        put_count(d, "limit_decisions_total", name, decision_word((enum decision)i),
+                  sum.decisions[i]);
 }
 
 static void take_route(struct report *r, struct draft *d, uint32_t slot, const char *name,
                        struct series_seen *seen)
 {
+    take_counts(d, slot, name, &seen->counts);
     for (unsigned m = 0; m < METHOD_LABELS; m++) {
         stats_series_clear(&r->sum);
         for (unsigned i = 0; i < d->request->worker_count; i++)
@@ -217,32 +279,45 @@ static void put_breaker(struct draft *d, Gwp__TargetStats *out, const struct bre
     out->breaker_since_ms = wall_ms(last.at_ms);
 }
 
+static void put_target(struct draft *d, uint64_t id, const struct stats_target *sum,
+                       const struct target_state *state, const struct breaker_view *breaker)
+{
+    Gwp__TargetStats *out = arena_alloc(d->arena, sizeof(*out));
+    gwp__target_stats__init(out);
+    out->target_id = id;
+    out->requests = sum->requests;
+    out->failures = sum->failures;
+    out->connections_opened = sum->connections[CONNECTION_OPENED];
+    out->connections_reused = sum->connections[CONNECTION_REUSED];
+    out->connections_failed = sum->connections[CONNECTION_FAILED];
+    out->active = state ? atomic_load_explicit(&state->active, memory_order_relaxed) : 0;
+    if (state && state->breaker)
+        put_breaker(d, out, state->breaker, breaker);
+    append(d->arena, (void ***)&d->targets, &d->target_count, &d->target_room, out);
+}
+
 static void take_target(struct report *r, struct draft *d, uint32_t slot)
 {
     struct target_seen *seen = &r->targets[slot];
-    uint64_t id = registry_target_id(r->registry, slot), requests = 0, failures = 0;
+    struct stats_target sum = {0};
+    uint64_t id = registry_target_id(r->registry, slot);
     const struct target_state *state = registry_find_target(r->registry, id);
     uint32_t active = state ? atomic_load_explicit(&state->active, memory_order_relaxed) : 0;
     struct breaker_view breaker = {.epoch = seen->epoch};
     if (state && state->breaker)
         breaker_look(state->breaker, &breaker);
     for (unsigned i = 0; i < d->request->worker_count; i++)
-        stats_read_target(d->request->workers[i], slot, &requests, &failures);
-    if (requests == 0 && active == 0 && seen->active == 0 && breaker.epoch == 0)
+        stats_read_target(d->request->workers[i], slot, &sum);
+    uint64_t counts = sum.requests;
+    for (int i = 0; i < CONNECTION_KINDS; i++)
+        counts += sum.connections[i];
+    if (counts == 0 && active == 0 && seen->active == 0 && breaker.epoch == 0)
         return;
-    if (!d->complete && requests == seen->requests && active == seen->active &&
+    if (!d->complete && counts == seen->counts && active == seen->active &&
         breaker.epoch == seen->epoch)
         return;
-    *seen = (struct target_seen){requests, active, breaker.epoch};
-    Gwp__TargetStats *out = arena_alloc(d->arena, sizeof(*out));
-    gwp__target_stats__init(out);
-    out->target_id = id;
-    out->requests = requests;
-    out->failures = failures;
-    out->active = active;
-    if (state && state->breaker)
-        put_breaker(d, out, state->breaker, &breaker);
-    append(d->arena, (void ***)&d->targets, &d->target_count, &d->target_room, out);
+    *seen = (struct target_seen){counts, active, breaker.epoch};
+    put_target(d, id, &sum, state, &breaker);
 }
 
 static void take_targets(struct report *r, struct draft *d)
@@ -251,6 +326,42 @@ static void take_targets(struct report *r, struct draft *d)
     r->targets = with_room(r->targets, &r->target_room, slots, sizeof(*r->targets));
     for (uint32_t slot = 0; slot < slots; slot++)
         take_target(r, d, slot);
+}
+
+/* ---- generations ---- */
+
+/* The one of that number, made when it is new: workers have them in different slots. */
+static Gwp__GenerationStats *generation_of(struct draft *d, uint64_t number)
+{
+    for (size_t i = 0; i < d->generation_count; i++)
+        if (d->generations[i]->generation == number)
+            return d->generations[i];
+    Gwp__GenerationStats *g = arena_alloc(d->arena, sizeof(*g));
+    gwp__generation_stats__init(g);
+    g->generation = number;
+    g->n_classes = STATS_CLASSES;
+    g->classes = arena_array(d->arena, STATS_CLASSES, sizeof(uint64_t));
+    memset(g->classes, 0, STATS_CLASSES * sizeof(uint64_t));
+    g->n_buckets = d->bound_count + 1;
+    g->buckets = arena_array(d->arena, g->n_buckets, sizeof(uint64_t));
+    memset(g->buckets, 0, g->n_buckets * sizeof(uint64_t));
+    return d->generations[d->generation_count++] = g;
+}
+
+static void take_generations(struct draft *d)
+{
+    unsigned workers = d->request->worker_count;
+    d->generations = arena_array(d->arena, workers * (STATS_GENERATIONS + 1) + 1, sizeof(void *));
+    for (unsigned i = 0; i < workers * (STATS_GENERATIONS + 1); i++) {
+        struct stats_generation one = {0};
+        stats_read_generation(d->request->workers[i % workers], i / workers, &one);
+        Gwp__GenerationStats *g = generation_of(d, one.generation);
+        for (unsigned k = 0; k < STATS_CLASSES; k++)
+            g->classes[k] += one.classes[k];
+        for (unsigned k = 0; k < g->n_buckets; k++)
+            g->buckets[k] += one.buckets[k];
+        g->sum_seconds += one.sum_seconds;
+    }
 }
 
 static void put_counter(struct draft *d, unsigned i, const char *name, uint64_t value)
@@ -290,6 +401,30 @@ static uint64_t rss_bytes(void)
         pages = 0;
     fclose(f);
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* When this process began, on the wall clock. */
+static double started_seconds(void)
+{
+    static double started;
+    struct timespec wall, since_boot;
+    unsigned long long ticks = 0;
+    FILE *f = started > 0 ? NULL : fopen("/proc/self/stat", "re");
+    if (!f)
+        return started;
+    /* The name, which may hold anything, ends with the last parenthesis; ours has no spaces. */
+    if (fscanf(f,
+               "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d "
+               "%*d %llu",
+               &ticks) == 1) {
+        clock_gettime(CLOCK_REALTIME, &wall);
+        clock_gettime(CLOCK_BOOTTIME, &since_boot);
+        started = (double)(wall.tv_sec - since_boot.tv_sec) +
+                  (double)(wall.tv_nsec - since_boot.tv_nsec) / 1e9 +
+                  (double)ticks / (double)sysconf(_SC_CLK_TCK);
+    }
+    fclose(f);
+    return started;
 }
 
 static double cpu_seconds(void)
@@ -332,7 +467,8 @@ static size_t fitting(void *const *messages, size_t count, size_t *room)
 
 static enum report_status emit_parts(struct report *r, struct draft *d, struct err *err)
 {
-    size_t series = 0, targets = 0;
+    size_t series = 0, targets = 0, counts = 0;
+    bool more = true;
     r->sequence++;
     do {
         size_t room = PART_BYTES;
@@ -347,9 +483,12 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
         part.rss_bytes = rss_bytes();
         part.cpu_seconds = cpu_seconds();
         part.open_fds = open_fds();
-        if (series + targets == 0) {
+        part.started_seconds = started_seconds();
+        if (series + targets + counts == 0) {
             part.transitions = d->request->transitions;
             part.n_transitions = d->request->transition_count;
+            part.generations = d->generations;
+            part.n_generations = d->generation_count;
         }
         part.routes = d->series + series;
         part.n_routes = fitting((void **)part.routes, d->series_count - series, &room);
@@ -359,10 +498,17 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
             part.n_targets = fitting((void **)part.targets, d->target_count - targets, &room);
             targets += part.n_targets;
         }
-        part.more = series < d->series_count || targets < d->target_count;
+        if (series == d->series_count && targets == d->target_count) {
+            part.route_counts = d->counts + counts;
+            part.n_route_counts =
+                fitting((void **)part.route_counts, d->count_count - counts, &room);
+            counts += part.n_route_counts;
+        }
+        more = series < d->series_count || targets < d->target_count || counts < d->count_count;
+        part.more = more;
         if (!d->request->emit(d->request->owner, &part, err))
             return REPORT_FAILED;
-    } while (series < d->series_count || targets < d->target_count);
+    } while (more);
     return REPORT_SENT;
 }
 
@@ -375,6 +521,7 @@ static enum report_status make(struct report *r, struct draft *d, struct err *er
     take_routes(r, d);
     take_targets(r, d);
     take_counters(d);
+    take_generations(d);
     if (!is_unmoved(d->request, epochs)) {
         r->lineage = 0; /* what was remembered above was not reported */
         return REPORT_LATER;

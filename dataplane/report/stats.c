@@ -17,8 +17,8 @@
 #include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
-#define LAYOUT 1
-#define SEGMENT_BYTES (64u * 1024 * 1024)
+#define LAYOUT 2
+#define SEGMENT_BYTES (128u * 1024 * 1024)
 #define ROUTE_SLOTS 65536u
 #define TARGET_SLOTS 262144u
 #define EXACT_STATUSES 32
@@ -36,13 +36,14 @@ struct chunk {
 };
 
 struct series {
-    uint64_t buckets[STATS_MAX_BUCKETS + 1];
-    double sum_seconds;
+    uint64_t buckets[STATS_MAX_BUCKETS + 1], upstream_buckets[STATS_MAX_BUCKETS + 1];
+    double sum_seconds, upstream_sum_seconds;
     struct chunk first;
 };
 
-struct target_count {
-    uint64_t requests, failures;
+struct route_row {
+    uint32_t series[METHOD_LABELS]; /* offsets */
+    uint32_t counts;                /* offset of a struct stats_route */
 };
 
 /* The segment's layout; chunks and series follow. */
@@ -50,10 +51,12 @@ struct memory {
     struct segment_head head;
     uint32_t epoch, used; /* used: bytes taken so far */
     uint32_t route_slots, target_slots, bound_count;
+    uint32_t current; /* of generations: the one in force */
     double bounds[STATS_MAX_BUCKETS];
     _Alignas(CACHE_LINE_BYTES) uint64_t counters[STAT_COUNT];
-    _Alignas(CACHE_LINE_BYTES) struct target_count targets[TARGET_SLOTS];
-    uint32_t routes[ROUTE_SLOTS + 1][METHOD_LABELS]; /* offsets; the last row is "none" */
+    struct stats_generation generations[STATS_GENERATIONS + 1]; /* the last: all older ones */
+    _Alignas(CACHE_LINE_BYTES) struct stats_target targets[TARGET_SLOTS];
+    struct route_row routes[ROUTE_SLOTS + 1]; /* the last is "none" */
 };
 
 static_assert(sizeof(struct memory) + RESERVE_BYTES < SEGMENT_BYTES / 2, "room for series");
@@ -89,6 +92,16 @@ const char *method_label_word(enum method_label m)
     return method_words[m];
 }
 
+const char *decision_word(enum decision d)
+{
+    static const char *const words[] = {
+#define DECISION(word) #word,
+#include "dataplane/report/decisions.def"
+#undef DECISION
+    };
+    return words[d];
+}
+
 /* ---- memory ---- */
 
 #define LOAD(where) __atomic_load_n(&(where), __ATOMIC_ACQUIRE)
@@ -98,6 +111,12 @@ const char *method_label_word(enum method_label m)
 static void add(uint64_t *where, uint64_t n)
 {
     __atomic_store_n(where, MINE(*where) + n, __ATOMIC_RELAXED);
+}
+
+static void add_seconds(double *where, double seconds)
+{
+    double sum = *where + seconds;
+    __atomic_store(where, &sum, __ATOMIC_RELAXED);
 }
 
 static void *at(const struct memory *m, uint32_t offset)
@@ -142,15 +161,17 @@ void stats_fini(struct stats *s)
 
 /* ---- counting ---- */
 
-static struct series *series_for(struct memory *m, uint32_t row, enum method_label method)
+/* What an offset of a route's row points at, made when it is not there yet; NULL when the segment
+ * is full. */
+static void *in_row(struct memory *m, uint32_t row, uint32_t *where, size_t bytes)
 {
-    uint32_t offset = MINE(m->routes[row][method]);
+    uint32_t offset = MINE(*where);
     if (LIKELY(offset != 0))
         return at(m, offset);
-    offset = take(m, sizeof(struct series), row == ROUTE_SLOTS);
+    offset = take(m, bytes, row == ROUTE_SLOTS);
     if (offset == 0)
         return NULL;
-    STORE(m->routes[row][method], offset);
+    STORE(*where, offset);
     if (row < ROUTE_SLOTS && row >= m->route_slots)
         STORE(m->route_slots, row + 1);
     return at(m, offset);
@@ -196,47 +217,109 @@ static bool count_status(struct memory *m, struct series *series, unsigned statu
     return true;
 }
 
-static bool count_in(struct stats *s, uint32_t row, enum method_label method, unsigned status,
-                     double seconds)
+static uint32_t bucket_of(const struct stats *s, double seconds)
 {
-    struct memory *m = s->segment->memory;
-    struct series *series = series_for(m, row, method);
-    if (!series || !count_status(m, series, status, row == ROUTE_SLOTS))
-        return false;
-    double sum = series->sum_seconds + seconds;
-    __atomic_store(&series->sum_seconds, &sum, __ATOMIC_RELAXED);
-    /* Last and with release: who sees the bucket, which is what changes are told by, sees all. */
     uint32_t bucket = 0;
     while (bucket < s->bound_count && seconds > s->bounds[bucket])
         bucket++;
+    return bucket;
+}
+
+/* A backend takes most of the time that a request takes, so its bucket is the same or one of those
+ * just below. */
+static uint32_t bucket_below(const struct stats *s, uint32_t bucket, double seconds)
+{
+    while (bucket > 0 && seconds <= s->bounds[bucket - 1])
+        bucket--;
+    while (bucket < s->bound_count && seconds > s->bounds[bucket])
+        bucket++;
+    return bucket;
+}
+
+static void count_generation(struct memory *m, const struct stats_exchange *x, uint32_t bucket)
+{
+    uint32_t i = m->current;
+    if (UNLIKELY(m->generations[i].generation != x->generation)) {
+        for (i = 0; i < STATS_GENERATIONS && m->generations[i].generation != x->generation; i++)
+            ;
+    }
+    struct stats_generation *g = &m->generations[i];
+    unsigned class = x->status / 100 - 1;
+    add(&g->classes[MIN(class, STATS_CLASSES - 1)], 1);
+    add_seconds(&g->sum_seconds, x->seconds);
+    add(&g->buckets[bucket], 1);
+}
+
+static bool count_in(struct stats *s, uint32_t row, const struct stats_exchange *x, uint32_t bucket)
+{
+    struct memory *m = s->segment->memory;
+    struct route_row *r = &m->routes[row];
+    struct series *series = in_row(m, row, &r->series[x->method], sizeof(*series));
+    struct stats_route *counts = in_row(m, row, &r->counts, sizeof(*counts));
+    if (!series || !counts || !count_status(m, series, x->status, row == ROUTE_SLOTS))
+        return false;
+    add(&counts->outcomes[x->reason], 1);
+    add_seconds(&series->sum_seconds, x->seconds);
+    if (x->upstream_seconds >= 0) {
+        add_seconds(&series->upstream_sum_seconds, x->upstream_seconds);
+        add(&series->upstream_buckets[bucket_below(s, bucket, x->upstream_seconds)], 1);
+    }
+    /* Last and with release: who sees the bucket, which is what changes are told by, sees all. */
     STORE(series->buckets[bucket], MINE(series->buckets[bucket]) + 1);
     return true;
 }
 
-void stats_request(struct stats *s, uint32_t route_slot, enum method_label method, unsigned status,
-                   double seconds)
+void stats_request(struct stats *s, const struct stats_exchange *x)
 {
-    uint32_t row = MIN(route_slot, ROUTE_SLOTS);
-    if (UNLIKELY(!count_in(s, row, method, status, seconds)) && row != ROUTE_SLOTS) {
-        bool counted = count_in(s, ROUTE_SLOTS, method, status, seconds);
+    uint32_t row = MIN(x->route_slot, ROUTE_SLOTS), bucket = bucket_of(s, x->seconds);
+    count_generation(s->segment->memory, x, bucket);
+    if (UNLIKELY(!count_in(s, row, x, bucket)) && row != ROUTE_SLOTS) {
+        bool counted = count_in(s, ROUTE_SLOTS, x, bucket);
         assert(counted); /* the reserve has room for every series and status of that row */
         (void)counted;
     }
 }
 
-void stats_attempt(struct stats *s, uint32_t target_slot, bool failed)
+void stats_decision(struct stats *s, uint32_t route_slot, enum decision d)
 {
     struct memory *m = s->segment->memory;
-    if (UNLIKELY(target_slot >= TARGET_SLOTS))
-        return;
-    if (failed)
-        add(&m->targets[target_slot].failures, 1);
-    STORE(m->targets[target_slot].requests, MINE(m->targets[target_slot].requests) + 1);
-    if (UNLIKELY(target_slot >= MINE(m->target_slots)))
-        STORE(m->target_slots, target_slot + 1);
+    uint32_t row = MIN(route_slot, ROUTE_SLOTS);
+    struct stats_route *counts = in_row(m, row, &m->routes[row].counts, sizeof(*counts));
+    if (UNLIKELY(!counts))
+        counts = in_row(m, ROUTE_SLOTS, &m->routes[ROUTE_SLOTS].counts, sizeof(*counts));
+    add(&counts->decisions[d], 1);
 }
 
-static_assert((RESERVE_BYTES) > METHOD_LABELS * (sizeof(struct series) + 12 * sizeof(struct chunk)),
+/* NULL beyond the last slot. */
+static struct stats_target *target_at(struct memory *m, uint32_t slot)
+{
+    if (UNLIKELY(slot >= TARGET_SLOTS))
+        return NULL;
+    if (UNLIKELY(slot >= MINE(m->target_slots)))
+        STORE(m->target_slots, slot + 1);
+    return &m->targets[slot];
+}
+
+void stats_attempt(struct stats *s, uint32_t target_slot, bool failed)
+{
+    struct stats_target *t = target_at(s->segment->memory, target_slot);
+    if (UNLIKELY(!t))
+        return;
+    if (failed)
+        add(&t->failures, 1);
+    STORE(t->requests, MINE(t->requests) + 1);
+}
+
+void stats_connection(struct stats *s, uint32_t target_slot, enum stats_connection what)
+{
+    struct stats_target *t = target_at(s->segment->memory, target_slot);
+    if (LIKELY(t != NULL))
+        add(&t->connections[what], 1);
+}
+
+static_assert((RESERVE_BYTES) >
+                  sizeof(struct stats_route) +
+                      METHOD_LABELS * (sizeof(struct series) + 12 * sizeof(struct chunk)),
               "the reserve holds all of route \"none\"");
 
 /* ---- beginning anew ---- */
@@ -244,9 +327,12 @@ static_assert((RESERVE_BYTES) > METHOD_LABELS * (sizeof(struct series) + 12 * si
 static void clear_series(struct memory *m, struct series *series)
 {
     double nothing = 0;
-    for (uint32_t i = 0; i <= STATS_MAX_BUCKETS; i++)
+    for (uint32_t i = 0; i <= STATS_MAX_BUCKETS; i++) {
         STORE(series->buckets[i], 0);
+        STORE(series->upstream_buckets[i], 0);
+    }
     __atomic_store(&series->sum_seconds, &nothing, __ATOMIC_RELEASE);
+    __atomic_store(&series->upstream_sum_seconds, &nothing, __ATOMIC_RELEASE);
     for (struct chunk *chunk = &series->first;; chunk = at(m, chunk->next)) {
         for (unsigned i = 0; i < CELLS_PER_CHUNK; i++)
             STORE(chunk->cells[i].count, 0);
@@ -255,11 +341,44 @@ static void clear_series(struct memory *m, struct series *series)
     }
 }
 
+static void clear_words(void *words, size_t bytes)
+{
+    for (uint64_t *w = words; bytes > 0; w++, bytes -= sizeof(*w))
+        STORE(*w, 0);
+}
+
 static void clear_row(struct memory *m, uint32_t row)
 {
+    const struct route_row *r = &m->routes[row];
     for (unsigned method = 0; method < METHOD_LABELS; method++)
-        if (m->routes[row][method] != 0)
-            clear_series(m, at(m, m->routes[row][method]));
+        if (r->series[method] != 0)
+            clear_series(m, at(m, r->series[method]));
+    if (r->counts != 0)
+        clear_words(at(m, r->counts), sizeof(struct stats_route));
+}
+
+static void clear_generation(struct stats_generation *g, uint64_t generation)
+{
+    clear_words(g, sizeof(*g));
+    STORE(g->generation, generation);
+}
+
+void stats_enter_generation(struct stats *s, uint64_t generation)
+{
+    struct memory *m = s->segment->memory;
+    uint32_t oldest = 0;
+    for (uint32_t i = 0; i < STATS_GENERATIONS; i++) {
+        if (m->generations[i].generation == generation) {
+            m->current = i;
+            return;
+        }
+        if (m->generations[i].generation < m->generations[oldest].generation)
+            oldest = i;
+    }
+    STORE(m->epoch, m->epoch + 1);
+    clear_generation(&m->generations[oldest], generation);
+    STORE(m->epoch, m->epoch + 1);
+    m->current = oldest;
 }
 
 /* Levels are not counts of the past: what is open now is open under any lineage. */
@@ -293,10 +412,9 @@ void stats_set_bounds(struct stats *s, const double *bounds, uint32_t count)
     for (uint32_t row = 0; row < m->route_slots; row++)
         clear_row(m, row);
     clear_row(m, ROUTE_SLOTS);
-    for (uint32_t i = 0; i < m->target_slots; i++) {
-        STORE(m->targets[i].requests, 0);
-        STORE(m->targets[i].failures, 0);
-    }
+    clear_words(m->targets, m->target_slots * sizeof(m->targets[0]));
+    for (uint32_t i = 0; i <= STATS_GENERATIONS; i++)
+        clear_generation(&m->generations[i], m->generations[i].generation);
     atomic_store(&m->head.lineage, segment_new_lineage());
     STORE(m->epoch, m->epoch + 1);
     s->bound_count = count;
@@ -373,27 +491,59 @@ void stats_read_series(const struct stats *s, uint32_t route_slot, enum method_l
                        struct stats_series *into)
 {
     const struct memory *m = s->segment->memory;
-    uint32_t offset = LOAD(m->routes[MIN(route_slot, ROUTE_SLOTS)][method]);
+    uint32_t offset = LOAD(m->routes[MIN(route_slot, ROUTE_SLOTS)].series[method]);
     if (offset == 0)
         return;
     const struct series *series = at(m, offset);
-    double sum;
+    double sum, upstream_sum;
     for (unsigned i = 0; i <= STATS_MAX_BUCKETS; i++) {
         uint64_t n = LOAD(series->buckets[i]);
         into->buckets[i] += n;
         into->requests += n;
+        into->upstream_buckets[i] += LOAD(series->upstream_buckets[i]);
     }
     __atomic_load(&series->sum_seconds, &sum, __ATOMIC_ACQUIRE);
+    __atomic_load(&series->upstream_sum_seconds, &upstream_sum, __ATOMIC_ACQUIRE);
     into->sum_seconds += sum;
+    into->upstream_sum_seconds += upstream_sum;
     read_statuses(m, series, into);
 }
 
-void stats_read_target(const struct stats *s, uint32_t target_slot, uint64_t *requests,
-                       uint64_t *failures)
+static void add_words(uint64_t *into, const uint64_t *from, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        into[i] += LOAD(from[i]);
+}
+
+void stats_read_target(const struct stats *s, uint32_t target_slot, struct stats_target *into)
 {
     const struct memory *m = s->segment->memory;
-    if (target_slot >= TARGET_SLOTS)
+    if (target_slot >= LOAD(m->target_slots))
         return;
-    *requests += LOAD(m->targets[target_slot].requests);
-    *failures += LOAD(m->targets[target_slot].failures);
+    const struct stats_target *t = &m->targets[target_slot];
+    into->requests += LOAD(t->requests);
+    into->failures += LOAD(t->failures);
+    add_words(into->connections, t->connections, CONNECTION_KINDS);
+}
+
+void stats_read_route(const struct stats *s, uint32_t route_slot, struct stats_route *into)
+{
+    const struct memory *m = s->segment->memory;
+    uint32_t offset = LOAD(m->routes[MIN(route_slot, ROUTE_SLOTS)].counts);
+    if (offset == 0)
+        return;
+    const struct stats_route *counts = at(m, offset);
+    add_words(into->outcomes, counts->outcomes, R_COUNT);
+    add_words(into->decisions, counts->decisions, DECISION_COUNT);
+}
+
+void stats_read_generation(const struct stats *s, unsigned slot, struct stats_generation *into)
+{
+    const struct stats_generation *g = &s->segment->memory->generations[slot];
+    double sum;
+    into->generation = LOAD(g->generation);
+    add_words(into->classes, g->classes, STATS_CLASSES);
+    add_words(into->buckets, g->buckets, STATS_MAX_BUCKETS + 1);
+    __atomic_load(&g->sum_seconds, &sum, __ATOMIC_ACQUIRE);
+    into->sum_seconds += sum;
 }

@@ -6,14 +6,15 @@
  * The memory is one segment (segment.h: memfd, fixed size, offsets instead of pointers), so it can
  * outlive the process:
  *
- *     head | counters | targets[slots] | routes[slots]: offset of a series per method | series,
- * bump-allocated
+ *     head | counters | generations | targets[slots] | routes[slots]: offsets | what they point at,
+ * bump-allocated: a series for each method, and the route's counts
  *
  * When the segment is full, what is new is counted under route "none"; nothing fails. */
 #pragma once
 
 #include <string.h>
 
+#include "dataplane/http/reasons.h"
 #include "proto/base/defs.h"
 
 enum stat_id {
@@ -43,6 +44,20 @@ enum method_label {
 enum method_label method_label(unsigned llhttp_method);
 const char *method_label_word(enum method_label m);
 
+/* What a route's rate limit said. */
+enum decision {
+#define DECISION(word) DECISION_##word,
+#include "dataplane/report/decisions.def"
+#undef DECISION
+    DECISION_COUNT
+};
+const char *decision_word(enum decision d);
+
+/* Generations that are told apart: the one in force and those before it. Older ones count together,
+ * as generation 0. */
+#define STATS_GENERATIONS 4
+#define STATS_CLASSES 6 /* of status: 1xx to 5xx, and what is none of these */
+
 struct stats {
     uint64_t *counters;            /* STAT_COUNT; in the segment */
     struct stats_segment *segment; /* owned mapping */
@@ -71,12 +86,31 @@ static inline void stats_sub(struct stats *s, enum stat_id which, uint64_t n)
     stats_add(s, which, (uint64_t)0 - n);
 }
 
-/* One finished exchange: counts the status and the duration for its route and method. */
-void stats_request(struct stats *s, uint32_t route_slot, enum method_label method, unsigned status,
-                   double seconds);
+/* One finished exchange. */
+struct stats_exchange {
+    uint32_t route_slot; /* STATS_NO_ROUTE = it matched none */
+    enum method_label method;
+    unsigned status;
+    enum reason reason;
+    uint64_t generation;
+    double seconds;
+    double upstream_seconds; /* of the last attempt; negative = no backend was reached */
+};
+
+void stats_request(struct stats *s, const struct stats_exchange *x);
+
+/* Requests under this generation are about to come. */
+void stats_enter_generation(struct stats *s, uint64_t generation);
+
+/* A rate limit of that route has decided. */
+void stats_decision(struct stats *s, uint32_t route_slot, enum decision d);
 
 /* One finished attempt at a target. */
 void stats_attempt(struct stats *s, uint32_t target_slot, bool failed);
+
+/* What became of a connection that an attempt at a target asked for. */
+enum stats_connection { CONNECTION_OPENED, CONNECTION_REUSED, CONNECTION_FAILED, CONNECTION_KINDS };
+void stats_connection(struct stats *s, uint32_t target_slot, enum stats_connection what);
 
 /* ---- for reports: any thread ---- */
 
@@ -85,7 +119,8 @@ void stats_attempt(struct stats *s, uint32_t target_slot, bool failed);
 /* One (route, method), summed over workers. */
 struct stats_series {
     uint64_t requests, buckets[STATS_MAX_BUCKETS + 1];
-    double sum_seconds;
+    uint64_t upstream_buckets[STATS_MAX_BUCKETS + 1];
+    double sum_seconds, upstream_sum_seconds;
     uint32_t status_count;
     struct {
         uint32_t status;
@@ -116,5 +151,21 @@ uint32_t stats_target_slots(const struct stats *s);
 /* Add to what is there. `route_slot` may be STATS_NO_ROUTE. */
 void stats_read_series(const struct stats *s, uint32_t route_slot, enum method_label method,
                        struct stats_series *into);
-void stats_read_target(const struct stats *s, uint32_t target_slot, uint64_t *requests,
-                       uint64_t *failures);
+
+/* One target, one route, one generation, summed over workers. */
+struct stats_target {
+    uint64_t requests, failures, connections[CONNECTION_KINDS];
+};
+struct stats_route {
+    uint64_t outcomes[R_COUNT], decisions[DECISION_COUNT];
+};
+struct stats_generation {
+    uint64_t generation, classes[STATS_CLASSES], buckets[STATS_MAX_BUCKETS + 1];
+    double sum_seconds;
+};
+
+void stats_read_target(const struct stats *s, uint32_t target_slot, struct stats_target *into);
+void stats_read_route(const struct stats *s, uint32_t route_slot, struct stats_route *into);
+
+/* `slot` is less than STATS_GENERATIONS, or that for all older ones. */
+void stats_read_generation(const struct stats *s, unsigned slot, struct stats_generation *into);

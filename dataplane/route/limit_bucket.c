@@ -25,7 +25,7 @@ static uint64_t ns_for(const struct limit_policy *p, uint64_t units)
 }
 
 static struct limit_verdict decide(const struct limit_policy *p, struct limit_slot *slot,
-                                   void *memory, uint64_t now_ns)
+                                   uint64_t now_ns)
 {
     uint64_t size = p->quota * TOKEN, spent = spent_at(p, slot, now_ns);
     bool allowed = spent + TOKEN <= size;
@@ -42,4 +42,12 @@ static struct limit_verdict decide(const struct limit_policy *p, struct limit_sl
     };
 }
 
-const struct limit_algorithm limit_bucket = {.decide = decide, .weight = spent_at};
+static void prefetch(const struct limit_policy *p, const struct limit_slot *slot, uint64_t now_ns)
+{
+    __builtin_prefetch(slot, 1);
+}
+
+const struct limit_algorithm limit_bucket = {.slot_bytes = sizeof(struct limit_slot),
+                                             .prefetch = prefetch,
+                                             .decide = decide,
+                                             .weight = spent_at};

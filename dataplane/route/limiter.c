@@ -1,7 +1,11 @@
-/* A set has 16 places and a lock. Its first cache line tells by 16 bits of each key which place to
- * look at; then comes what all places have, then what only some algorithms need:
+/* A set has 16 places and a lock. Its first cache line tells by 16 bits of each key which
+ * place to look at:
  *
- *     lock, again, tags[16] | slots[16] | memory[16]
+ *     lock, again, tags[16] | slots[16]
+ *
+ * A key's home is the place that its digest names; it gets that one if it is free, as it is for
+ * most, so that all lines can be fetched at once. Sets do not begin at pages: their first lines
+ * would compete for the same few places of the processor's caches.
  *
  * The lock: deciding reads and writes two numbers that belong together, and a key may have to find
  * or take a place first. Under a lock of the set that is plain code, exact by construction, and
@@ -30,8 +34,9 @@
 #include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
-#define LAYOUT 1
+#define LAYOUT 2
 #define PLACES 16
+#define SLOT_MAX_BYTES 256
 #define TABLE_HEAD_BYTES 4096
 #define ROUTE_TEXT_BYTES 128
 #define SPINS_BEFORE_YIELD 100
@@ -58,10 +63,9 @@ struct set {
     uint32_t again; /* bit n: the key at n was seen more than once */
     uint32_t zero[6];
     uint16_t tags[PLACES]; /* 0 = free */
-    struct limit_slot slots[PLACES];
 };
 
-static_assert(sizeof(struct set) == 64 + PLACES * 32, "two slots in a cache line");
+static_assert(sizeof(struct set) == 64, "one cache line; the slots follow");
 
 struct limiter {
     struct list link; /* of route_state.limiters */
@@ -69,6 +73,7 @@ struct limiter {
     struct table_head *table; /* the segment's mapping */
     char *sets;               /* behind it */
     uint64_t set_count, set_bytes;
+    size_t slot_bytes;
     uint32_t me;   /* in locks: not 0, no other process' */
     uint32_t refs; /* control thread */
     struct segment segment;
@@ -118,7 +123,8 @@ static int make_table(struct limiter *l, const char *route, const struct limit_p
                       struct err *err)
 {
     l->algorithm = algorithms[p->algorithm];
-    l->set_bytes = sizeof(struct set) + PLACES * l->algorithm->memory_bytes;
+    l->slot_bytes = l->algorithm->slot_bytes;
+    l->set_bytes = sizeof(struct set) + PLACES * l->slot_bytes;
     l->set_count = (p->max_keys + (uint64_t)p->max_keys / 2 + PLACES - 1) / PLACES;
     if (segment_create(&l->segment, "gwp-limiter", LAYOUT,
                        TABLE_HEAD_BYTES + l->set_count * l->set_bytes, err) < 0)
@@ -269,21 +275,35 @@ static uint16_t tag_of(struct digest128 key)
     return tag ? tag : 1;
 }
 
-static void *memory_of(const struct limiter *l, struct set *s, unsigned place)
+static unsigned home_of(const struct limiter *l, struct digest128 key)
 {
-    return (char *)(s + 1) + place * l->algorithm->memory_bytes;
+    return (unsigned)((key.high & UINT32_MAX) * PLACES >> 32);
 }
 
-/* PLACES when it has none. */
-static unsigned find(const struct set *s, struct digest128 key)
+static struct limit_slot *slot_at(const struct limiter *l, const struct set *s, unsigned place)
+{
+    return (struct limit_slot *)(void *)((char *)(s + 1) + place * l->slot_bytes);
+}
+
+static bool is_at(const struct limiter *l, const struct set *s, unsigned i, struct digest128 key)
+{
+    const struct limit_slot *slot = slot_at(l, s, i);
+    return slot->key.low == key.low && slot->key.high == key.high;
+}
+
+/* PLACES when it has no place. */
+static unsigned find(const struct limiter *l, const struct set *s, struct digest128 key)
 {
     uint16_t tag = tag_of(key);
+    unsigned home = home_of(l, key);
     uint32_t same = 0;
+    if (LIKELY(s->tags[home] == tag && is_at(l, s, home, key)))
+        return home;
     for (unsigned i = 0; i < PLACES; i++)
         same |= (uint32_t)(s->tags[i] == tag) << i;
     for (; same != 0; same &= same - 1) {
         unsigned i = (unsigned)__builtin_ctz(same);
-        if (s->slots[i].key.low == key.low && s->slots[i].key.high == key.high)
+        if (is_at(l, s, i, key))
             return i;
     }
     return PLACES;
@@ -291,19 +311,24 @@ static unsigned find(const struct set *s, struct digest128 key)
 
 #define SEEN_AGAIN ((uint64_t)1 << 63) /* above any weight */
 
-/* A free place, or the one whose key is the least loss. */
-static unsigned choose(const struct limit_policy *p, const struct set *s, uint64_t now_ns)
+/* A free place, at home first, or the one whose key is the least loss. */
+static unsigned choose(const struct limit_policy *p, const struct set *s, unsigned home,
+                       uint64_t now_ns)
 {
+    const struct limiter *l = p->limiter;
     unsigned best = 0;
     uint64_t least = UINT64_MAX;
+    if (s->tags[home] == 0)
+        return home;
     for (unsigned i = 0; i < PLACES; i++)
         if (s->tags[i] == 0)
             return i;
     for (unsigned i = 0; i < PLACES && least > 0; i++) {
-        uint64_t weight = p->limiter->algorithm->weight(p, &s->slots[i], now_ns);
+        const struct limit_slot *slot = slot_at(l, s, i);
+        uint64_t weight = l->algorithm->weight(p, slot, now_ns);
         if (weight > 0 && s->again >> i & 1)
             weight |= SEEN_AGAIN;
-        if (weight < least || (weight == least && s->slots[i].clock < s->slots[best].clock)) {
+        if (weight < least || (weight == least && slot->clock < slot_at(l, s, best)->clock)) {
             least = weight;
             best = i;
         }
@@ -315,13 +340,13 @@ static unsigned take(const struct limit_policy *p, struct set *s, struct digest1
                      uint64_t now_ns)
 {
     const struct limiter *l = p->limiter;
-    unsigned i = choose(p, s, now_ns);
+    unsigned i = choose(p, s, home_of(l, key), now_ns);
+    struct limit_slot *slot = slot_at(l, s, i);
     s->tags[i] = 0;
     atomic_signal_fence(memory_order_seq_cst); /* in this order, should we be killed here */
     s->again &= ~(1u << i);
-    s->slots[i] = (struct limit_slot){.key = key};
-    if (l->algorithm->memory_bytes > 0)
-        memset(memory_of(l, s, i), 0, l->algorithm->memory_bytes);
+    memset(slot, 0, l->slot_bytes);
+    slot->key = key;
     atomic_signal_fence(memory_order_seq_cst);
     s->tags[i] = tag_of(key);
     return i;
@@ -332,13 +357,29 @@ struct limit_verdict limiter_decide(const struct limit_policy *p, struct digest1
 {
     const struct limiter *l = p->limiter;
     struct set *s = set_of(l, key);
+    l->algorithm->prefetch(p, slot_at(l, s, home_of(l, key)), now_ns);
     lock(s, l->me);
-    unsigned i = find(s, key);
+    unsigned i = find(l, s, key);
     if (i < PLACES)
         s->again |= 1u << i;
     else
         i = take(p, s, key, now_ns);
-    struct limit_verdict v = l->algorithm->decide(p, &s->slots[i], memory_of(l, s, i), now_ns);
+    struct limit_verdict v = l->algorithm->decide(p, slot_at(l, s, i), now_ns);
     unlock(s);
     return v;
+}
+
+/* On a copy, under the lock for no longer than copying takes. */
+struct limit_verdict limiter_peek(const struct limit_policy *p, struct digest128 key,
+                                  uint64_t now_ns)
+{
+    const struct limiter *l = p->limiter;
+    struct set *s = set_of(l, key);
+    _Alignas(CACHE_LINE_BYTES) char copy[SLOT_MAX_BYTES] = {0};
+    lock(s, l->me);
+    unsigned i = find(l, s, key);
+    if (i < PLACES)
+        memcpy(copy, slot_at(l, s, i), l->slot_bytes);
+    unlock(s);
+    return l->algorithm->decide(p, (struct limit_slot *)(void *)copy, now_ns);
 }

@@ -40,7 +40,7 @@ enum limiter_algorithm { LIMITER_BUCKET, LIMITER_WINDOW };
 enum limiter_key_by { LIMITER_BY_IP, LIMITER_BY_USER, LIMITER_BY_API_KEY };
 
 /* A window is so many cells long, limit_window.c. */
-#define LIMIT_WINDOW_CELLS 126
+#define LIMIT_WINDOW_CELLS 110
 
 /* What is allowed; immutable, of a route in a snapshot. */
 struct limit_policy {
@@ -96,9 +96,14 @@ struct digest128 limiter_key_of_text(const struct limit_policy *p, struct view t
 struct limit_verdict limiter_decide(const struct limit_policy *p, struct digest128 key,
                                     uint64_t now_ns);
 
+/* What limiter_decide() would say, without counting anything or remembering the key. Any thread. */
+struct limit_verdict limiter_peek(const struct limit_policy *p, struct digest128 key,
+                                  uint64_t now_ns);
+
 /* ---- what an algorithm is: limit_bucket.c, limit_window.c ---- */
 
-/* A key's state, as it stands in the table; all zero but for the key: never seen. */
+/* A key's state, as it stands in the table; all zero but for the key: never seen. An algorithm that
+ * needs more has this as its first member. */
 struct limit_slot {
     struct digest128 key;
     uint64_t clock; /* when `spent` was true: ns, or the number of a cell */
@@ -106,10 +111,12 @@ struct limit_slot {
 };
 
 struct limit_algorithm {
-    size_t memory_bytes; /* that a slot has besides */
+    size_t slot_bytes;
+    /* Asks for the memory that decide() will want. */
+    void (*prefetch)(const struct limit_policy *p, const struct limit_slot *slot, uint64_t now_ns);
     /* Alone with the slot while it is decided. */
     struct limit_verdict (*decide)(const struct limit_policy *p, struct limit_slot *slot,
-                                   void *memory, uint64_t now_ns);
+                                   uint64_t now_ns);
     /* How much forgetting the slot would matter, less than 2^63; 0 = it is as if never seen. */
     uint64_t (*weight)(const struct limit_policy *p, const struct limit_slot *slot,
                        uint64_t now_ns);

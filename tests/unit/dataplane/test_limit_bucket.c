@@ -29,7 +29,7 @@ static void compare(uint64_t seed)
         }
         now += (uint64_t)((double)random_below(&random, 3000) / 1000 * 1e9 / p.rate);
         long double missing = missing_at(&m, &p, now), after = missing + 1 - p.quota;
-        struct limit_verdict v = limit_bucket.decide(&p, &slot, NULL, now);
+        struct limit_verdict v = limit_bucket.decide(&p, &slot, now);
         if (after < -1e-5L || after > 1e-5L)
             cr_assert_eq(v.allowed, after < 0, "seed %llu, request %d: %Lg missing of %llu",
                          (unsigned long long)seed, i, missing, (unsigned long long)p.quota);
@@ -52,9 +52,9 @@ static uint64_t passed(const struct limit_policy *p, double load, double seconds
     struct limit_slot slot = {.clock = 0};
     uint64_t count = 0, sent = (uint64_t)(p->rate * load * seconds);
     for (uint64_t i = 0; i < sent; i++)
-        count += limit_bucket
-                     .decide(p, &slot, NULL, BOOT + (uint64_t)((double)i / (p->rate * load) * 1e9))
-                     .allowed;
+        count +=
+            limit_bucket.decide(p, &slot, BOOT + (uint64_t)((double)i / (p->rate * load) * 1e9))
+                .allowed;
     return count;
 }
 
@@ -78,12 +78,12 @@ Test(limit_bucket, refusals_cost_nothing)
 {
     struct limit_policy p = bucket_policy(0.5, 1);
     struct limit_slot slot = {.clock = 0};
-    cr_assert(limit_bucket.decide(&p, &slot, NULL, BOOT).allowed);
+    cr_assert(limit_bucket.decide(&p, &slot, BOOT).allowed);
     /* Each of these refills less than can be written down. */
     for (uint64_t ns = 1; ns < 2000000; ns++)
-        cr_assert_not(limit_bucket.decide(&p, &slot, NULL, BOOT + ns).allowed);
-    cr_assert_not(limit_bucket.decide(&p, &slot, NULL, BOOT + 2 * SECOND - 1000).allowed);
-    cr_assert(limit_bucket.decide(&p, &slot, NULL, BOOT + 2 * SECOND).allowed);
+        cr_assert_not(limit_bucket.decide(&p, &slot, BOOT + ns).allowed);
+    cr_assert_not(limit_bucket.decide(&p, &slot, BOOT + 2 * SECOND - 1000).allowed);
+    cr_assert(limit_bucket.decide(&p, &slot, BOOT + 2 * SECOND).allowed);
 }
 
 Test(limit_bucket, changed_rate_applies_to_what_is_spent_already)
@@ -92,29 +92,29 @@ Test(limit_bucket, changed_rate_applies_to_what_is_spent_already)
                         small = bucket_policy(1000, 10);
     struct limit_slot slot = {.clock = 0};
     for (int i = 0; i < 1000; i++)
-        cr_assert(limit_bucket.decide(&slow, &slot, NULL, BOOT).allowed);
-    struct limit_verdict v = limit_bucket.decide(&slow, &slot, NULL, BOOT);
+        cr_assert(limit_bucket.decide(&slow, &slot, BOOT).allowed);
+    struct limit_verdict v = limit_bucket.decide(&slow, &slot, BOOT);
     cr_assert_not(v.allowed);
     cr_assert_geq(v.retry_ns, 1000 * SECOND);
-    v = limit_bucket.decide(&fast, &slot, NULL, BOOT + SECOND / 100);
+    v = limit_bucket.decide(&fast, &slot, BOOT + SECOND / 100);
     cr_assert(v.allowed);
     cr_assert_eq(v.remaining, 9);
     /* The burst too: of 991 missing, 990 have to come back first. */
-    v = limit_bucket.decide(&small, &slot, NULL, BOOT + SECOND / 100);
+    v = limit_bucket.decide(&small, &slot, BOOT + SECOND / 100);
     cr_assert_not(v.allowed);
     cr_assert_float_eq((double)v.retry_ns / 1e9, 0.982, 0.001);
-    cr_assert(limit_bucket.decide(&small, &slot, NULL, BOOT + SECOND).allowed);
+    cr_assert(limit_bucket.decide(&small, &slot, BOOT + SECOND).allowed);
 }
 
 Test(limit_bucket, clock_that_is_behind_gives_nothing)
 {
     struct limit_policy p = bucket_policy(10, 2);
     struct limit_slot slot = {.clock = 0};
-    cr_assert(limit_bucket.decide(&p, &slot, NULL, BOOT + SECOND).allowed);
-    cr_assert(limit_bucket.decide(&p, &slot, NULL, BOOT).allowed);
-    cr_assert_not(limit_bucket.decide(&p, &slot, NULL, BOOT).allowed);
-    cr_assert_not(limit_bucket.decide(&p, &slot, NULL, BOOT + SECOND + SECOND / 11).allowed);
-    cr_assert(limit_bucket.decide(&p, &slot, NULL, BOOT + SECOND + SECOND / 10).allowed);
+    cr_assert(limit_bucket.decide(&p, &slot, BOOT + SECOND).allowed);
+    cr_assert(limit_bucket.decide(&p, &slot, BOOT).allowed);
+    cr_assert_not(limit_bucket.decide(&p, &slot, BOOT).allowed);
+    cr_assert_not(limit_bucket.decide(&p, &slot, BOOT + SECOND + SECOND / 11).allowed);
+    cr_assert(limit_bucket.decide(&p, &slot, BOOT + SECOND + SECOND / 10).allowed);
 }
 
 Test(limit_bucket, says_what_is_left_and_when)
@@ -122,23 +122,23 @@ Test(limit_bucket, says_what_is_left_and_when)
     struct limit_policy p = bucket_policy(10, 5);
     struct limit_slot slot = {.clock = 0};
     for (uint64_t left = 5; left-- > 0;) {
-        struct limit_verdict v = limit_bucket.decide(&p, &slot, NULL, BOOT);
+        struct limit_verdict v = limit_bucket.decide(&p, &slot, BOOT);
         cr_expect(v.allowed);
         cr_expect_eq(v.remaining, left);
         cr_expect_eq(v.retry_ns, 0);
         cr_assert_float_eq((double)v.reset_ns / 1e9, (double)(5 - left) / 10, 1e-6);
     }
-    struct limit_verdict v = limit_bucket.decide(&p, &slot, NULL, BOOT + SECOND / 20);
+    struct limit_verdict v = limit_bucket.decide(&p, &slot, BOOT + SECOND / 20);
     cr_expect_not(v.allowed);
     cr_assert_float_eq((double)v.retry_ns / 1e9, 0.05, 1e-6);
-    cr_expect(limit_bucket.decide(&p, &slot, NULL, BOOT + SECOND / 20 + v.retry_ns).allowed);
+    cr_expect(limit_bucket.decide(&p, &slot, BOOT + SECOND / 20 + v.retry_ns).allowed);
 }
 
 Test(limit_bucket, full_again_is_as_if_never_seen)
 {
     struct limit_policy p = bucket_policy(10, 5);
     struct limit_slot slot = {.clock = 0};
-    (void)limit_bucket.decide(&p, &slot, NULL, BOOT);
+    (void)limit_bucket.decide(&p, &slot, BOOT);
     cr_expect_gt(limit_bucket.weight(&p, &slot, BOOT), 0);
     cr_expect_gt(limit_bucket.weight(&p, &slot, BOOT),
                  limit_bucket.weight(&p, &slot, BOOT + SECOND / 20));
@@ -150,14 +150,14 @@ Test(limit_bucket, extremes_do_not_overflow)
     struct limit_policy p = bucket_policy(1e9, 1000000000),
                         least = bucket_policy(0.0001, 1000000000);
     struct limit_slot slot = {.clock = 0};
-    cr_assert(limit_bucket.decide(&p, &slot, NULL, UINT64_MAX / 2).allowed);
-    struct limit_verdict v = limit_bucket.decide(&least, &slot, NULL, UINT64_MAX / 2);
+    cr_assert(limit_bucket.decide(&p, &slot, UINT64_MAX / 2).allowed);
+    struct limit_verdict v = limit_bucket.decide(&least, &slot, UINT64_MAX / 2);
     cr_assert(v.allowed);
     cr_assert_geq(v.remaining, 999999998);
     slot.spent = (uint64_t)1000000000 << 32;
-    v = limit_bucket.decide(&least, &slot, NULL, UINT64_MAX / 2);
+    v = limit_bucket.decide(&least, &slot, UINT64_MAX / 2);
     cr_assert_not(v.allowed);
     cr_assert_eq(v.reset_ns, (uint64_t)1e18);
-    v = limit_bucket.decide(&least, &slot, NULL, UINT64_MAX / 2 + 10001 * SECOND);
+    v = limit_bucket.decide(&least, &slot, UINT64_MAX / 2 + 10001 * SECOND);
     cr_assert(v.allowed);
 }

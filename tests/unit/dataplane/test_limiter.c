@@ -99,6 +99,33 @@ Test(limiter, lock_of_a_killed_process_is_taken_over)
     limiter_release(&p.limiter);
 }
 
+Test(limiter, peeking_counts_nothing)
+{
+    struct limit_policy policies[] = {bucket_policy(1, 2), window_policy(2, 1000)};
+    for (size_t i = 0; i < COUNT_OF(policies); i++) {
+        struct limit_policy *p = &policies[i];
+        open_in(&limiters, p);
+        struct digest128 key = key_of_number(p, 7);
+        for (unsigned n = 0; n < 3; n++) {
+            struct limit_verdict peeked = limiter_peek(p, key, BOOT + n);
+            for (unsigned again = 0; again < 3; again++)
+                cr_assert_eq(limiter_peek(p, key, BOOT + n).remaining, peeked.remaining);
+            struct limit_verdict v = limiter_decide(p, key, BOOT + n);
+            cr_assert_eq(v.allowed, peeked.allowed);
+            cr_assert_eq(v.allowed, n < 2);
+            cr_assert_eq(v.remaining, peeked.remaining);
+            cr_assert_eq(v.retry_ns, peeked.retry_ns);
+            cr_assert_eq(v.reset_ns, peeked.reset_ns);
+        }
+        cr_assert_eq(find(p->limiter, set_of(p->limiter, key_of_number(p, 8)), key_of_number(p, 8)),
+                     PLACES);
+        (void)limiter_peek(p, key_of_number(p, 8), BOOT);
+        cr_assert_eq(find(p->limiter, set_of(p->limiter, key_of_number(p, 8)), key_of_number(p, 8)),
+                     PLACES, "a key that is looked at takes no place");
+        limiter_release(&p->limiter);
+    }
+}
+
 /* ---- keys ---- */
 
 static bool is_same(struct digest128 a, struct digest128 b)
@@ -189,8 +216,9 @@ Test(limiter, key_that_is_as_if_never_seen_goes_first)
         cr_assert_eq(limiter_decide(&p, key_of_number(&p, n), BOOT + SECOND + n).remaining, 4);
     for (uint64_t n = 0; n < PLACES; n++)
         if (n % 5 != 0)
-            cr_assert_lt(find(set_of(p.limiter, key_of_number(&p, n)), key_of_number(&p, n)),
-                         PLACES);
+            cr_assert_lt(
+                find(p.limiter, set_of(p.limiter, key_of_number(&p, n)), key_of_number(&p, n)),
+                PLACES);
     limiter_release(&p.limiter);
 }
 
@@ -324,8 +352,8 @@ Test(limiter, eight_threads_in_few_places)
         struct set *s = (struct set *)(void *)(p.limiter->sets + n * p.limiter->set_bytes);
         cr_assert_eq(atomic_load(&s->lock), 0);
         for (unsigned i = 0; i < PLACES; i++)
-            cr_assert(s->tags[i] == 0 || (s->tags[i] == tag_of(s->slots[i].key) &&
-                                          set_of(p.limiter, s->slots[i].key) == s));
+            cr_assert(s->tags[i] == 0 || (s->tags[i] == tag_of(slot_at(p.limiter, s, i)->key) &&
+                                          set_of(p.limiter, slot_at(p.limiter, s, i)->key) == s));
     }
     limiter_release(&p.limiter);
 }

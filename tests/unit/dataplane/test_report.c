@@ -13,7 +13,8 @@ static struct err err;
 /* What the last report brought. */
 static struct {
     unsigned parts, series, targets, wrong_more;
-    uint64_t lineage, requests, retries, alive, target_requests;
+    uint64_t lineage, requests, retries, alive, target_requests, outcomes, limited, opened;
+    uint64_t in_generation, upstream;
     uint32_t active;
     size_t largest;
     bool complete, more, refuse;
@@ -40,6 +41,19 @@ static void teardown(void)
 
 TestSuite(report, .init = setup, .fini = teardown);
 
+static void count(struct stats *s, uint32_t slot, enum method_label method, unsigned status,
+                  double seconds)
+{
+    const struct stats_exchange x = {.route_slot = slot,
+                                     .method = method,
+                                     .status = status,
+                                     .reason = status == 404 ? R_NO_ROUTE : R_SERVED,
+                                     .generation = 5,
+                                     .seconds = seconds,
+                                     .upstream_seconds = seconds};
+    stats_request(s, &x);
+}
+
 static bool emit(void *owner, const Gwp__StatsReport *part, struct err *why)
 {
     if (seen.refuse) {
@@ -58,19 +72,34 @@ static bool emit(void *owner, const Gwp__StatsReport *part, struct err *why)
         cr_assert_eq(s->n_buckets, 3);
         for (size_t k = 0; k < s->n_statuses; k++)
             seen.requests += s->statuses[k]->count;
+        for (size_t k = 0; k < s->n_upstream_buckets; k++)
+            seen.upstream += s->upstream_buckets[k];
         snprintf(seen.route, sizeof(seen.route), "%s", s->route);
     }
     seen.targets += part->n_targets;
     for (size_t i = 0; i < part->n_targets; i++) {
         seen.target_requests += part->targets[i]->requests;
         seen.active += part->targets[i]->active;
+        seen.opened += part->targets[i]->connections_opened;
     }
+    for (size_t i = 0; i < part->n_route_counts; i++) {
+        const Gwp__RouteCount *c = part->route_counts[i];
+        cr_assert_gt(c->count, 0);
+        if (strcmp(c->family, "request_outcomes_total") == 0)
+            seen.outcomes += c->count;
+        if (strcmp(c->family, "limit_decisions_total") == 0 && strcmp(c->value, "limited") == 0)
+            seen.limited += c->count;
+    }
+    for (size_t i = 0; i < part->n_generations; i++)
+        if (part->generations[i]->generation == 5)
+            seen.in_generation += part->generations[i]->classes[1];
     for (size_t i = 0; i < part->n_counters; i++) {
         if (strcmp(part->counters[i]->name, "retries_total") == 0)
             seen.retries = part->counters[i]->value;
         if (strcmp(part->counters[i]->name, "snapshots_alive") == 0)
             seen.alive = part->counters[i]->value;
     }
+    cr_assert_gt(part->started_seconds, 1e9);
     cr_assert(part->rss_bytes > 0 && part->cpu_seconds > 0 && part->open_fds > 0);
     return true;
 }
@@ -96,9 +125,9 @@ static uint32_t route(const char *name)
 Test(report, sums_over_the_workers)
 {
     uint32_t slot = route("users");
-    stats_request(&workers[0], slot, METHOD_GET, 200, 0.5);
-    stats_request(&workers[1], slot, METHOD_GET, 200, 0.5);
-    stats_request(&workers[1], slot, METHOD_GET, 500, 0.5);
+    count(&workers[0], slot, METHOD_GET, 200, 0.5);
+    count(&workers[1], slot, METHOD_GET, 200, 0.5);
+    count(&workers[1], slot, METHOD_GET, 500, 0.5);
     stats_add(&workers[0], STAT_retries_total, 1);
     stats_add(&workers[1], STAT_retries_total, 2);
     cr_assert_eq(make(false), REPORT_SENT);
@@ -108,15 +137,36 @@ Test(report, sums_over_the_workers)
     cr_assert_str_eq(seen.route, "users");
 }
 
+Test(report, tells_outcomes_decisions_connections_and_generations)
+{
+    uint32_t slot = route("users"), target = registry_target(registry, 77)->slot;
+    for (unsigned i = 0; i < 2; i++) {
+        stats_enter_generation(&workers[i], i); /* so that they lie in different slots */
+        stats_enter_generation(&workers[i], 5);
+        count(&workers[i], slot, METHOD_GET, 200, 0.5);
+        stats_decision(&workers[i], slot, DECISION_limited);
+        stats_connection(&workers[i], target, CONNECTION_OPENED);
+    }
+    count(&workers[0], STATS_NO_ROUTE, METHOD_GET, 404, 0);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.outcomes == 3 && seen.limited == 2 && seen.opened == 2 && seen.upstream == 3);
+    cr_assert_eq(seen.in_generation, 2);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.outcomes == 0 && seen.opened == 0, "nothing of it has changed");
+    stats_decision(&workers[1], slot, DECISION_limited);
+    cr_assert_eq(make(false), REPORT_SENT);
+    cr_assert(seen.limited == 3 && seen.series == 0);
+}
+
 Test(report, brings_only_what_changed_unless_asked_for_all)
 {
     uint32_t users = route("users"), orders = route("orders");
-    stats_request(&workers[0], users, METHOD_GET, 200, 0);
-    stats_request(&workers[0], orders, METHOD_GET, 200, 0);
-    stats_request(&workers[0], STATS_NO_ROUTE, METHOD_GET, 404, 0);
+    count(&workers[0], users, METHOD_GET, 200, 0);
+    count(&workers[0], orders, METHOD_GET, 200, 0);
+    count(&workers[0], STATS_NO_ROUTE, METHOD_GET, 404, 0);
     cr_assert_eq(make(false), REPORT_SENT);
     cr_assert_eq(seen.series, 3);
-    stats_request(&workers[1], orders, METHOD_GET, 200, 0);
+    count(&workers[1], orders, METHOD_GET, 200, 0);
     cr_assert_eq(make(false), REPORT_SENT);
     cr_assert(seen.series == 1 && !seen.complete);
     cr_assert_str_eq(seen.route, "orders");
@@ -149,7 +199,7 @@ Test(report, a_large_one_comes_in_parts_of_bounded_size)
         snprintf(name, sizeof(name), "route-with-some-name-%u", i);
         uint32_t slot = route(name);
         for (unsigned status = 200; status < 210; status++)
-            stats_request(&workers[0], slot, METHOD_GET, status, 0);
+            count(&workers[0], slot, METHOD_GET, status, 0);
         stats_attempt(&workers[0], registry_target(registry, i)->slot, false);
     }
     cr_assert_eq(make(true), REPORT_SENT);
@@ -164,14 +214,14 @@ Test(report, waits_until_all_workers_have_the_same_buckets)
 {
     const double others[] = {0.2, 2};
     uint32_t slot = route("users");
-    stats_request(&workers[0], slot, METHOD_GET, 200, 0);
+    count(&workers[0], slot, METHOD_GET, 200, 0);
     cr_assert_eq(make(false), REPORT_SENT);
     uint64_t lineage = seen.lineage;
     stats_set_bounds(&workers[0], others, 2);
     cr_assert_eq(make(false), REPORT_LATER);
     cr_assert_eq(seen.parts, 0);
     stats_set_bounds(&workers[1], others, 2);
-    stats_request(&workers[1], slot, METHOD_GET, 200, 0);
+    count(&workers[1], slot, METHOD_GET, 200, 0);
     cr_assert_eq(make(false), REPORT_SENT);
     cr_assert(seen.complete && seen.requests == 1);
     cr_assert_neq(seen.lineage, lineage);
@@ -179,7 +229,7 @@ Test(report, waits_until_all_workers_have_the_same_buckets)
 
 Test(report, one_that_was_not_taken_is_followed_by_a_complete_one)
 {
-    stats_request(&workers[0], route("users"), METHOD_GET, 200, 0);
+    count(&workers[0], route("users"), METHOD_GET, 200, 0);
     seen.refuse = true;
     cr_assert_eq(make(false), REPORT_FAILED);
     cr_assert_str_eq(err.text, "not now");
