@@ -70,12 +70,13 @@ def test_least_conn_avoids_the_busy_one(make_pair, backends):
 
 
 def test_least_conn_takes_turns_among_idle_ones(make_pair, backends):
-    """Exactly, whichever worker asks. One request at a time: of several at once those who are served faster
-    come back sooner, and the faster backend has more of them, which is what least_conn is for."""
+    """Whichever worker asks. One request at a time: of several at once those who are served faster come back
+    sooner, and the faster backend has more of them, which is what least_conn is for. What ends on one worker
+    may be noted after the next one has begun on another: that is made up for, but for the last."""
     pair = make_pair([pool(backends("a", "b"), "least_conn")], server={"workers": 4})
     clients = [pair.client() for _ in range(8)]
     names = Counter(clients[i % 8].request("GET", "/").json()["name"] for i in range(400))
-    assert names == {"a": 200, "b": 200}
+    assert abs(names["a"] - names["b"]) <= 2, names
 
 
 def test_least_conn_shares_alike_among_equals(make_pair, backends):
