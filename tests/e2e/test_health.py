@@ -511,6 +511,11 @@ def test_drain_is_effective_at_once_and_undone(trio):
     assert endpoints(pair, "all")[address(b)]["health"] == "up"
     assert "draining" in pair.ctl("backends").out
     assert f"ordered: {address(b)} draining in every route" in pair.ctl("status").out
+    old = pair.admin("GET", "/backends", private=False).json()
+    assert '"draining": true' in json.dumps(old)
+    for name in ("all", "other"):
+        assert pair.metric("gateway_endpoint_draining", route=name, endpoint=address(b)) == 1
+        assert pair.metric("gateway_endpoint_draining", route=name, endpoint=address(a)) == 0
     assert pair.ctl("undrain", address(b)).code == 0
     wait_until(lambda: names(pair) == {"a", "b", "c"}, "back in use")
     assert "ordered" not in pair.ctl("status").out
@@ -540,10 +545,13 @@ def test_weight_is_overridden_and_undone(trio):
     assert answer.code == 0, answer
     assert [t["weight_override"] for t in answer.json()["targets"]] == [7, 7]
     assert told() == 7 and "7 (1)" in pair.ctl("backends").out
+    assert pair.metric("gateway_endpoint_weight", route="other", endpoint=address(a)) == 7
+    assert f"ordered: {address(a)} weight 7 in every route" in pair.ctl("status").out
     assert pair.ctl("weight", address(a), "9", "--route", "all").code == 0
     assert told() == 9 and endpoints(pair, "other")[address(a)]["weight_override"] == 7
     assert pair.ctl("weight", address(a), "default").code == 0
     assert told() is None and pair.status()["overrides"] == []
+    assert pair.metric("gateway_endpoint_weight", route="other", endpoint=address(a)) == 1
 
 
 def test_weight_is_effective_at_once(make_pair, backends):
