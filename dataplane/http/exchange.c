@@ -124,6 +124,7 @@ static void end(struct exchange *ex)
     if (ex->upstream)
         upstream_close(&ex->upstream);
     attempt_end(ex, R_SERVED);
+    admit_cancel(ex);
     if (ex->started_s > 0) {
         double now = worker_now(w);
         count(ex, now);
@@ -267,6 +268,7 @@ static void flush_own(struct exchange *ex)
 void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
     struct worker *w = worker_of(ex);
+    admit_cancel(ex);
     if (!ex->snapshot)
         adopt(ex);
     if (ex->upstream)
@@ -386,13 +388,21 @@ static void on_head(struct exchange *ex)
     }
     if (r == R_SERVED)
         r = find_route(ex);
-    if (r == R_SERVED)
-        r = admit_request(ex);
+    if (r == R_SERVED && !admit_request(ex, &r)) {
+        wheel_pause(&c->deadline);
+        ex->where_stale = true; /* what comes meanwhile may move it */
+        return;
+    }
+    exchange_admitted(ex, r);
+}
+
+void exchange_admitted(struct exchange *ex, enum reason r)
+{
     if (r != R_SERVED) {
         exchange_answer(ex, r, ex->detail);
         return;
     }
-    wheel_pause(&c->deadline); /* the body's deadline begins when it is waited for */
+    wheel_pause(&ex->client->deadline); /* the body's deadline begins when it is waited for */
     attempt_start(ex);
 }
 
