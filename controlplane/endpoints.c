@@ -424,12 +424,12 @@ enum order_result endpoints_order(struct endpoints *es, const struct order *o, s
 /* ---- life ---- */
 
 void endpoints_init(struct endpoints *es, struct ev_loop *loop, struct sessions *sessions,
-                    const char *state_dir)
+                    struct ledger *ledger, const char *state_dir)
 {
     memset(es, 0, sizeof(*es));
     es->sessions = sessions;
     table_init(&es->by_id);
-    health_init(&es->health, loop, on_verdict, es);
+    health_init(&es->health, loop, ledger, on_verdict, es);
     overrides_init(&es->overrides, state_dir);
 }
 

@@ -64,7 +64,7 @@ struct target_tally {
 };
 
 void endpoints_init(struct endpoints *es, struct ev_loop *loop, struct sessions *sessions,
-                    const char *state_dir);
+                    struct ledger *ledger, const char *state_dir);
 void endpoints_fini(struct endpoints *es);
 
 /* These are in force now, with these addresses. The configuration is borrowed until the next one is

@@ -13,6 +13,7 @@
 #include "controlplane/config/schema.h"
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/log.h"
@@ -21,8 +22,9 @@
 
 struct controlplane {
     struct ev_loop *loop;
-    const char *config, *socket, *state_dir, *admin_socket; /* options; borrowed */
+    const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
     bool check, reference;
+    struct ledger ledger;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
@@ -155,15 +157,18 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .ledger = &cp->ledger,
                                     .started_at = ev_time(),
                                     .path = cp->config};
+    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    ledger_init(&cp->ledger, cp->state_dir);
     aggregate_init(&cp->aggregate);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
-        publisher_init(&cp->publisher, cp->loop, cp->config, cp->state_dir, &cp->sessions, err) <
-            0 ||
+        publisher_init(&cp->publisher, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions,
+                       err) < 0 ||
         admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
         return -1;
-    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, cp->state_dir);
+    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     cp->publisher.in_force = on_in_force;
     cp->publisher.committed = on_committed;
     cp->publisher.owner = cp;
@@ -178,6 +183,7 @@ static void close_all(struct controlplane *cp)
     sessions_fini(&cp->sessions);
     watcher_fini(&cp->watcher);
     aggregate_fini(&cp->aggregate);
+    ledger_fini(&cp->ledger);
 }
 
 static int run(struct controlplane *cp, const struct config *cfg)
@@ -217,6 +223,8 @@ int main(int argc, char **argv)
          &cp.state_dir, NULL},
         {"admin-socket", "GWP_ADMIN_SOCKET", NULL, "PATH",
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
+        {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
+         "names of backends are asked of its servers", &cp.resolv_conf, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
         {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
          &cp.reference},

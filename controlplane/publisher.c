@@ -504,14 +504,15 @@ void publisher_gone(struct publisher *p, struct session *s)
 /* ---- life ---- */
 
 int publisher_init(struct publisher *p, struct ev_loop *loop, const char *path,
-                   const char *state_dir, struct sessions *sessions, struct err *err)
+                   const char *state_dir, const struct resolver_setup *names,
+                   struct sessions *sessions, struct err *err)
 {
     memset(p, 0, sizeof(*p));
     p->loop = loop;
     p->path = path;
     p->sessions = sessions;
     p->resolver_events = (struct resolver_events){on_changed, on_settled, p};
-    p->resolver = resolver_new(loop, &p->resolver_events, err);
+    p->resolver = resolver_new(loop, names, &p->resolver_events, err);
     if (!p->resolver)
         return -1;
     generations_init(&p->generations, state_dir);

@@ -95,7 +95,8 @@ struct publisher {
 };
 
 MUST_CHECK int publisher_init(struct publisher *p, struct ev_loop *loop, const char *path,
-                              const char *state_dir, struct sessions *sessions, struct err *err);
+                              const char *state_dir, const struct resolver_setup *names,
+                              struct sessions *sessions, struct err *err);
 void publisher_fini(struct publisher *p); /* whoever waits for an outcome is told */
 
 /* Reads the file and brings it into force as `push` says. Its `source` is ignored. */

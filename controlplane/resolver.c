@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/config/url.h"
 #include "controlplane/table.h"
 #include "proto/base/list.h"
 #include "proto/base/log.h"
@@ -50,6 +51,7 @@ struct resolver {
     struct list waiting;         /* names to be asked for when others are done */
     struct list sockets;         /* owned */
     unsigned in_flight, unknown; /* unknown: wanted and not known */
+    ledger_count *ok, *failed, *changes; /* in the ledger */
 };
 
 /* ---- names ---- */
@@ -164,6 +166,7 @@ static void take_answer(struct name *n, struct strings *fresh)
     } else {
         strings_free(&n->addresses);
         n->addresses = *fresh;
+        ledger_add(r->changes, n->known);
         log_change(n);
         r->has_changed = true;
         ev_timer_start(r->loop, &r->tell);
@@ -219,6 +222,7 @@ static void on_answer(void *arg, int status, int timeouts, struct ares_addrinfo 
             name_free(n);
         return;
     }
+    ledger_add(fresh.count > 0 ? r->ok : r->failed, 1);
     if (fresh.count > 0) {
         again_after(n, resolver_refresh_after(ttl, n->asking_now));
         take_answer(n, &fresh);
@@ -329,14 +333,17 @@ static void on_socket_state(void *owner, ares_socket_t fd, int readable, int wri
     ev_io_start(r->loop, &s->io);
 }
 
-struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_events *events,
-                              struct err *err)
+struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_setup *setup,
+                              const struct resolver_events *events, struct err *err)
 {
     struct resolver *r = calloc(1, sizeof(*r));
     if (!r)
         log_fatal("resolver", "out of memory");
     r->loop = loop;
     r->events = events;
+    r->ok = ledger_find(setup->ledger, RESOLVER_COUNT_OK);
+    r->failed = ledger_find(setup->ledger, RESOLVER_COUNT_FAILED);
+    r->changes = ledger_find(setup->ledger, RESOLVER_COUNT_CHANGES);
     list_init(&r->waiting);
     list_init(&r->sockets);
     table_init(&r->names);
@@ -347,11 +354,13 @@ struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_events
     struct ares_options options = {.timeout = QUERY_TIMEOUT_MS,
                                    .tries = QUERY_TRIES,
                                    .sock_state_cb = on_socket_state,
-                                   .sock_state_cb_data = r};
+                                   .sock_state_cb_data = r,
+                                   .resolvconf_path = (char *)setup->resolv_conf};
     int status = ares_library_init(ARES_LIB_INIT_ALL);
     if (status == ARES_SUCCESS)
         status = ares_init_options(&r->ares, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
+                                       (setup->resolv_conf ? ARES_OPT_RESOLVCONF : 0));
     if (status == ARES_SUCCESS)
         return r;
     err_set(err, "names cannot be looked up: %s", ares_strerror(status));
@@ -406,17 +415,29 @@ static struct name *name_new(struct resolver *r, const char *host)
     return n;
 }
 
+static void want_host(struct resolver *r, const char *host)
+{
+    struct name *n = table_get(&r->names, view_of(host));
+    if (!n)
+        n = name_new(r, host);
+    n->wanted = true;
+}
+
 static void want(struct resolver *r, const struct config *c)
 {
+    struct arena *arena = arena_new(4096);
     for (size_t i = 0; c && i < c->route_count; i++) {
-        for (size_t k = 0; k < c->routes[i].backend_count; k++) {
-            const char *host = c->routes[i].backends[k].host;
-            struct name *n = table_get(&r->names, view_of(host));
-            if (!n)
-                n = name_new(r, host);
-            n->wanted = true;
-        }
+        const struct route_config *route = &c->routes[i];
+        struct redis_url redis;
+        struct err unused;
+        for (size_t k = 0; k < route->backend_count; k++)
+            want_host(r, route->backends[k].host);
+        if (route->rate_limit && *route->rate_limit->redis_url &&
+            url_parse_redis(&redis, arena, route->rate_limit->redis_url, &unused) == 0 &&
+            redis.host)
+            want_host(r, redis.host);
     }
+    arena_free(&arena);
 }
 
 static void drop_unwanted(struct resolver *r)

@@ -33,7 +33,7 @@ enum worker_order {
 };
 
 /* What a wheel_entry of the worker's wheel is embedded in. */
-enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM, DEADLINE_REDIS, DEADLINE_ASK };
 
 struct worker {
     unsigned index;
@@ -58,7 +58,8 @@ struct worker {
     struct buffer_stock buffers;
     struct upstream_pool pool;
     struct stats stats;
-    struct log_ring *log; /* of the log writer */
+    struct limit_redis *redis; /* owned; NULL until a snapshot has one */
+    struct log_ring *log;      /* of the log writer */
     bool log_console;
     struct list clients;      /* downstream connections with a request under way */
     struct list idle_clients; /* and those without, the one that is idle longest first */

@@ -28,6 +28,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct ledger *ledger;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };

@@ -294,13 +294,33 @@ static void print_checks(const struct health *h, FILE *out)
     uint64_t count = 0;
     head(out, "gateway_health_checks_total", "counter", "Health checks made, by result");
     for (int i = 0; i < PROBE_RESULT_COUNT; i++) {
-        count += h->counts[i];
+        uint64_t made = ledger_read(h->counts[i]);
+        count += made;
         fprintf(out, "gateway_health_checks_total{result=\"%s\"} %" PRIu64 "\n",
-                probe_word((enum probe_result)i), h->counts[i]);
+                probe_word((enum probe_result)i), made);
     }
+    head(out, "gateway_health_verdicts_total", "counter",
+         "Verdicts of health checks that differed from the one before, by what they are");
+    fprintf(out, "gateway_health_verdicts_total{to=\"up\"} %" PRIu64 "\n", ledger_read(h->to_up));
+    fprintf(out, "gateway_health_verdicts_total{to=\"down\"} %" PRIu64 "\n",
+            ledger_read(h->to_down));
     head(out, "gateway_health_check_duration_seconds", "summary", "How long health checks took");
-    fprintf(out, "gateway_health_check_duration_seconds_sum %.9g\n", h->seconds);
+    fprintf(out, "gateway_health_check_duration_seconds_sum %.9g\n",
+            (double)ledger_read(h->nanoseconds) / 1e9);
     fprintf(out, "gateway_health_check_duration_seconds_count %" PRIu64 "\n", count);
+}
+
+static void print_lookups(struct ledger *l, FILE *out)
+{
+    head(out, "gateway_dns_lookups_total", "counter", "Look-ups of backends' names, by result");
+    fprintf(out, "gateway_dns_lookups_total{result=\"ok\"} %" PRIu64 "\n",
+            ledger_read(ledger_find(l, RESOLVER_COUNT_OK)));
+    fprintf(out, "gateway_dns_lookups_total{result=\"failed\"} %" PRIu64 "\n",
+            ledger_read(ledger_find(l, RESOLVER_COUNT_FAILED)));
+    head(out, "gateway_dns_changes_total", "counter",
+         "Look-ups whose addresses were others than before");
+    fprintf(out, "gateway_dns_changes_total %" PRIu64 "\n",
+            ledger_read(ledger_find(l, RESOLVER_COUNT_CHANGES)));
 }
 
 char *metrics_print(const struct admin_context *c, size_t *len)
@@ -314,6 +334,7 @@ char *metrics_print(const struct admin_context *c, size_t *len)
     print_breakers(c, out);
     print_endpoint_health(c->endpoints, out);
     print_checks(&c->endpoints->health, out);
+    print_lookups(c->ledger, out);
     if (fclose(out) != 0)
         log_fatal("metrics", "out of memory");
     return text;

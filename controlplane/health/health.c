@@ -1,5 +1,6 @@
 #include "controlplane/health/health.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -96,6 +97,7 @@ static void set_state(struct check *c, enum health_state state)
 {
     enum health_state before = c->state;
     c->state = state;
+    ledger_add(state == HEALTH_UP ? c->health->to_up : c->health->to_down, 1);
     c->health->changed(c->health->owner, c, before);
 }
 
@@ -116,8 +118,8 @@ void health_done(struct check *c, const struct probe_outcome *outcome, double no
 {
     struct health *h = c->health;
     h->under_way--;
-    h->counts[outcome->result]++;
-    h->seconds += outcome->seconds;
+    ledger_add(h->counts[outcome->result], 1);
+    ledger_add(h->nanoseconds, (uint64_t)(outcome->seconds * 1e9));
     c->probe = NULL;
     c->last = *outcome;
     c->checked_at = ev_time();
@@ -279,7 +281,19 @@ void health_end(struct health *h, double now)
 
 /* ---- life ---- */
 
-void health_init(struct health *h, struct ev_loop *loop,
+static void find_counts(struct health *h, struct ledger *ledger)
+{
+    char name[LEDGER_NAME_BYTES];
+    for (int i = 0; i < PROBE_RESULT_COUNT; i++) {
+        snprintf(name, sizeof(name), "health_checks/%s", probe_word((enum probe_result)i));
+        h->counts[i] = ledger_find(ledger, name);
+    }
+    h->to_up = ledger_find(ledger, "health_verdicts/up");
+    h->to_down = ledger_find(ledger, "health_verdicts/down");
+    h->nanoseconds = ledger_find(ledger, "health_check_nanoseconds");
+}
+
+void health_init(struct health *h, struct ev_loop *loop, struct ledger *ledger,
                  void (*changed)(void *owner, struct check *c, enum health_state before),
                  void *owner)
 {
@@ -289,6 +303,7 @@ void health_init(struct health *h, struct ev_loop *loop,
     h->changed = changed;
     h->owner = owner;
     h->under_way_max = HEALTH_UNDER_WAY_MAX;
+    find_counts(h, ledger);
     if (getrandom(&h->random, sizeof(h->random), 0) != sizeof(h->random) || h->random == 0)
         h->random = 1;
     table_init(&h->checks);

@@ -24,6 +24,7 @@
 
 #include "controlplane/health/due.h"
 #include "controlplane/health/probe.h"
+#include "controlplane/ledger.h"
 #include "controlplane/table.h"
 #include "proto/base/list.h"
 
@@ -75,12 +76,13 @@ struct health {
     ev_timer timer; /* for the first of due */
     size_t under_way, under_way_max;
     uint64_t random;
-    uint64_t counts[PROBE_RESULT_COUNT]; /* checks made */
-    double seconds;                      /* and how long they took together */
+    ledger_count *counts[PROBE_RESULT_COUNT]; /* checks made; in the ledger */
+    ledger_count *to_up, *to_down;            /* verdicts: changes of state */
+    ledger_count *nanoseconds;                /* and how long they took together */
 };
 
-/* `changed` is called from the loop with every change of a verdict. */
-void health_init(struct health *h, struct ev_loop *loop,
+/* `changed` is called from the loop with every change of a verdict. The ledger is borrowed. */
+void health_init(struct health *h, struct ev_loop *loop, struct ledger *ledger,
                  void (*changed)(void *owner, struct check *c, enum health_state before),
                  void *owner);
 void health_fini(struct health *h);

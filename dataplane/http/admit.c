@@ -165,13 +165,34 @@ static void write_number_field(struct head_writer *w, const struct edits *edits,
     write_literal(w, "\r\n");
 }
 
+static void write_policy(struct head_writer *w, const struct exchange *ex, uint64_t quota)
+{
+    const struct limit_policy *p = ex->route->limit;
+    if (ex->limit_gateways <= 1) {
+        write_field(w, view_of("RateLimit-Policy"), p->announced);
+        return;
+    }
+    write_literal(w, "RateLimit-Policy: ");
+    write_view(w, p->label);
+    write_literal(w, ";q=");
+    write_number(w, quota);
+    write_literal(w, ";w=");
+    write_number(w, p->window_s);
+    write_literal(w, ";share=");
+    write_number(w, ex->limit_gateways);
+    write_literal(w, "\r\n");
+}
+
 static void write_fields(struct head_writer *w, const struct exchange *ex,
                          const struct edits *edits)
 {
     const struct limit_policy *p = ex->route->limit;
     uint64_t reset_s = whole_seconds(ex->limit.reset_ns);
+    uint64_t quota = p->quota;
+    if (ex->limit_gateways > 1)
+        quota = limit_policy_share(p, ex->limit_gateways).quota;
     if (!edits_drop(edits, view_of("RateLimit-Policy")))
-        write_field(w, view_of("RateLimit-Policy"), p->announced);
+        write_policy(w, ex, quota);
     if (!edits_drop(edits, view_of("RateLimit"))) {
         write_literal(w, "RateLimit: ");
         write_view(w, p->label);
@@ -181,7 +202,7 @@ static void write_fields(struct head_writer *w, const struct exchange *ex,
         write_number(w, reset_s);
         write_literal(w, "\r\n");
     }
-    write_number_field(w, edits, "X-RateLimit-Limit", p->quota);
+    write_number_field(w, edits, "X-RateLimit-Limit", quota);
     write_number_field(w, edits, "X-RateLimit-Remaining", ex->limit.remaining);
     write_number_field(w, edits, "X-RateLimit-Reset", reset_s);
 }

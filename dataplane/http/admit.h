@@ -8,17 +8,17 @@
  *
  * as draft-ietf-httpapi-ratelimit-headers has them. In mode observe clients are told nothing.
  *
- * Where Redis counts and cannot be asked, on_redis_failure decides: this process by its share of the
- * limit, which RateLimit-Policy names then (";share=4": one of four), or everybody passes, or nobody
- * does. What Redis lets pass is counted in this process as well, so that whoever has spent a lot has
- * no fresh share when Redis goes away. */
+ * Where Redis counts and cannot be asked, on_redis_failure decides: this process by its share of
+ * the limit, which RateLimit-Policy names then (";share=4": one of four), or everybody passes, or
+ * nobody does. What Redis lets pass is counted in this process as well, so that whoever has spent a
+ * lot has no fresh share when Redis goes away. */
 #pragma once
 
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/http1_write.h"
 
-/* *r is R_SERVED: it may go on; else R_LIMITED or R_LIMITER_AWAY, and the exchange knows when to try
- * again. Counts either. False: Redis has been asked, exchange_admitted() will be called. */
+/* *r is R_SERVED: it may go on; else R_LIMITED or R_LIMITER_AWAY, and the exchange knows when to
+ * try again. Counts either. False: Redis has been asked, exchange_admitted() will be called. */
 bool admit_request(struct exchange *ex, enum reason *r);
 
 /* The exchange goes another way, or ends: Redis' answer is not waited for. */

@@ -175,8 +175,15 @@ void downstream_pause(struct downstream *c)
 
 void downstream_resume(struct downstream *c)
 {
+    if (c->ended)
+        return;
     if (!c->in || buffer_room(c->in) > 0)
         transport_watch(&c->io, c->worker->loop, transport_watched(&c->io) | EV_READ);
+}
+
+bool downstream_is_at_end(const struct downstream *c)
+{
+    return c->ended && c->in->parsed == c->in->used;
 }
 
 /* ---- ending ---- */
@@ -312,8 +319,10 @@ static void process(struct downstream *c)
     c->processing = false;
     if (c->state != DOWN_OPEN)
         return;
-    if (!c->exchange && worker_is_leaving(w))
+    if (!c->exchange && (c->ended || worker_is_leaving(w)))
         downstream_close(c, false);
+    else if (c->ended && c->exchange->request_state == REQ_HEAD)
+        exchange_client_gone(c->exchange);
     else if (!c->exchange && c->idle)
         buffer_give(&w->buffers, &c->in); /* empty lines do not prolong its time */
     else if (!c->exchange)
@@ -328,6 +337,21 @@ void downstream_next(struct downstream *c)
     downstream_resume(c);
     if (!c->processing)
         process(c);
+}
+
+/* One that half-closes its connection behind its requests waits for the answers. */
+static void on_end(struct downstream *c)
+{
+    if (!c->exchange) {
+        downstream_close(c, false);
+        return;
+    }
+    c->ended = true;
+    downstream_pause(c); /* the end would be told again and again */
+    if (c->exchange->tunnel)
+        tunnel_client_end(c->exchange);
+    else
+        exchange_client_ended(c->exchange);
 }
 
 static void on_readable(struct downstream *c)
@@ -351,11 +375,8 @@ static void on_readable(struct downstream *c)
     case IO_AGAIN:
         break;
     case IO_EOF:
-        if (c->exchange && c->exchange->tunnel) {
-            tunnel_client_end(c->exchange);
-            break;
-        }
-        __attribute__((fallthrough));
+        on_end(c);
+        break;
     case IO_ERROR:
         if (c->exchange)
             exchange_client_gone(c->exchange);

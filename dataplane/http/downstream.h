@@ -29,6 +29,7 @@ struct downstream {
     bool expects_proxy;    /* a PROXY header comes before anything else */
     bool filled;           /* the last read took all the room there was: a long body */
     bool processing;       /* downstream_process() is further up the stack */
+    bool ended;            /* the client sends no more, but may be reading still */
     bool heard;            /* while lingering: the client still sends */
     uint8_t linger_rounds; /* and may go on so much longer */
     uint8_t family;        /* of the peer: AF_INET, AF_INET6, AF_UNIX */
@@ -62,6 +63,9 @@ void downstream_close(struct downstream *c, bool reset);
  */
 void downstream_pause(struct downstream *c);
 void downstream_resume(struct downstream *c);
+
+/* Has the client ended its side, and is nothing left of what it sent but the present request? */
+bool downstream_is_at_end(const struct downstream *c);
 
 /* The peer's IP, or that which a PROXY header named; false for a Unix socket. */
 bool downstream_peer(const struct downstream *c, struct ip *ip);

@@ -115,9 +115,8 @@ void exchange_let_go_of_snapshot(struct exchange *ex)
     ex->snapshot = NULL;
 }
 
-/* Counts, logs, and gives everything back. The client's connection is the caller's to go on with.
- */
-static void end(struct exchange *ex)
+/* Counts, logs, and gives back all that was held for the answer. */
+static void account(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
@@ -138,18 +137,75 @@ static void end(struct exchange *ex)
     relay_reset(&ex->to_upstream, &w->buffers);
     relay_reset(&ex->to_client, &w->buffers);
     stats_sub(&w->stats, STAT_downstream_requests_active, 1);
-    c->exchange = NULL;
-    list_push_front(&w->spare_exchanges, &ex->link);
+}
+
+static void recycle(struct exchange *ex)
+{
+    ex->client->exchange = NULL;
+    list_push_front(&worker_of(ex)->spare_exchanges, &ex->link);
+}
+
+/* The client's connection is the caller's to go on with. */
+static void end(struct exchange *ex)
+{
+    if (ex->request_state != REQ_UNWANTED)
+        account(ex);
+    recycle(ex);
+}
+
+/* ---- bodies that nobody wants ---- */
+
+/* What is still to come of the body is thrown away when it is little, so that keeping the
+ * connection depends on the request and not on how it was cut into segments. Not behind "Expect": a
+ * client that got its answer instead of 100 need not send a body, and what it sends next could be
+ * either (RFC 9110 10.1.1). */
+static bool may_skip_body(const struct exchange *ex)
+{
+    const struct http1_parser *p = &ex->request;
+    return ex->keep_client && !ex->client->ended && !ex->head.at[FIELD_EXPECT] &&
+           (ex->request_state == REQ_BODY || ex->request_state == REQ_ABANDONED) &&
+           (p->framing != FRAMING_LENGTH || p->left <= SKIP_MAX_BYTES);
+}
+
+/* REQ_UNWANTED: the answer is sent and accounted for; the head is forgotten as well. */
+static void skip_body(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    struct worker *w = c->worker;
+    uint32_t before = c->in->parsed;
+    enum parse_status status = http1_parse_body(&ex->request, c->in);
+    uint32_t skipped = c->in->parsed - before;
+    if (status == PARSE_DONE) {
+        end(ex);
+        downstream_next(c);
+    } else if (status == PARSE_BAD || skipped > ex->skip_left) {
+        end(ex);
+        downstream_finish(c);
+    } else {
+        ex->skip_left -= skipped;
+        buffer_consume(c->in, c->in->parsed);
+        if (c->filled || buffer_room(c->in) == 0)
+            buffer_grow(&w->buffers, &c->in, BUFFER_MEDIUM_BYTES);
+        downstream_resume(c);
+        wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
+    }
 }
 
 void exchange_finish(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     bool all_read = ex->request_state == REQ_DONE;
-    bool keep = ex->keep_client && all_read;
+    bool keep = ex->keep_client && all_read, skip = may_skip_body(ex);
     if (ex->upstream) {
         bool clean = all_read && relay_is_empty(&ex->to_upstream) && ex->answer.keep_alive;
         upstream_release(&ex->upstream, clean);
+    }
+    if (skip) {
+        account(ex);
+        ex->request_state = REQ_UNWANTED;
+        ex->skip_left = SKIP_MAX_BYTES;
+        skip_body(ex);
+        return;
     }
     end(ex);
     if (keep)
@@ -176,6 +232,11 @@ void exchange_cut(struct exchange *ex, enum reason why, const char *detail)
 void exchange_client_gone(struct exchange *ex)
 {
     struct downstream *c = ex->client;
+    if (ex->request_state == REQ_UNWANTED) {
+        end(ex);
+        downstream_close(c, false);
+        return;
+    }
     ex->reason = R_CLIENT_CLOSED;
     if (ex->status == 0)
         ex->status = (uint16_t)reason_status(R_CLIENT_CLOSED);
@@ -193,6 +254,44 @@ void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const stru
             relay, w->target_scratch,
             forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
             &w->buffers);
+}
+
+/* ---- the client's end ---- */
+
+/* Does the client still owe room for what the backend has said? Then its deadline is that of
+ * writing, and nothing more is read from the backend. */
+static bool client_is_full(const struct exchange *ex)
+{
+    return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
+}
+
+void exchange_rest_client(struct exchange *ex)
+{
+    struct downstream *c = ex->client;
+    if (client_is_full(ex))
+        return;
+    if (c->ended)
+        wheel_set(&c->worker->wheel, &c->deadline, worker_now(c->worker), HALF_CLOSED_MS);
+    else
+        wheel_pause(&c->deadline);
+}
+
+/* Is it certain that the body's end is not among what was received? */
+static bool body_is_short(const struct exchange *ex)
+{
+    const struct buffer *in = ex->client->in;
+    uint32_t left = in->used - in->parsed;
+    return ex->request_state != REQ_DONE &&
+           (left == 0 || (ex->request.framing == FRAMING_LENGTH && ex->request.left > left));
+}
+
+void exchange_client_ended(struct exchange *ex)
+{
+    if (ex->request_state == REQ_HEAD || ex->request_state == REQ_UNWANTED ||
+        (ex->response_state != RES_OWN && body_is_short(ex)))
+        exchange_client_gone(ex);
+    else
+        exchange_rest_client(ex);
 }
 
 /* ---- answering ourselves ---- */
@@ -237,17 +336,6 @@ static void adopt(struct exchange *ex)
     ex->client->requests++;
 }
 
-/* A body that is not wanted: fine if all of it is here already, else the connection cannot go on.
- */
-static void discard_body(struct exchange *ex)
-{
-    if (ex->request_state == REQ_BODY &&
-        http1_parse_body(&ex->request, ex->client->in) == PARSE_DONE)
-        ex->request_state = REQ_DONE;
-    if (ex->request_state != REQ_DONE)
-        ex->keep_client = false;
-}
-
 static void flush_own(struct exchange *ex)
 {
     struct downstream *c = ex->client;
@@ -265,6 +353,18 @@ static void flush_own(struct exchange *ex)
     }
 }
 
+/* All of a body that is not wanted may be here already. */
+static void look_for_end(struct exchange *ex)
+{
+    enum parse_status status = PARSE_AGAIN;
+    if (ex->request_state == REQ_BODY || ex->request_state == REQ_ABANDONED)
+        status = http1_parse_body(&ex->request, ex->client->in);
+    if (status == PARSE_DONE)
+        ex->request_state = REQ_DONE;
+    if (status == PARSE_BAD || (ex->request_state != REQ_DONE && !may_skip_body(ex)))
+        ex->keep_client = false;
+}
+
 void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
     struct worker *w = worker_of(ex);
@@ -273,9 +373,9 @@ void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
         adopt(ex);
     if (ex->upstream)
         upstream_close(&ex->upstream);
-    if (reason_closes(r))
+    if (reason_closes(r) || downstream_is_at_end(ex->client))
         ex->keep_client = false;
-    discard_body(ex);
+    look_for_end(ex);
     ex->reason = r;
     ex->detail = detail;
     ex->status = (uint16_t)reason_status(r);
@@ -389,7 +489,7 @@ static void on_head(struct exchange *ex)
     if (r == R_SERVED)
         r = find_route(ex);
     if (r == R_SERVED && !admit_request(ex, &r)) {
-        wheel_pause(&c->deadline);
+        exchange_rest_client(ex);
         ex->where_stale = true; /* what comes meanwhile may move it */
         return;
     }
@@ -402,7 +502,7 @@ void exchange_admitted(struct exchange *ex, enum reason r)
         exchange_answer(ex, r, ex->detail);
         return;
     }
-    wheel_pause(&ex->client->deadline); /* the body's deadline begins when it is waited for */
+    exchange_rest_client(ex); /* the body's deadline begins when it is waited for */
     attempt_start(ex);
 }
 
@@ -430,14 +530,16 @@ void exchange_client_bytes(struct exchange *ex)
     else if (ex->request_state == REQ_BODY && ex->response_state != RES_OWN && ex->upstream &&
              ex->upstream->state == UP_BUSY)
         exchange_pump_request(ex);
+    else if (ex->request_state == REQ_UNWANTED)
+        skip_body(ex);
 }
 
 void exchange_stop(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     static const char why[] = "the time to finish was over";
-    if (ex->request_state == REQ_HEAD) {
-        exchange_client_gone(ex); /* has not asked for anything yet: not logged */
+    if (ex->request_state == REQ_HEAD || ex->request_state == REQ_UNWANTED) {
+        exchange_client_gone(ex); /* has not asked for anything yet, or has its answer */
         return;
     }
     if (ex->response_state == RES_NONE) {
@@ -499,13 +601,6 @@ static bool next_request_piece(struct exchange *ex, bool *starved)
     return true;
 }
 
-/* Does the client still owe room for what the backend has said? Then its deadline is that of
- * writing, and nothing more is read from the backend. */
-static bool client_is_full(const struct exchange *ex)
-{
-    return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
-}
-
 /* What the backend's connection is watched for while the request is on its way. */
 static int reading(const struct exchange *ex)
 {
@@ -519,6 +614,10 @@ static void await_body(struct exchange *ex)
     struct worker *w = c->worker;
     if (ex->tunnel) {
         tunnel_await(ex);
+        return;
+    }
+    if (c->ended) {
+        exchange_client_gone(ex);
         return;
     }
     if (c->filled &&
@@ -546,8 +645,7 @@ void exchange_pump_request(struct exchange *ex)
             break;
         case IO_AGAIN:
             transport_watch(&u->io, w->loop, reading(ex) | EV_WRITE);
-            if (!client_is_full(ex))
-                wheel_pause(&c->deadline);
+            exchange_rest_client(ex);
             downstream_pause(c);
             return;
         default:
@@ -571,8 +669,7 @@ void exchange_pump_request(struct exchange *ex)
     if (ex->request_state == REQ_BODY) {
         await_body(ex);
     } else {
-        if (!client_is_full(ex))
-            wheel_pause(&c->deadline);
+        exchange_rest_client(ex);
         downstream_resume(c); /* to notice when the client goes away */
     }
 }
@@ -583,24 +680,41 @@ void exchange_client_writable(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     transport_watch(&c->io, c->worker->loop, transport_watched(&c->io) & ~EV_WRITE);
-    if (ex->request_state == REQ_BODY && !ex->tunnel)
+    if (ex->request_state == REQ_BODY && !ex->tunnel && !c->ended)
         wheel_set(&c->worker->wheel, &c->deadline, worker_now(c->worker),
                   exchange_settings(ex)->read_timeout_ms);
     else
-        wheel_pause(&c->deadline);
+        exchange_rest_client(ex);
     if (ex->response_state == RES_OWN)
         flush_own(ex);
     else if (ex->response_state != RES_NONE)
         response_pump(ex);
 }
 
+/* It has ended its side, and there is nothing to send by which a client that is still there could
+ * be told from one that is not. */
+static void give_up_on_client(struct exchange *ex)
+{
+    if (ex->response_state == RES_NONE)
+        exchange_client_gone(ex);
+    else
+        exchange_cut(ex, R_CLIENT_CLOSED, "the client had ended its side, and no more came for it");
+}
+
 void exchange_client_timeout(struct exchange *ex)
 {
-    if (ex->request_state == REQ_HEAD)
+    struct downstream *c = ex->client;
+    if (ex->request_state == REQ_HEAD) {
         exchange_answer(ex, R_CLIENT_TIMEOUT, "the head was not complete in time");
-    else if (ex->response_state == RES_NONE)
+    } else if (ex->request_state == REQ_UNWANTED) {
+        end(ex);
+        downstream_finish(c);
+    } else if (c->ended && !client_is_full(ex)) {
+        give_up_on_client(ex);
+    } else if (ex->response_state == RES_NONE) {
         refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
-    else
+    } else {
         exchange_cut(ex, R_CLIENT_TIMEOUT,
                      client_is_full(ex) ? "the client does not read" : "the body stopped coming");
+    }
 }

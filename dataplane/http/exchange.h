@@ -4,12 +4,14 @@
  * system calls.
  *
  *   request:   REQ_HEAD -> REQ_BODY -> REQ_DONE      response:   RES_NONE -> RES_BODY -> RES_DONE
- *                              \-> REQ_ABANDONED                      \-> RES_OWN
+ *                              \-> REQ_ABANDONED -> REQ_UNWANTED      \-> RES_OWN
  *
  * Here is the client's half: begin and end, the request's head and body, answers of our own;
  * attempt.c is one try at one endpoint, response.c what comes back, tunnel.c what may follow.
  *
  * REQ_ABANDONED: the backend takes no more of the body; what it answers is still passed on.
+ * REQ_UNWANTED: all is answered and accounted for; what little is still to come of the body is
+ * thrown away, so that the connection can go on.
  * RES_OWN: the gateway answers itself. RES_BODY: a final head was passed on, from here on a failure
  * can only cut the response off. */
 #pragma once
@@ -24,7 +26,16 @@
 #define REQUEST_ID_MAX_BYTES 128
 #define RESPONSE_HEAD_MAX_BYTES (64u * 1024)
 
-enum request_state { REQ_HEAD, REQ_BODY, REQ_DONE, REQ_ABANDONED };
+/* So much of an unwanted body is read for the sake of its connection: about what a new one costs.
+ */
+#define SKIP_MAX_BYTES (256u * 1024)
+
+/* A client that has ended its side after a whole request gets its answer, as long as that comes
+ * with pauses of no more than this: most that end their side have gone away, and until something is
+ * sent to them nobody can tell. */
+#define HALF_CLOSED_MS 1000
+
+enum request_state { REQ_HEAD, REQ_BODY, REQ_DONE, REQ_ABANDONED, REQ_UNWANTED };
 enum response_state { RES_NONE, RES_BODY, RES_DONE, RES_OWN };
 
 struct exchange {
@@ -63,17 +74,18 @@ struct exchange {
     double attempt_s, connected_s; /* monotonic; 0 = not yet */
     double connect_s, upstream_s;  /* durations, negative = did not happen */
     uint64_t body_in, body_out;
-    uint64_t allowed;           /* methods, for Allow */
-    struct limit_verdict limit; /* with limit_said; admit.c */
-    const char *limit_said;     /* for logs: the word of decisions.def; NULL = no limit */
-    bool limit_known;           /* `limit` says something */
-    uint32_t limit_gateways;    /* it is one's share of so many; 1 = all of it */
+    uint64_t allowed;            /* methods, for Allow */
+    struct limit_verdict limit;  /* with limit_said; admit.c */
+    const char *limit_said;      /* for logs: the word of decisions.def; NULL = no limit */
+    bool limit_known;            /* `limit` says something */
+    uint32_t limit_gateways;     /* it is one's share of so many; 1 = all of it */
     struct limit_ask *limit_ask; /* Redis is being asked; NULL = not, or not any more */
     struct digest128 limit_key;  /* in the table of this process */
     struct request_target where;
     struct view host; /* as the client named it, without port; like `where` */
     struct http1_parser request, response;
     struct relay to_upstream, to_client;
+    uint32_t skip_left;             /* in REQ_UNWANTED */
     uint32_t replay_at, replay_len; /* the body in the client's buffer, while replayable */
     struct ip ip;                   /* the client's, as far as it can be known; for a Unix peer 0 */
     char client_ip[INET6_ADDRSTRLEN];
@@ -92,7 +104,10 @@ struct exchange *exchange_begin(struct downstream *c);
 void exchange_client_bytes(struct exchange *ex);
 void exchange_client_writable(struct exchange *ex);
 void exchange_client_timeout(struct exchange *ex);
-/* The client has closed or reset its connection. */
+/* The client sends no more (downstream.ended): it is gone, if that leaves its request incomplete.
+ */
+void exchange_client_ended(struct exchange *ex);
+/* The client has gone away for certain. */
 void exchange_client_gone(struct exchange *ex);
 
 /* The worker ends now: 503 if nothing was answered yet, else cut off. */
@@ -117,6 +132,9 @@ void exchange_let_go_of_snapshot(struct exchange *ex);
 void exchange_finish(struct exchange *ex);
 /* Bytes are, or may be, there to be moved on to the backend. */
 void exchange_pump_request(struct exchange *ex);
+
+/* Nothing is awaited from the client, for now or for good: its deadline, unless it is full. */
+void exchange_rest_client(struct exchange *ex);
 
 /* Trailers travel on where the next hop's framing has a place for them, else they end here (RFC
  * 9110 6.5.1). */

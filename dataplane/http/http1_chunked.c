@@ -126,6 +126,12 @@ static enum state on_byte(struct http1_chunked *c, unsigned char ch)
     }
 }
 
+/* What a message could do without. Sizes and line ends are bounded by their grammar. */
+static bool is_extra(enum state s)
+{
+    return s >= SIZE_END && s <= EXT_END;
+}
+
 static enum chunked_status bad(struct http1_chunked *c, const char *why)
 {
     c->detail = why;
@@ -145,7 +151,7 @@ static void take_data(struct http1_chunked *c, struct buffer *b, uint32_t *piece
         memmove(b->data + piece_end, b->data + b->parsed, len);
     *piece_len += len;
     b->parsed += len;
-    c->overhead = 0;
+    c->extras -= (uint32_t)MIN((uint64_t)c->extras, (uint64_t)len);
     c->left -= len;
     if (c->left == 0)
         c->state = DATA_CR;
@@ -226,11 +232,11 @@ enum chunked_status http1_chunked_decode(struct http1_chunked *c, struct buffer 
             take_data(c, b, piece_at, piece_len);
             continue;
         }
-        if (++c->overhead > CHUNKED_MAX_OVERHEAD_BYTES)
-            return bad(c, "too much chunk framing without data");
         enum state next = on_byte(c, (unsigned char)b->data[b->parsed]);
         if (next == BAD)
             return bad(c, details[c->state]);
+        if (is_extra(next) && ++c->extras > CHUNKED_MAX_EXTRA_BYTES)
+            return bad(c, "more chunk extensions than data");
         c->state = (uint8_t)next;
         b->parsed++;
     }

@@ -15,8 +15,9 @@
 #define TRAILERS_MAX_FIELDS 32
 #define TRAILERS_MAX_BYTES (8u * 1024)
 
-/* Sizes and extensions between two body bytes: more than this is an attack, not a message. */
-#define CHUNKED_MAX_OVERHEAD_BYTES (16u * 1024)
+/* By so much the extensions of a body may be longer than the data before them: one that has more to
+ * say beside its data than in it is an attack, not a message. */
+#define CHUNKED_MAX_EXTRA_BYTES (16u * 1024)
 
 enum chunked_status { CHUNKED_AGAIN, CHUNKED_DONE, CHUNKED_BAD };
 
@@ -28,9 +29,9 @@ struct trailers {
 };
 
 struct http1_chunked {
-    uint64_t left;     /* of the present chunk; while its size is read, the size so far */
-    uint32_t overhead; /* framing since the last body byte */
-    uint32_t scanned;  /* complete lines of the trailer section, in bytes */
+    uint64_t left;    /* of the present chunk; while its size is read, the size so far */
+    uint32_t extras;  /* bytes of extensions beyond those of data, of the body so far */
+    uint32_t scanned; /* complete lines of the trailer section, in bytes */
     uint8_t state, digits;
     bool is_response;
     const char *detail; /* static words about CHUNKED_BAD */

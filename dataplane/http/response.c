@@ -19,7 +19,7 @@ static void start_response(struct exchange *ex)
     bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
     if (open_ended && ex->client_http10)
         ex->keep_client = false;
-    if (w->draining)
+    if (w->draining || downstream_is_at_end(ex->client))
         ex->keep_client = false;
     ex->to_client.chunked = open_ended && !ex->client_http10;
     http1_parse_start_body(&ex->response, (enum framing)h->framing, h->content_length);
@@ -118,6 +118,8 @@ static void await_response_body(struct exchange *ex)
     struct upstream *u = ex->upstream;
     transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
     wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
+    if (ex->client->ended)
+        exchange_rest_client(ex);
 }
 
 static bool next_response_piece(struct exchange *ex, bool *starved)

@@ -76,8 +76,13 @@ void tunnel_await(struct exchange *ex)
     struct downstream *c = ex->client;
     struct upstream *u = ex->upstream;
     struct worker *w = c->worker;
-    if (ex->request_state == REQ_BODY && relay_is_empty(&ex->to_upstream))
+    if (ex->request_state == REQ_BODY && relay_is_empty(&ex->to_upstream)) {
+        if (c->ended) { /* it had ended its side before the tunnel began */
+            tunnel_client_end(ex);
+            return;
+        }
         downstream_resume(c);
+    }
     if (ex->response_state == RES_BODY && relay_is_empty(&ex->to_client)) {
         transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
         if (u->in && u->in->used == 0)

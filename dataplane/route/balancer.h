@@ -45,7 +45,9 @@ typedef const struct target *balancer_choose_fn(const struct route *route, struc
 /* Each in turn, across all workers: one position for all of them, since W workers that each went
  * round on their own would send bursts of W to the same target. It lives in the registry, so a
  * reload does not begin at the first target again. A turn of somebody who may not be used is
- * forfeited, so that nobody gets more than the others for standing behind him. */
+ * forfeited, so that nobody gets more than the others for standing behind him. A retry takes a turn
+ * like any attempt: what is shared alike is what backends have to do, and a retry that went beside
+ * the turns would fall to whoever stands behind the one that fails. */
 balancer_choose_fn lb_rr_choose; /* lb_rr.c; lb_weighted.c differs in the roster's shares only */
 
 /* The one with the fewest requests under way for its weight; among equals each in turn. */

@@ -106,22 +106,35 @@ void lb_least_refresh_all(const struct route *route, uint64_t now_ms)
         lb_least_refresh(route, i, now_ms);
 }
 
-/* A leaf with the least key; `turn` decides among equals. NOBODY if the tree changes under us. */
-static uint32_t find_least(const struct least_tree *tree, uint64_t turn, uint32_t *least)
+/* Which of a line's sixteen have that key or less. */
+static uint32_t mark_least(const _Atomic uint32_t *line, uint32_t least)
 {
-    uint32_t top = tree->levels - 1, i = 0;
-    *least = least_of(tree->at[top]);
-    if (*least == NOBODY)
+    uint32_t marks = 0;
+    for (unsigned i = 0; i < FAN; i++)
+        marks |= (uint32_t)(atomic_load_explicit(&line[i], memory_order_relaxed) <= least) << i;
+    return marks;
+}
+
+/* A leaf with the least key; `turn` decides among equals, of whom none gets more for standing
+ * behind busy ones: the turns are spread evenly over 0 to 1, each level takes its digit of that and
+ * leaves the rest to the one below. (Between lines it is the lines that share alike, however many
+ * of each are equal: who is chosen has more to do then, so that evens out.) NOBODY if the tree
+ * changes. */
+static uint32_t find_least(const struct least_tree *tree, uint64_t turn)
+{
+    uint32_t top = tree->levels - 1, i = 0, least = least_of(tree->at[top]);
+    uint32_t digits = (uint32_t)(turn * 0x9E3779B97F4A7C15u >> 32);
+    if (least == NOBODY)
         return NOBODY;
     for (uint32_t level = top + 1; level-- > 0;) {
-        const _Atomic uint32_t *line = &tree->at[level][i * FAN];
-        uint32_t start = (uint32_t)(turn >> level * 4), k = 0;
-        while (k < FAN &&
-               atomic_load_explicit(&line[(start + k) % FAN], memory_order_relaxed) > *least)
-            k++;
-        if (k == FAN)
+        uint32_t marks = mark_least(&tree->at[level][i * FAN], least);
+        uint64_t digit = (uint64_t)digits * (unsigned)__builtin_popcount(marks);
+        digits = (uint32_t)digit;
+        if (marks == 0)
             return NOBODY;
-        i = i * FAN + (start + k) % FAN;
+        for (digit >>= 32; digit > 0; digit--)
+            marks &= marks - 1;
+        i = i * FAN + (unsigned)__builtin_ctz(marks);
     }
     return i;
 }
@@ -152,7 +165,7 @@ const struct target *lb_least_choose(const struct route *route, struct pick *p)
     uint64_t turn = atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
     const struct target *t = try_turn(route, p, turn);
     for (unsigned tries = 0; !t && tries < MOST_TRIES; tries++) {
-        uint32_t least, i = find_least(tree, turn + tries, &least);
+        uint32_t i = find_least(tree, turn + tries);
         if (i >= tree->targets)
             continue;
         t = &route->targets[i];

@@ -1,27 +1,13 @@
 /* limit_redis: decisions made in Redis, for limits that several gateways share. Each worker has one
- * connection to each Redis of its snapshot, on its own loop; nothing here waits, and no name is
- * looked up.
+ * connection to each Redis of its snapshot (redis_link.h); where that is not up, limit_redis_ask()
+ * says so at once. Waiting is bounded: in time by the policy's timeout (to a tick of the wheel), in
+ * number by LIMIT_REDIS_ASKS_MAX for each connection.
  *
- *   AWAY --pause over--> CONNECTING --> GREETING --logged in, scripts loaded, registered--> UP
- *   UP --closed, nonsense, read-only; three failures or timeouts in a row--> AWAY
- *   CONNECTING, GREETING --failed, or redis_timeout_ms over--> AWAY
- *
- * Only in UP is it asked; otherwise limit_redis_ask() says so at once. The pause grows from 0.1 to
- * 5 s, at random by half, and is short again after a decision. In UP the worker greets once a
- * second, so that Redis knows which gateways are alive, and a dead connection is noticed without
- * requests.
- *
- * Commands of one turn of the loop leave in one write at its end, and answers that have come
- * together are read together. Waiting is bounded: in time by the policy's timeout (to a tick of the
- * wheel), in number by LIMIT_REDIS_ASKS_MAX for each connection.
- *
- * One worker's. Hot path: our own memory is recycled; hiredis allocates for each command (a
- * callback, and its buffer as it grows). */
+ * One worker's. Hot path: our own memory is recycled; what hiredis allocates is told there. */
 #pragma once
 
 #include "dataplane/io/wheel.h"
 #include "dataplane/route/limiter.h"
-#include "dataplane/route/redis_server.h"
 
 #define LIMIT_REDIS_ASKS_MAX 4096
 

@@ -50,6 +50,7 @@ void script_write_load(struct command *c, enum script which);
 void script_write_decision(struct command *c, const char *sha, const struct limit_policy *p,
                            struct digest128 key);
 
-/* Registers this gateway; answered by how many are alive, and the secret: ours if there was none. */
+/* Registers this gateway; answered by how many are alive, and the secret: ours if there was none.
+ */
 void script_write_greeting(struct command *c, const char *gateway,
                            const char secret[SCRIPT_SECRET_BYTES]);

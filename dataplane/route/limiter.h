@@ -55,10 +55,10 @@ struct limit_policy {
     uint32_t window_ms;   /* LIMITER_WINDOW */
     uint32_t ipv6_prefix; /* bits that are one client */
     uint32_t max_keys;
-    struct view header;    /* its value is the key, unless LIMITER_BY_IP */
-    struct view label;     /* the route's name as a quoted string of structured fields */
-    struct view announced; /* what RateLimit-Policy says */
-    uint32_t line;         /* in the YAML */
+    struct view header;         /* its value is the key, unless LIMITER_BY_IP */
+    struct view label;          /* the route's name as a quoted string of structured fields */
+    struct view announced;      /* what RateLimit-Policy says */
+    uint32_t line;              /* in the YAML */
     struct redis_server *redis; /* referred to; NULL = decided in this process */
     uint32_t redis_timeout_ms;
     enum limiter_on_failure on_failure;

@@ -35,12 +35,12 @@ enum redis_cause {
 enum redis_state { REDIS_UNUSED, REDIS_UP, REDIS_AWAY };
 
 struct redis_server {
-    uint64_t id;          /* XXH3 of the URL */
-    char *name;           /* owned; without user and password, for people */
-    uint32_t slot;        /* index into every worker's connections */
+    uint64_t id;           /* XXH3 of the URL */
+    char *name;            /* owned; without user and password, for people */
+    uint32_t slot;         /* index into every worker's connections */
     enum redis_state told; /* control thread: what the log has last said */
     struct redis_server *next;
-    _Atomic uint32_t gateways;              /* last seen alive on it, this one included; 0 = unknown */
+    _Atomic uint32_t gateways; /* last seen alive on it, this one included; 0 = unknown */
     _Atomic uint16_t states[REDIS_WORKERS]; /* cause << 8 | state, by its worker */
 };
 

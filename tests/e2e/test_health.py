@@ -414,6 +414,29 @@ def test_backends_and_metrics_tell_health(make_pair, backend):
     assert "1 up, 1 down" in pair.ctl("status").out
 
 
+def test_counters_go_on_in_the_next_control_plane(make_pair, backend):
+    """What Prometheus has read of checks and look-ups never steps back, over kill -9 either."""
+    pair = make_pair([route("all", "/", f"http://localhost:{backend.port}", health_check=OFTEN)])
+
+    def counted():
+        metrics = pair.metrics()
+        found = {(name, labels): value for name, samples in metrics.items() for labels, value in samples.items()
+                 if name.startswith(("gateway_health_", "gateway_dns_"))}
+        assert len(found) >= 14
+        return found
+    wait_until(lambda: pair.metric("gateway_health_checks_total", result="ok") > 5, "checks are counted")
+    assert pair.metric("gateway_dns_lookups_total", result="ok") == 1
+    for _ in range(3):
+        before = counted()
+        pair.controlplane.kill()
+        pair.controlplane.start()
+        after = wait_until(counted, "the next one answers")
+        assert [k for k in before if after[k] < before[k]] == []
+    checks = pair.metric("gateway_health_checks_total", result="ok")
+    wait_until(lambda: pair.metric("gateway_health_checks_total", result="ok") > checks, "it counts on")
+    assert pair.metric("gateway_dns_lookups_total", result="ok") == 4
+
+
 def test_address_in_two_backends_of_a_route_is_one_series(make_pair, backend):
     """Two samples may not carry the same labels."""
     pair = make_pair([route("all", "/", backend, backend.url + "/base", health_check=OFTEN)])

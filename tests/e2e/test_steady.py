@@ -3,6 +3,7 @@ import re
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.heavy  # sanitizers replace malloc and make system call
 CLIENTS = 8
 WARM_UP = 200
 REQUESTS = 2000
+GATHER_SECONDS = 0.005  # of log_writer.c
 
 
 def tasks(pid):
@@ -74,7 +76,9 @@ def test_a_request_is_four_io_calls(warm, tmp_path):
                               stderr=subprocess.PIPE, text=True)
     try:
         assert "attached" in tracer.stderr.readline()
+        start = time.monotonic()
         send_requests(clients, REQUESTS // CLIENTS)
+        seconds = time.monotonic() - start
     finally:
         tracer.send_signal(signal.SIGINT)
         tracer.wait(30)
@@ -82,10 +86,11 @@ def test_a_request_is_four_io_calls(warm, tmp_path):
              if m[2] != "total"}
     waits = calls.pop("epoll_wait", 0) + calls.pop("epoll_pwait", 0)
     io = sum(calls.pop(name, 0) for name in ("recvfrom", "sendto", "sendmsg"))
-    pokes = calls.pop("write", 0)  # the log writer's eventfd: as often as it falls asleep, not per request
+    # The log writer's eventfd: it sleeps at least that long after each, however many requests there are meanwhile.
+    pokes = calls.pop("write", 0)
     # A response that the kernel delivers in two pieces takes two more calls; that is the backend's doing, and rare.
     assert 4 * REQUESTS <= io <= 4.2 * REQUESTS, (io, calls)
-    assert pokes <= REQUESTS / 4
+    assert pokes <= seconds / GATHER_SECONDS + 2, (pokes, seconds)
     assert waits <= 2.1 * REQUESTS + 100
     assert sum(calls.values()) <= 20, calls
 

@@ -10,6 +10,8 @@
 static char dir[] = "/tmp/gwp-endpoints-XXXXXX";
 static char file[64], socket_path[64];
 static struct ev_loop *loop;
+static struct ledger ledger;
+static const struct resolver_setup names = {.ledger = &ledger};
 static struct sessions sessions;
 static struct publisher publisher;
 static struct endpoints endpoints;
@@ -83,11 +85,13 @@ static void start(void)
     snprintf(file, sizeof(file), "%s/gateway.yaml", dir);
     snprintf(socket_path, sizeof(socket_path), "%s/control.sock", dir);
     loop = ev_loop_new(0);
+    ledger_init(&ledger, NULL);
     cr_assert_eq(sessions_init(&sessions, loop, socket_path, &events, &err), 0, "%s", err.text);
-    cr_assert_eq(publisher_init(&publisher, loop, file, dir, &sessions, &err), 0, "%s", err.text);
+    cr_assert_eq(publisher_init(&publisher, loop, file, dir, &names, &sessions, &err), 0, "%s",
+                 err.text);
     publisher.in_force = on_in_force;
     publisher.committed = on_committed;
-    endpoints_init(&endpoints, NULL, &sessions, dir);
+    endpoints_init(&endpoints, NULL, &sessions, &ledger, dir);
     endpoints.health.prober = &fake_prober;
     push(two_routes);
     cr_assert_eq(endpoints.count, 5);
@@ -99,6 +103,7 @@ static void stop(void)
     endpoints_fini(&endpoints);
     publisher_fini(&publisher);
     sessions_fini(&sessions);
+    ledger_fini(&ledger);
     peer_fini(&one);
     peer_fini(&two);
     ev_loop_destroy(loop);

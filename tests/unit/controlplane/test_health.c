@@ -8,6 +8,7 @@
 /* Simulated time and probes: one that is started ends when the test says so. */
 #define MANY 10000
 
+static struct ledger ledger;
 static struct health health;
 static double now;
 static struct check *started[MANY + 1];
@@ -45,7 +46,8 @@ static void on_changed(void *owner, struct check *c, enum health_state before)
 
 static void start(void)
 {
-    health_init(&health, NULL, on_changed, NULL);
+    ledger_init(&ledger, NULL);
+    health_init(&health, NULL, &ledger, on_changed, NULL);
     health.prober = &fake_prober;
     health.random = 12345;
     now = 1000;
@@ -63,6 +65,7 @@ static void start(void)
 static void stop(void)
 {
     health_fini(&health);
+    ledger_fini(&ledger);
 }
 
 TestSuite(health, .init = start, .fini = stop);
@@ -187,7 +190,7 @@ Test(health, our_own_failures_say_nothing)
     cr_expect_eq(c->state, HEALTH_UP);
     check_once(c, PROBE_REFUSED);
     cr_expect_eq(c->state, HEALTH_DOWN, "nor do they break a row");
-    cr_expect_eq(health.counts[PROBE_NOT_MADE], 11);
+    cr_expect_eq(ledger_read(health.counts[PROBE_NOT_MADE]), 11);
 }
 
 /* ---- when ---- */

@@ -7,6 +7,8 @@
 static char dir[] = "/tmp/gwp-publisher-XXXXXX";
 static char file[64], socket_path[64];
 static struct ev_loop *loop;
+static struct ledger ledger;
+static const struct resolver_setup names = {.ledger = &ledger};
 static struct sessions sessions;
 static struct publisher publisher;
 static struct peer one, two;
@@ -87,8 +89,10 @@ static void start(void)
     snprintf(file, sizeof(file), "%s/gateway.yaml", dir);
     snprintf(socket_path, sizeof(socket_path), "%s/control.sock", dir);
     loop = ev_loop_new(0);
+    ledger_init(&ledger, NULL);
     cr_assert_eq(sessions_init(&sessions, loop, socket_path, &events, &err), 0, "%s", err.text);
-    cr_assert_eq(publisher_init(&publisher, loop, file, dir, &sessions, &err), 0, "%s", err.text);
+    cr_assert_eq(publisher_init(&publisher, loop, file, dir, &names, &sessions, &err), 0, "%s",
+                 err.text);
     publisher.in_force = on_in_force;
     publisher.committed = on_committed;
     write_config(yaml("first"));
@@ -100,6 +104,7 @@ static void stop(void)
     char command[128];
     publisher_fini(&publisher);
     sessions_fini(&sessions);
+    ledger_fini(&ledger);
     peer_fini(&one);
     peer_fini(&two);
     ev_loop_destroy(loop);

@@ -32,7 +32,10 @@ static struct config *config_of(const char *host)
 static struct resolver *start(struct ev_loop *loop)
 {
     struct err err;
-    struct resolver *r = resolver_new(loop, &events, &err);
+    static struct ledger ledger;
+    const struct resolver_setup setup = {.ledger = &ledger};
+    ledger_init(&ledger, NULL);
+    struct resolver *r = resolver_new(loop, &setup, &events, &err);
     cr_assert(r, "%s", err.text);
     return r;
 }

@@ -351,6 +351,56 @@ Test(balancer, a_weight_override_counts_from_the_next_roster_on)
     cr_assert(counts[0] == 500 && counts[1] == 500);
 }
 
+Test(balancer, least_conn_shares_alike_among_the_idle_wherever_they_stand)
+{
+    /* Requests one after another; what the others do never ends. */
+    static const struct {
+        uint32_t targets, idle[3], idle_count;
+    } rows[] = {{10, {0, 5}, 2}, {10, {3, 4}, 2}, {16, {0, 1, 15}, 3}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        static uint32_t counts[MOST];
+        memset(counts, 0, sizeof(counts));
+        draft.message->n_routes = draft.message->n_endpoints = 0;
+        const struct route *r = pool(GWP__ROUTE__ALGORITHM__LEAST_CONN, rows[i].targets, NULL);
+        for (uint32_t k = 0; k < rows[i].targets; k++)
+            atomic_store(&state(r, k)->active, 9);
+        for (uint32_t k = 0; k < rows[i].idle_count; k++)
+            atomic_store(&state(r, rows[i].idle[k])->active, 0);
+        lb_least_refresh_all(r, NOW);
+        visit_many(r, 10000, counts);
+        for (uint32_t k = 0; k < rows[i].idle_count; k++) {
+            double ideal = 10000. / rows[i].idle_count;
+            cr_expect_float_eq(counts[rows[i].idle[k]], ideal, ideal / 50, "%zu: %u has %u", i,
+                               rows[i].idle[k], counts[rows[i].idle[k]]);
+        }
+        snapshot_free(&snapshot, registry);
+    }
+}
+
+Test(balancer, attempts_are_shared_alike_however_many_are_retries)
+{
+    static const Gwp__Route__Algorithm algorithms[] = {GWP__ROUTE__ALGORITHM__ROUND_ROBIN,
+                                                       GWP__ROUTE__ALGORITHM__WEIGHTED,
+                                                       GWP__ROUTE__ALGORITHM__LEAST_CONN};
+    for (size_t a = 0; a < COUNT_OF(algorithms); a++) {
+        uint32_t counts[5] = {0};
+        draft.message->n_routes = draft.message->n_endpoints = 0;
+        const struct route *r = pool(algorithms[a], 5, NULL);
+        for (uint32_t i = 0; i < 8000; i++) {
+            struct pick p = {.now_ms = NOW};
+            uint32_t at = visit(r, &p);
+            counts[at]++;
+            if (at != 1) /* which fails whatever it is asked */
+                continue;
+            p.avoid = &r->targets[1];
+            counts[visit(r, &p)]++;
+        }
+        for (uint32_t i = 0; i < 5; i++)
+            cr_expect_float_eq(counts[i], 2000, 20, "%zu: %u has %u", a, i, counts[i]);
+        snapshot_free(&snapshot, registry);
+    }
+}
+
 /* ---- a roster that changes ---- */
 
 static void *shuffler(void *arg)
