@@ -61,6 +61,7 @@ struct worker {
     struct limit_redis *redis; /* owned; NULL until a snapshot has one */
     struct log_ring *log;      /* of the log writer */
     bool log_console;
+    uint64_t log_share;       /* of what went well: when a random number is less; all ones = all */
     struct list clients;      /* downstream connections with a request under way */
     struct list idle_clients; /* and those without, the one that is idle longest first */
     struct list dead_clients; /* closed in this turn, recycled at its end */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <microhttpd.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,35 @@ const char *request_argument(const struct request *rq, const char *name)
     return MHD_lookup_connection_value(rq->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
+void request_user(const struct request *rq, char *out, size_t cap)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    char room[1024], text[ADDR_TEXT_BYTES] = "";
+    struct passwd entry, *found = NULL;
+    const union MHD_ConnectionInfo *fd =
+        MHD_get_connection_info(rq->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct addr addr = {.len = sizeof(addr.sa)};
+    snprintf(out, cap, "unknown");
+    if (!fd)
+        return;
+    if (!rq->may_write) {
+        if (getpeername(fd->connect_fd, &addr.sa.any, &addr.len) == 0)
+            addr_format(&addr, text);
+        snprintf(out, cap, "token from %s", text);
+    } else if (getsockopt(fd->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0) {
+        if (getpwuid_r(peer.uid, &entry, room, sizeof(room), &found) == 0 && found)
+            snprintf(out, cap, "%s", found->pw_name);
+        else
+            snprintf(out, cap, "uid %u", (unsigned)peer.uid);
+    }
+}
+
+const char *request_header(const struct request *rq, const char *name)
+{
+    return MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, name);
+}
+
 void request_add_header(struct request *rq, const char *name, const char *value)
 {
     MHD_add_response_header(rq->response, name, value);
@@ -135,8 +165,7 @@ static bool same_secret(const char *a, const char *b)
 
 static bool brings_token(const struct request *rq)
 {
-    const char *value =
-        MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, "Authorization");
+    const char *value = request_header(rq, "Authorization");
     return rq->admin->token[0] && value && strncasecmp(value, "Bearer ", 7) == 0 &&
            same_secret(value + 7, rq->admin->token);
 }
@@ -158,8 +187,7 @@ static void refuse_write(struct request *rq)
 
 static uint64_t announced_length(const struct request *rq)
 {
-    const char *value =
-        MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, "Content-Length");
+    const char *value = request_header(rq, "Content-Length");
     return value ? strtoull(value, NULL, 10) : 0;
 }
 
