@@ -105,6 +105,7 @@ static void on_poked(void *owner)
 {
     struct control *c = owner;
     targets_look(&c->targets);
+    redis_servers_tell(registry_redis_first(c->rollout.registry));
 }
 
 /* ---- messages ---- */
