@@ -24,7 +24,7 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
     redis-server zsh fish groff-base prometheus python3-prometheus-client
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
-BENCH_PACKAGES := nginx-light wrk
+BENCH_PACKAGES := nginx-light haproxy linux-perf
 
 GOALS  := $(or $(MAKECMDGOALS),all)
 NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
@@ -110,7 +110,7 @@ FUZZ_SRC  := $(wildcard tests/fuzz/fuzz_*.c)
 UNIT_SRC  := $(wildcard tests/unit/*.c tests/unit/*/*.c tests/unit/*/*/*.c)
 PAGES     := $(wildcard controlplane/admin/pages/*)
 C_FILES    = $(wildcard proto/*.[ch] proto/base/*.[ch] dataplane/*.[ch] dataplane/*/*.[ch] controlplane/*.[ch] \
-                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.c tests/fuzz/*.[ch])
+                 controlplane/*/*.[ch]) $(UNIT_SRC) $(wildcard tests/bench/*.[ch] tests/fuzz/*.[ch])
 
 all: programs
 
@@ -256,10 +256,19 @@ fuzz: $(fuzz_FUZZ)
 	        -verbosity=0 -dict=tests/fuzz/$$name.dict -artifact_prefix=$(B)/fuzz/found/$$name- \
 	        $(B)/fuzz/corpus/$$name tests/fuzz/seeds/$$name; done
 
-bench: programs
-	@$(PYTHON) tests/bench/bench.py --build $(B)
+# The relay, backend and clients of the benchmark. SCENARIOS="plain full", ROUNDS and SECONDS (of each subject in a round).
+BENCH_PROGRAMS := $(B)/bench/floor $(B)/bench/origin $(B)/bench/clients
+$(BENCH_PROGRAMS): $(B)/bench/%: tests/bench/%.c tests/bench/endpoints.h
+	@mkdir -p $(@D)
+	@echo "  CC    $@"
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -O2 $(CFLAGS) -o $@ $<
+ROUNDS  ?= 5
+SECONDS ?= 3
+bench: programs $(BENCH_PROGRAMS)
+	@$(PYTHON) -B tests/bench/bench.py --build $(B) --rounds $(ROUNDS) --seconds $(SECONDS) \
+	    $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
 
-$(B)/bench/%: tests/bench/%.c $(B)/libdataplane.a $(B)/libproto.a
+$(B)/bench/bench_%: tests/bench/bench_%.c $(B)/libdataplane.a $(B)/libproto.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS) $(CFLAGS_ALL) $(release_CFLAGS) $(CFLAGS) $(release_LDFLAGS) $(LDFLAGS) \
 	    -MMD -MP -MF $@.d -o $@ $< $(filter %.a,$^) -lev $(LLHTTP_LIBS) $$(pkg-config --libs $(LIBS_DP)) -lm
@@ -325,7 +334,9 @@ help:
 	@echo "make asan|tsan both suites under address+undefined or thread sanitizer"
 	@echo "make fuzz      every parser against libFuzzer, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make lint      clang-format, clang-tidy, cppcheck;   make format: write the formatting"
-	@echo "make bench     CPU per request beside nginx, interleaved;   make bench-limiter: ns per decision"
+	@echo "make bench     beside a relay, nginx and HAProxy   (SCENARIOS='plain new' ROUNDS=5 SECONDS=3)"
+	@echo "make bench-instructions  user instructions per request, against those recorded"
+	@echo "make bench-limiter       ns per decision"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"

@@ -1,219 +1,214 @@
 #!/usr/bin/python3
-"""CPU per proxied request of the pair and of nginx with the same duties, in interleaved rounds within one run.
+"""The pair beside a byte relay, nginx and HAProxy with the same duties, in interleaved rounds of one run.
 
-The proxy under test has core 0 to itself; load generator and backend share core 1. Throughput is not compared: where the load
-generator is the bottleneck, only CPU per request tells. Ratios carry over to other machines, microseconds do not.
+What is measured has core 0 to itself; clients and backend share the others. Read CPU per request rather than throughput, which
+is the clients' where they are the bottleneck. Ratios carry over to other machines, microseconds do not.
 """
 import argparse
 import json
-import os
 import pathlib
-import re
-import shutil
-import signal
-import socket
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
+import chart
+import meters
+import results
+from scenarios import SCENARIOS
+from subjects import KINDS, Failed, Machine, Setup, answers, available, wait_until
+
 HERE = pathlib.Path(__file__).resolve().parent
-TICKS = os.sysconf("SC_CLK_TCK")
+PREPARE_S = 1  # at most: to warm up, to find a rate, to count system calls
+RELOAD_EVERY_S = 1
+IDLE_CLIENTS = 10000  # where descriptors allow: the floor takes two for each
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Run:
+    """One run: its options, and the machine's state while it lasts."""
+
+    def __init__(self, args):
+        self.rounds, self.seconds = args.rounds, args.seconds
+        self.machine = Machine(args.build)
+
+    # ---- load ----
+
+    def clients(self, subject, arguments, **more):
+        command = [self.machine.build / "bench" / "clients", subject.address, *arguments]
+        cores = ",".join(map(str, self.machine.all if subject.setup.workers > 1 else self.machine.other))
+        return subprocess.Popen(["taskset", "-c", cores, *map(str, command)], stdout=subprocess.PIPE, text=True, **more)
+
+    def load(self, subject, variant, scenario, seconds, *more):
+        """What the clients say of so many seconds."""
+        process = self.clients(subject, [*scenario.load, *variant.load, "--seconds", seconds, *more])
+        reloads = 0
+        while variant.reloads and reloads * RELOAD_EVERY_S < seconds - 0.5:
+            time.sleep(RELOAD_EVERY_S)
+            reloads += 1
+            timeout = 31 if subject.setup.timeout_s == 30 else 30
+            subject.reload(Setup(**{**subject.setup.__dict__, "timeout_s": timeout}))
+        out = process.communicate(timeout=seconds + 60)[0]
+        if process.returncode:
+            raise Failed(f"the clients of {subject.label} gave up")
+        said = json.loads(out)
+        said["failed"] = sum(said[why] for why in ("unanswered", "cut", "refused", "bad_status"))
+        return said
+
+    def sample(self, subject, variant, scenario, *more):
+        """One round of one subject."""
+        others = meters.Others()
+        cpu, began = meters.cpu_seconds(subject.pids), time.monotonic()
+        ticks, _ = meters.user_share(subject.pids)
+        said = self.load(subject, variant, scenario, self.seconds, *more)
+        spent = meters.cpu_seconds(subject.pids) - cpu
+        _, share = meters.user_share(subject.pids, ticks)
+        each_us = spent / max(said["requests"], 1) * 1e6
+        latency = said["latency_us"]
+        if said["failed"] and not variant.reloads:
+            raise Failed(f"{subject.label} failed {said['failed']} of {said['requests']} requests")
+        return {"cpu_us": each_us, "user_us": each_us * share, "requests_per_s": said["requests"] / said["seconds"],
+                "p50_us": latency["p50"], "p99_us": latency["p99"], "p999_us": latency["p999"], "max_us": latency["max"],
+                "failed": said["failed"], "own_delay_p99_us": said["own_delay_us"]["p99"],
+                "rss_kib": meters.rss_kib(subject.pids), "others": others.cores(time.monotonic() - began)}
+
+    def count_calls(self, subject, variant, scenario):
+        counter = meters.SystemCalls(subject.pids)
+        said = self.load(subject, variant, scenario, min(PREPARE_S, self.seconds))
+        calls = counter.stop()
+        return calls / said["requests"] if calls and said["requests"] else None
+
+    # ---- methods: {label: [sample of each round]} ----
+
+    def start_all(self, scenario):
+        endpoints = self.machine.start_origin(scenario.origins)
+        started = []
+        for variant in scenario.variants:
+            if not available(variant.kind):
+                print(f"bench: {variant.kind} is not installed and left out")
+                continue
+            setup = dict(variant.setup)
+            setup["endpoints"] = endpoints[:setup.get("endpoints", 1)]
+            started.append((KINDS[variant.kind](self.machine, variant.label, Setup(**setup)), variant))
+        return started
+
+    def interleave(self, started, scenario, *more):
+        columns = {subject.label: [] for subject, _ in started}
+        for _ in range(self.rounds):
+            for subject, variant in started:
+                columns[subject.label].append(self.sample(subject, variant, scenario, *more))
+        return columns
+
+    def cpu(self, scenario):
+        """Closed loop: CPU per request."""
+        started = self.start_all(scenario)
+        for subject, variant in started:
+            self.load(subject, variant, scenario, min(PREPARE_S, self.seconds))
+        columns = self.interleave(started, scenario)
+        for subject, variant in started:
+            calls = self.count_calls(subject, variant, scenario)
+            for sample in columns[subject.label]:
+                if calls:
+                    sample["calls"] = calls
+        return columns
+
+    def latency(self, scenario):
+        """Open loop, at a rate that the slowest can do: how long answers take."""
+        started = self.start_all(scenario)
+        if not scenario.share:
+            return self.interleave(started, scenario)
+        trials = [self.load(subject, variant, scenario, min(PREPARE_S, self.seconds)) for subject, variant in started]
+        most = min(said["requests"] / said["seconds"] for said in trials)
+        rate = int(most * scenario.share) // 100 * 100
+        print(f"latency: {rate:,} requests/s, {scenario.share:g} of what the slowest one does")
+        return self.interleave(started, scenario, "--rate", rate)
+
+    def idle(self, scenario):
+        """Memory that clients cost which have asked once and stay. Once: memory that was taken is not given back."""
+        columns = {}
+        count = min(IDLE_CLIENTS, self.machine.connections // 2)
+        for subject, variant in self.start_all(scenario):
+            others, began = meters.Others(), time.monotonic()
+            before = meters.rss_kib(subject.pids)
+            process = self.clients(subject, ["--connections", count, "--hold"], stdin=subprocess.PIPE)
+            said = json.loads(process.stdout.readline() or '{"requests": 0}')
+            if said["requests"] < count:
+                raise Failed(f"{subject.label} answered {said['requests']} of {count} idle clients")
+            after = meters.rss_kib(subject.pids)
+            process.stdin.close()
+            process.wait(30)
+            columns[subject.label] = [{"bytes_each": (after - before) * 1024 / said["requests"], "rss_kib": after,
+                                       "others": others.cores(time.monotonic() - began)}]
+            subject.stop()
+        return columns
+
+    def start(self, scenario):
+        """From exec to the first answer, with what was stored by an earlier start; of the pair each program alone."""
+        columns = {}
+        for subject, _ in self.start_all(scenario):
+            columns[subject.label] = samples = []
+            subject.stop()
+            for _ in range(self.rounds):
+                others, began = meters.Others(), time.monotonic()
+                sample = {}
+                if subject.name == "gateway-pro":
+                    port = int(subject.admin.rsplit(":", 1)[1])
+                    sample["control_ms"] = self.time_start(subject.start_control, port, "/healthz")
+                    sample["control_rss_kib"] = meters.rss_kib([subject.control.pid])
+                    subject.stop()
+                    sample["start_ms"] = self.time_start(subject.start_data, subject.port)
+                else:
+                    sample["start_ms"] = self.time_start(subject.start, subject.port)
+                sample["rss_kib"] = meters.rss_kib(subject.pids)
+                subject.stop()
+                samples.append({**sample, "others": others.cores(time.monotonic() - began)})
+        return columns
+
+    @staticmethod
+    def time_start(start, port, path="/"):
+        began = time.monotonic()
+        start()
+        wait_until(f"an answer on port {port}", lambda: answers(port, path), pause_s=0.0005)
+        return (time.monotonic() - began) * 1000
 
 
-def wait_until(what, condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.01)
-    sys.exit(f"bench: {what} did not happen within {seconds} s")
-
-
-def answers(port):
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as s:
-            s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-            return s.recv(65536).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
-
-
-def tree(pid):
-    """The process and its descendants."""
-    found = [pid]
-    for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found += tree(int(child))
-    return found
-
-
-def cpu_seconds(pid):
-    """(user, system) seconds of a process and its descendants."""
-    user = system = 0
-    for p in tree(pid):
-        fields = pathlib.Path(f"/proc/{p}/stat").read_text().rsplit(")", 1)[1].split()
-        user += int(fields[11])
-        system += int(fields[12])
-    return user / TICKS, system / TICKS
-
-
-def rss_kib(pid):
-    return sum(int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{p}/status").read_text())[1]) for p in tree(pid))
-
-
-class Subject:
-    """A running proxy: its name, port and the process whose CPU counts."""
-
-    def __init__(self, name, port, process, measured=None):
-        self.name, self.port, self.process = name, port, process
-        self.pid = measured or process.pid
-        self.samples = []
-
-
-def start(folder, name, command, core, **kwargs):
-    log = open(folder / f"{name}.log", "w")
-    return subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], stdout=log, stderr=log, **kwargs)
-
-
-def start_nginx(folder, name, core, port, server, upstream=""):
-    conf = folder / f"{name}.conf"
-    conf.write_text(
-        f"""worker_processes 1; daemon off; master_process off; pid {folder}/{name}.pid; error_log {folder}/{name}.err;
-events {{ worker_connections 8192; }}
-http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {folder}/{name}-b; proxy_temp_path {folder}/{name}-p;
-  fastcgi_temp_path {folder}/{name}-f; uwsgi_temp_path {folder}/{name}-u; scgi_temp_path {folder}/{name}-s;
-  {upstream}
-  server {{ listen 127.0.0.1:{port}; {server} }} }}
-"""
-    )
-    return start(folder, name, ["nginx", "-c", conf], core)
-
-
-def start_rival(folder, backend):
-    """nginx as a proxy, tuned as its manual advises: kept connections, no buffering to disk, forwarding headers."""
-    port = free_port()
-    process = start_nginx(
-        folder, "nginx", 0, port,
-        "location / { proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection \"\"; "
-        "proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto http; "
-        "proxy_set_header X-Forwarded-Host $host; proxy_set_header X-Request-ID $request_id; proxy_set_header X-Real-IP $remote_addr; "
-        "add_header X-Request-ID $request_id; }",
-        f"upstream backend {{ server 127.0.0.1:{backend}; keepalive 256; keepalive_requests 1000000000; }}",
-    )
-    return Subject("nginx", port, process)
-
-
-def start_pair(folder, build, backend):
-    port = free_port()
-    config = folder / "gateway.yaml"
-    config.write_text(
-        f"""server: {{addr: "127.0.0.1:{port}", workers: 1}}
-admin: {{addr: "127.0.0.1:{free_port()}"}}
-logging: {{level: warn, access_log: "off"}}
-routes:
-  - name: bench
-    path_prefix: /
-    backends: [{{url: "http://127.0.0.1:{backend}"}}]
-    health_check: {{enabled: false}}
-"""
-    )
-    env = dict(os.environ, GWP_SOCKET=str(folder / "control.sock"), GWP_ADMIN_SOCKET=str(folder / "admin.sock"))
-    control = start(folder, "controlplane",
-                    [build / "gwp-controlplane", "--config", config, "--state-dir", folder / "cp"], 1, env=env)
-    data = start(folder, "dataplane", [build / "gwp-dataplane", "--state-dir", folder / "dp"], 0, env=env)
-    return Subject("gateway-pro", port, data), control
-
-
-def run_load(port, connections, seconds):
-    """wrk on core 1; the number of requests answered, and how many failed."""
-    out = subprocess.run(
-        ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}/"],
-        capture_output=True, text=True, check=True).stdout
-    bad = sum(int(n) for n in re.findall(r"(?:connect|read|write|timeout|responses:) (\d+)", out))
-    return int(re.search(r"(\d+) requests in", out)[1]), bad
-
-
-def measure(subjects, rounds, connections, seconds):
-    for subject in subjects:
-        run_load(subject.port, connections, 1)
-    for _ in range(rounds):
-        for subject in subjects:
-            before = cpu_seconds(subject.pid)
-            requests, bad = run_load(subject.port, connections, seconds)
-            after = cpu_seconds(subject.pid)
-            if bad:
-                sys.exit(f"bench: {subject.name} failed {bad} requests")
-            subject.samples.append(((after[0] - before[0]) / requests * 1e6, (after[1] - before[1]) / requests * 1e6,
-                                    requests / seconds))
-
-
-def report(subjects):
-    rows, base = [], None
-    for s in subjects:
-        total = [u + k for u, k, _ in s.samples]
-        row = {"name": s.name, "cpu_us": statistics.median(total), "user_us": statistics.median(u for u, _, _ in s.samples),
-               "min_us": min(total), "max_us": max(total), "requests_per_s": statistics.median(r for _, _, r in s.samples),
-               "rss_kib": rss_kib(s.pid)}
-        base = base or row["cpu_us"]
-        row["ratio"] = row["cpu_us"] / base
-        rows.append(row)
-    print(f"{'':14} {'µs/request':>11} {'user':>6} {'min–max':>13} {'ratio':>6} {'req/s':>8} {'RSS KiB':>8}")
-    for r in rows:
-        print(f"{r['name']:14} {r['cpu_us']:11.1f} {r['user_us']:6.1f} {r['min_us']:6.1f}–{r['max_us']:<6.1f} "
-              f"{r['ratio']:6.2f} {r['requests_per_s']:8.0f} {r['rss_kib']:8}")
-    spread = max((r["max_us"] - r["min_us"]) / r["cpu_us"] for r in rows)
-    if spread > 0.15:
-        print(f"The machine was noisy: rounds of one subject differ by {spread:.0%}; differences below that say nothing.")
-    return rows
+def parse_arguments():
+    names = [s.name for s in SCENARIOS]
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                      epilog="Scenarios: " + ", ".join(names))
+    options.add_argument("--build", type=pathlib.Path, default=HERE.parent.parent / "build")
+    options.add_argument("--scenarios", default=",".join(names), help="names with commas between them; default: all")
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--seconds", type=float, default=3, help="of each subject in each round")
+    options.add_argument("--out", type=pathlib.Path, help="folder for results.json and results.svg; default: BUILD/bench")
+    args = options.parse_args()
+    args.scenarios = args.scenarios.replace(",", " ").split() or names
+    unknown = [name for name in args.scenarios if name not in names]
+    if unknown:
+        options.error(f"there is no scenario {', '.join(unknown)}: {', '.join(names)}")
+    return args
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--build", type=pathlib.Path, default=HERE.parent.parent / "build")
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--seconds", type=int, default=3)
-    options.add_argument("--connections", type=int, default=32)
-    options.add_argument("--json", type=pathlib.Path, help="write the figures here as well")
-    args = options.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="gwp-bench-"))
-    processes = []
-    # Idle cores that sleep deeply add more than what is measured; held only while the file is open.
-    latency = None
-    try:
-        latency = open("/dev/cpu_dma_latency", "wb", buffering=0)
-        latency.write(b"\0\0\0\0")
-    except OSError:
-        pass
-    try:
-        backend = free_port()
-        processes.append(start_nginx(folder, "backend", 1, backend, 'location / { return 200 "hello world\\n"; }'))
-        rival = start_rival(folder, backend)
-        processes.append(rival.process)
-        pair, control = start_pair(folder, args.build.resolve(), backend)
-        processes += [pair.process, control]
-        subjects = [rival, pair]
-        for s in subjects:
-            wait_until(f"an answer through {s.name}", lambda s=s: answers(s.port))
-        print(f"small keep-alive requests, {args.connections} connections, one worker each, {args.rounds} rounds of "
-              f"{args.seconds} s, interleaved")
-        measure(subjects, args.rounds, args.connections, args.seconds)
-        rows = report(subjects)
-        if args.json:
-            args.json.write_text(json.dumps(rows, indent=2) + "\n")
-    finally:
-        for p in processes:
-            p.send_signal(signal.SIGTERM)
-        for p in processes:
-            p.wait(10)
-        shutil.rmtree(folder)
+    args = parse_arguments()
+    out = args.out or args.build / "bench"
+    awake = meters.hold_cpus_awake()
+    done = {"machine": meters.machine(), "awake": awake is not None, "rounds": args.rounds, "seconds": args.seconds,
+            "versions": {kind.name: kind.version() for kind in KINDS.values()}, "scenarios": {}}
+    print(f"{done['machine']['cpu']}, {done['machine']['cores']} cores, Linux {done['machine']['kernel']}; "
+          f"nginx {done['versions']['nginx'] or 'missing'}, HAProxy {done['versions']['HAProxy'] or 'missing'}; "
+          f"{args.rounds} rounds of {args.seconds:g} s, interleaved")
+    for scenario in (s for s in SCENARIOS if s.name in args.scenarios):
+        run = Run(args)
+        try:
+            columns = getattr(run, scenario.method)(scenario)
+        except Failed as failed:
+            sys.exit(f"bench: {scenario.name}: {failed}")
+        finally:
+            run.machine.close()
+        done["scenarios"][scenario.name] = summary = results.summarise(scenario, columns)
+        results.show(scenario, summary)
+        (out / "results.json").write_text(json.dumps(done, indent=1) + "\n")
+        (out / "results.svg").write_text(chart.draw(done))
+    print(f"\nWritten: {out}/results.json, {out}/results.svg")
 
 
 if __name__ == "__main__":
