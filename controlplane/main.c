@@ -13,6 +13,7 @@
 #include "controlplane/config/schema.h"
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
@@ -30,6 +31,7 @@ struct controlplane {
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct inquiries inquiries;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
@@ -76,6 +78,12 @@ static void on_gone(void *owner, struct session *s)
     struct controlplane *cp = owner;
     aggregate_gone(&cp->aggregate, s->instance_id);
     publisher_gone(&cp->publisher, s);
+}
+
+static void on_explained(void *owner, const Gwp__Explanation *e)
+{
+    struct controlplane *cp = owner;
+    inquiries_answered(&cp->inquiries, e);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -152,6 +160,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
                                     .started_at = ev_time(),
                                     .path = cp->config};
@@ -160,6 +169,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
 
 static void close_all(struct controlplane *cp)
 {
+    inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
     admin_fini(&cp->admin);
@@ -188,6 +198,7 @@ static int run_with_state(struct controlplane *cp)
     struct err err;
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
+    inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
@@ -211,7 +222,8 @@ static int run_with_state(struct controlplane *cp)
 
 static int run(struct controlplane *cp)
 {
-    const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
+    const struct session_events events = {on_opened, on_result, on_report,
+                                          on_gone,   cp,        on_explained};
     struct err err;
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);

@@ -96,16 +96,21 @@ void session_send_state(struct session *s, const uint8_t *packed, size_t len)
         doom(s, &err);
 }
 
-static void send_heartbeat(struct session *s, double now)
+void session_send(struct session *s, enum msg_type type, const ProtobufCMessage *body)
 {
     struct err err;
-    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
-    beat.sequence = s->sessions->sequence;
-    beat.sent_ms = (uint64_t)(now * 1000);
-    if (channel_send(s->channel, MSG_HEARTBEAT, &beat.base, NULL, 0, &err))
+    if (channel_send(s->channel, type, body, NULL, 0, &err))
         flush(s);
     else
         doom(s, &err);
+}
+
+static void send_heartbeat(struct session *s, double now)
+{
+    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
+    beat.sequence = s->sessions->sequence;
+    beat.sent_ms = (uint64_t)(now * 1000);
+    session_send(s, MSG_HEARTBEAT, &beat.base);
 }
 
 /* ---- greeting ---- */
@@ -169,6 +174,8 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->version = copy(hello->version);
     s->pid = hello->pid;
     s->served = hello->generation;
+    for (size_t i = 0; i < hello->n_capabilities; i++)
+        s->explains |= strcmp(hello->capabilities[i], "explain") == 0;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
     channel_opened(s->channel);
@@ -235,6 +242,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);
+        return 0;
+    case MSG_EXPLANATION:
+        if (s->sessions->events->explained)
+            s->sessions->events->explained(s->sessions->events->owner,
+                                           (const Gwp__Explanation *)(const void *)m->body);
         return 0;
     case MSG_REFUSAL:
         return err_set(err, "it refused: %s",

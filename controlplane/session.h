@@ -24,6 +24,7 @@ struct session {
     struct channel *channel; /* owned */
     ev_io io;
     bool is_open;
+    bool explains;                      /* it has the capability */
     char *name, *instance_id, *version; /* owned, NULL before Hello */
     uint64_t pid;
     double connected_at; /* wall clock, seconds */
@@ -46,6 +47,7 @@ struct session_events {
     void (*report)(void *owner, struct session *s, const Gwp__StatsReport *r);
     void (*gone)(void *owner, struct session *s); /* only for those that were opened */
     void *owner;
+    void (*explained)(void *owner, const Gwp__Explanation *e); /* may be NULL */
 };
 
 struct sessions {
@@ -72,6 +74,9 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
 
 /* Queues a packed EndpointState, with the same consequences. */
 void session_send_state(struct session *s, const uint8_t *packed, size_t len);
+
+/* Queues any other message, with the same consequences. */
+void session_send(struct session *s, enum msg_type type, const ProtobufCMessage *body);
 
 /* Opened sessions, in the order of connecting. */
 #define sessions_each(s, ss)                                                                       \

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "dataplane/explain.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
 #include "dataplane/targets.h"
@@ -119,6 +120,21 @@ static void on_result(void *owner, const struct rollout_result *r)
         log_debug("control", "a result was not sent: %s", err.text);
 }
 
+/* Before anything is in force there is nothing to explain by: the asker's patience ends. */
+static void on_explained(void *owner, const Gwp__Explanation *answer)
+{
+    struct control *c = owner;
+    struct err err;
+    if (!uplink_send(&c->uplink, MSG_EXPLANATION, &answer->base, &err))
+        log_debug("control", "an explanation was not sent: %s", err.text);
+}
+
+static void explain_to(struct control *c, const Gwp__Explain *question)
+{
+    if (c->rollout.in_force)
+        explain(c->rollout.in_force, question, on_explained, c);
+}
+
 static void begin_drain(struct control *c, const char *why);
 
 static int on_message(void *owner, const struct message *m, struct err *err)
@@ -132,6 +148,9 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         return 0;
     case MSG_ENDPOINT_STATE:
         targets_take(&c->targets, (const Gwp__EndpointState *)(const void *)m->body);
+        return 0;
+    case MSG_EXPLAIN:
+        explain_to(c, (const Gwp__Explain *)(const void *)m->body);
         return 0;
     case MSG_STATS_REQUEST:
         send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);

@@ -14,6 +14,7 @@
 
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
@@ -28,6 +29,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct inquiries *inquiries;
     struct ledger *ledger;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */

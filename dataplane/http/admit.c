@@ -1,5 +1,7 @@
 #include "dataplane/http/admit.h"
 
+#include "dataplane/http/decide.h"
+
 #define NS_PER_S 1000000000u
 
 static const struct edits no_edits;
@@ -12,34 +14,16 @@ static uint64_t whole_seconds(uint64_t ns)
     return (ns + NS_PER_S - 1 - 1000) / NS_PER_S;
 }
 
-/* The first field of that name; empty if there is none. Known names are found at once. */
-static struct view find_value(const struct head *h, const struct buffer *b, struct view name)
-{
-    enum field_id id = field_find(name);
-    if (id != FIELD_OTHER)
-        return head_value(h, b, id);
-    for (unsigned i = 0; i < h->field_count; i++)
-        if (h->fields[i].id == FIELD_OTHER && view_equal_nocase(field_name(b, &h->fields[i]), name))
-            return field_value(b, &h->fields[i]);
-    return (struct view){NULL, 0};
-}
-
-static struct digest128 key_of(const struct exchange *ex, const struct limit_policy *p)
-{
-    struct view value = {NULL, 0};
-    if (p->key_by != LIMITER_BY_IP)
-        value = find_value(&ex->head, ex->client->in, p->header);
-    return value.len > 0 ? limiter_key_of_text(p, value) : limiter_key_of_ip(p, ex->ip);
-}
-
 enum reason admit_request(struct exchange *ex)
 {
     const struct limit_policy *p = ex->route->limit;
     struct stats *stats = &ex->client->worker->stats;
     if (!p)
         return R_SERVED;
+    struct view value;
     uint64_t now_ns = (uint64_t)(worker_now(ex->client->worker) * NS_PER_S);
-    ex->limit = limiter_decide(p, key_of(ex, p), now_ns);
+    ex->limit =
+        limiter_decide(p, decide_limit_key(p, &ex->head, ex->client->in, ex->ip, &value), now_ns);
     if (ex->limit.allowed) {
         ex->limit_said = "allowed";
         stats_add(stats, STAT_limit_allowed_total, 1);

@@ -162,7 +162,7 @@ static const struct target *try_turn(const struct route *route, struct pick *p, 
 const struct target *lb_least_choose(const struct route *route, struct pick *p)
 {
     const struct least_tree *tree = route->roster->least;
-    uint64_t turn = atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
+    uint64_t turn = balancer_turn(route, p);
     const struct target *t = try_turn(route, p, turn);
     for (unsigned tries = 0; !t && tries < MOST_TRIES; tries++) {
         uint32_t i = find_least(tree, turn + tries);
