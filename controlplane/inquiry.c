@@ -62,7 +62,7 @@ void inquiries_ask(struct inquiries *q, struct view head, const char *client, in
     question.id = one->id;
     question.head = (ProtobufCBinaryData){head.len, (uint8_t *)head.at};
     question.client = (char *)client;
-    session_send(s, MSG_EXPLAIN, &question.base);
+    session_send(s, MSG_EXPLAIN, &question.base, NULL, 0);
 }
 
 void inquiries_answered(struct inquiries *q, const Gwp__Explanation *answer)

@@ -5,6 +5,7 @@
 
 #include "dataplane/control.h"
 #include "dataplane/explain.h"
+#include "dataplane/selfcheck.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
@@ -22,7 +23,8 @@ static int parse_workers(const char *text, unsigned *workers, struct err *err)
     return 0;
 }
 
-static int parse(int argc, char **argv, struct control_options *o, bool *explains, struct err *err)
+static int parse(int argc, char **argv, struct control_options *o, const char **check,
+                 bool *explains, struct err *err)
 {
     static char host_name[256];
     const char *workers;
@@ -38,6 +40,9 @@ static int parse(int argc, char **argv, struct control_options *o, bool *explain
          "worker threads, whatever the configuration says; 0 = as it says", &workers, NULL},
         {"explain", NULL, NULL, NULL,
          "tell what would become of one request, as gwpctl explain --file asks", NULL, explains},
+        {"self-check", NULL, NULL, "HOST:PORT",
+         "asks the data plane that listens there whether it works, and exits with 0 or 1", check,
+         NULL},
     };
     const struct option_table table = {.program = "gwp-dataplane",
                                        .summary = "forwards HTTP as its control plane says",
@@ -66,10 +71,11 @@ static void raise_descriptor_limit(void)
 int main(int argc, char **argv)
 {
     struct control_options options = {0};
+    const char *check;
     struct err err;
     log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
     bool explains = false;
-    int result = parse(argc, argv, &options, &explains, &err);
+    int result = parse(argc, argv, &options, &check, &explains, &err);
     if (result > 0)
         return 0;
     if (result < 0) {
@@ -78,6 +84,12 @@ int main(int argc, char **argv)
     }
     if (explains)
         return explain_once();
+    if (check) {
+        result = selfcheck(check, &err);
+        if (result < 0)
+            fprintf(stderr, "gwp-dataplane: %s\n", err.text);
+        return result < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    }
     raise_descriptor_limit();
     return control_run(&options);
 }

@@ -14,6 +14,7 @@
 
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/fd_keeper.h"
 #include "controlplane/inquiry.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
@@ -31,6 +32,7 @@ struct admin_context {
     struct endpoints *endpoints;
     struct inquiries *inquiries;
     struct ledger *ledger;
+    const struct fd_keeper *keeper;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };

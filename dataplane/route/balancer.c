@@ -27,7 +27,7 @@ bool balancer_would_admit(const struct route *route, const struct target *t, uin
 bool balancer_admit(const struct route *route, const struct target *t, struct pick *p)
 {
     struct target_state *s = t->state;
-    _Atomic uint32_t *open = &s->route->breakers_open;
+    _Atomic uint32_t *open = s->route->breakers_open;
     if (UNLIKELY(p->is_foreseen))
         return balancer_would_admit(route, t, p->now_ms) &&
                (t->max_connections == 0 ||
