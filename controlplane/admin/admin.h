@@ -18,6 +18,7 @@
 #include "controlplane/events.h"
 #include "controlplane/log_levels.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
@@ -32,6 +33,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct inquiries *inquiries;
     struct ledger *ledger;
     struct events *events;
     struct log_levels *log_levels;
