@@ -18,6 +18,7 @@
 #include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/succession.h"
 #include "controlplane/start.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
@@ -34,6 +35,7 @@ struct controlplane {
     struct publisher publisher;
     struct endpoints endpoints;
     struct fd_keeper keeper;
+    struct succession succession;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
@@ -53,7 +55,16 @@ static int on_listeners(void *owner, struct session *s, const Gwp__Listeners *m,
                         unsigned fd_count, struct err *err)
 {
     struct controlplane *cp = owner;
-    return fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    int result = fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    if (result == 0)
+        succession_served(&cp->succession, s);
+    return result;
+}
+
+static void on_replaced(void *owner, struct session *s, const Gwp__ReplaceResult *r)
+{
+    struct controlplane *cp = owner;
+    succession_started(&cp->succession, s, r);
 }
 
 static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult *r)
@@ -93,6 +104,7 @@ static void on_gone(void *owner, struct session *s)
     aggregate_gone(&cp->aggregate, s->instance_id);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
+    succession_gone(&cp->succession, s);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -172,6 +184,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .endpoints = &cp->endpoints,
                                     .ledger = &cp->ledger,
                                     .keeper = &cp->keeper,
+                                    .succession = &cp->succession,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
@@ -181,6 +194,7 @@ static void close_all(struct controlplane *cp)
 {
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
+    succession_fini(&cp->succession);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);
     fd_keeper_fini(&cp->keeper);
@@ -210,6 +224,7 @@ static int run_with_state(struct controlplane *cp)
     aggregate_init(&cp->aggregate, cp->state_dir);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
+    succession_init(&cp->succession, cp->loop, &cp->sessions);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
     } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
@@ -237,6 +252,7 @@ static int run(struct controlplane *cp)
                                           .report = on_report,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
+                                          .replaced = on_replaced,
                                           .owner = cp};
     struct err err;
     int result = EXIT_FAILURE;

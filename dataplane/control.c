@@ -8,6 +8,7 @@
 #include "dataplane/keeping.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
+#include "dataplane/successor.h"
 #include "dataplane/targets.h"
 #include "dataplane/uplink.h"
 #include "proto/base/log.h"
@@ -23,7 +24,8 @@
 #define LAST_MS 1000
 
 struct control {
-    struct ev_loop *loop; /* owned */
+    const struct control_options *options; /* borrowed */
+    struct ev_loop *loop;                  /* owned */
     struct uplink uplink;
     struct uplink_events events;
     struct rollout rollout;
@@ -177,6 +179,21 @@ static void on_entering(void *owner)
     targets_entering(&c->targets);
 }
 
+static void replace(struct control *c, const Gwp__Replace *order)
+{
+    struct err err = {""};
+    Gwp__ReplaceResult result = GWP__REPLACE_RESULT__INIT;
+    pid_t pid = successor_start(order->binary, c->options->argv, &err);
+    if (pid > 0)
+        log_info("control", "the successor was started: process %d", (int)pid);
+    else
+        log_error("control", "no successor: %s", err.text);
+    result.pid = (uint64_t)pid;
+    result.reason = err.text;
+    if (!uplink_send(&c->uplink, MSG_REPLACE_RESULT, &result.base, &err))
+        log_debug("control", "a result was not sent: %s", err.text);
+}
+
 static int on_message(void *owner, const struct message *m, struct err *err)
 {
     struct control *c = owner;
@@ -197,6 +214,9 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         return 0;
     case MSG_STATS_REQUEST:
         send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);
+        return 0;
+    case MSG_REPLACE:
+        replace(c, (const Gwp__Replace *)(const void *)m->body);
         return 0;
     case MSG_DRAIN: {
         const Gwp__Drain *drain = (const Gwp__Drain *)(const void *)m->body;
@@ -334,8 +354,9 @@ static void init_watchers(struct control *c)
 
 int control_run(const struct control_options *o)
 {
-    struct control c = {.order = WORKER_RUN};
+    struct control c = {.order = WORKER_RUN, .options = o};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* a successor that dies early is nobody's zombie */
     c.loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
     if (!c.loop)
         log_fatal("control", "no event loop");

@@ -20,6 +20,7 @@ struct control_options {
     const char *state_dir; /* for the last accepted snapshot; NULL = keep none */
     const char *name;      /* of this data plane */
     unsigned workers;      /* 0 = as the first snapshot says */
+    char *const *argv;     /* of this process, for its successor */
 };
 
 /* Returns the exit status when all is over. Call it before other threads exist. */

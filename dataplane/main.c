@@ -62,7 +62,7 @@ static void raise_descriptor_limit(void)
 
 int main(int argc, char **argv)
 {
-    struct control_options options = {0};
+    struct control_options options = {.argv = argv};
     struct err err;
     log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
     int result = parse(argc, argv, &options, &err);

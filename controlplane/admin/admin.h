@@ -15,6 +15,7 @@
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/succession.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
@@ -31,6 +32,7 @@ struct admin_context {
     struct endpoints *endpoints;
     struct ledger *ledger;
     const struct fd_keeper *keeper;
+    struct succession *succession;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };
