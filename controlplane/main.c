@@ -21,6 +21,7 @@
 #include "controlplane/succession.h"
 #include "controlplane/start.h"
 #include "proto/base/log.h"
+#include "proto/base/notify.h"
 #include "proto/base/options.h"
 #include "proto/base/version.h"
 
@@ -39,6 +40,7 @@ struct controlplane {
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
+    ev_timer alive; /* signs of life for the service manager */
 };
 
 /* ---- between the modules ---- */
@@ -145,8 +147,17 @@ static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
     publisher_reload(&cp->publisher, &push);
 }
 
+static void on_alive(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    notify_manager("WATCHDOG=1");
+}
+
 static void start_signals(struct controlplane *cp)
 {
+    double interval = notify_watchdog_seconds();
+    ev_timer_init(&cp->alive, on_alive, interval, interval);
+    if (interval > 0)
+        ev_timer_start(cp->loop, &cp->alive);
     signal(SIGPIPE, SIG_IGN);
     ev_signal_init(&cp->terminate, on_stop, SIGTERM);
     ev_signal_init(&cp->interrupt, on_stop, SIGINT);
@@ -210,7 +221,9 @@ static void serve(struct controlplane *cp, struct start *start)
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);
     publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    notify_manager("READY=1");
     ev_run(cp->loop, 0);
+    notify_manager("STOPPING=1");
 }
 
 /* The socket is ours: nobody else is at work in the state directory. */

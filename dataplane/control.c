@@ -11,7 +11,9 @@
 #include "dataplane/successor.h"
 #include "dataplane/targets.h"
 #include "dataplane/uplink.h"
+#include "dataplane/watchdog.h"
 #include "proto/base/log.h"
+#include "proto/base/notify.h"
 
 /* How soon a changed breaker is told: many may change at once. */
 #define NEWS_S 0.02
@@ -23,6 +25,8 @@
  */
 #define LAST_MS 1000
 
+#define CONFIRM_S 60.
+
 struct control {
     const struct control_options *options; /* borrowed */
     struct ev_loop *loop;                  /* owned */
@@ -31,14 +35,16 @@ struct control {
     struct rollout rollout;
     struct targets targets;
     struct keeping keeping;
+    struct watchdog watchdog;
     struct report *report; /* owned */
     enum worker_order order;
     uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
-    ev_timer news;     /* a report before its time */
-    ev_timer patience; /* for the control plane, at the start */
-    bool has_started;  /* the stored snapshot was looked at, or is not needed */
-    ev_prepare ended;  /* looks whether all is over, once it is ending */
+    ev_timer news;           /* a report before its time */
+    ev_timer patience;       /* for the control plane, at the start */
+    ev_timer alive, confirm; /* signs of life for the service manager; see rollout_confirm() */
+    bool has_started;        /* the stored snapshot was looked at, or is not needed */
+    ev_prepare ended;        /* looks whether all is over, once it is ending */
     ev_signal signals[3];
 };
 
@@ -132,6 +138,9 @@ static void on_result(void *owner, const struct rollout_result *r)
         log_debug("control", "a result was not sent: %s", err.text);
     if (!r->accepted || r->dry_run)
         return;
+    watchdog_set(&c->watchdog, c->rollout.in_force->server.watchdog_ms);
+    notify_manager("READY=1\nMAINPID=%d\nSTATUS=serving generation %llu", (int)getpid(),
+                   (unsigned long long)r->generation);
     if (!c->rollout.is_from_disk)
         keeping_settle_down(&c->keeping);
     keeping_tell(&c->keeping);
@@ -146,6 +155,18 @@ static void start_from_disk(struct control *c)
     if (!c->has_started && !rollout_is_busy(&c->rollout))
         rollout_start(&c->rollout);
     c->has_started = true;
+}
+
+static void on_alive(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    notify_manager("WATCHDOG=1");
+}
+
+static void on_confirm(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct control *c = timer->data;
+    if (uplink_is_open(&c->uplink))
+        rollout_confirm(&c->rollout);
 }
 
 static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
@@ -308,6 +329,7 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     if (c->order != WORKER_RUN)
         return;
     log_info("control", "shutting down: %s; what is in flight is finished first", why);
+    notify_manager("STOPPING=1");
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
@@ -347,6 +369,13 @@ static void init_watchers(struct control *c)
     ev_timer_init(&c->news, on_news_timer, 0, 0);
     ev_timer_init(&c->patience, on_patience, PATIENCE_S, 0);
     c->patience.data = c;
+    double interval = notify_watchdog_seconds();
+    ev_timer_init(&c->alive, on_alive, interval, interval);
+    if (interval > 0)
+        ev_timer_start(c->loop, &c->alive);
+    ev_timer_init(&c->confirm, on_confirm, CONFIRM_S, CONFIRM_S);
+    c->confirm.data = c;
+    ev_timer_start(c->loop, &c->confirm);
     ev_prepare_init(&c->ended, on_maybe_ended);
     c->news.data = c;
     c->report_timer.data = c->order_timer.data = c->ended.data = c;
@@ -367,7 +396,9 @@ int control_run(const struct control_options *o)
                                       .owner = &c};
     init_watchers(&c);
     rollout_init(&c.rollout, c.loop, o->state_dir, o->workers, on_result, &c);
+    c.rollout.max_age_s = o->max_age_s;
     c.rollout.recount = on_recount;
+    watchdog_init(&c.watchdog, &c.rollout);
     c.rollout.poked = on_poked;
     c.rollout.entering = on_entering;
     targets_init(&c.targets, &c.rollout, on_moved, &c);
@@ -380,6 +411,7 @@ int control_run(const struct control_options *o)
     send_report(&c, false); /* the last counts */
     uplink_stop(&c.uplink);
     keeping_fini(&c.keeping);
+    watchdog_fini(&c.watchdog);
     report_free(&c.report);
     targets_fini(&c.targets);
     rollout_fini(&c.rollout);

@@ -18,6 +18,7 @@
 struct control_options {
     const char *socket;    /* of the control plane */
     const char *state_dir; /* for the last accepted snapshot; NULL = keep none */
+    double max_age_s;      /* of that one; 0 = any */
     const char *name;      /* of this data plane */
     unsigned workers;      /* 0 = as the first snapshot says */
     char *const *argv;     /* of this process, for its successor */

@@ -53,6 +53,7 @@ typedef void rollout_entering_fn(void *owner);
 struct rollout {
     struct ev_loop *loop;
     const char *state_dir;   /* borrowed; NULL = keep nothing */
+    double max_age_s;        /* of the stored snapshot; 0 = any; set by the owner */
     unsigned workers_wanted; /* 0 = as the first snapshot says */
     rollout_result_fn *tell;
     rollout_recount_fn *recount;   /* set by the owner after rollout_init(); may be NULL */
@@ -95,6 +96,9 @@ bool rollout_is_busy(const struct rollout *ro);
 
 /* A first snapshot that could not be begun is tried again now: what was in its way may be gone. */
 void rollout_retry(struct rollout *ro);
+
+/* The control plane is there: what is in force, and stored, is as it wants it. */
+void rollout_confirm(struct rollout *ro);
 
 /* A Snapshot message, unpacked and packed; both are borrowed for the call. */
 void rollout_take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,
