@@ -1,5 +1,6 @@
 #include "controlplane/ctl/commands.h"
 
+#include "controlplane/ctl/await.h"
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/completion.h"
@@ -292,6 +293,18 @@ const struct command commands[] = {
         .examples = {"gwpctl replace", "gwpctl replace dp-1 --binary /opt/gwp/2.0/gwp-dataplane"},
         .fields = replace_fields,
         .run = order_replace,
+    },
+    {
+        .name = "wait",
+        .summary = "wait until the gateway is ready, or has drained",
+        .text =
+            "ready: a configuration is in force, a data plane is connected, and some route has a "
+            "healthy backend. drained: no data plane is connected any more. Exits with 1 when "
+            "that has not come true in time; --wait 0 asks once.",
+        .operands = {{"STATE", "a state: ready or drained", .words = "ready drained"}},
+        .takes = TAKES(WAIT),
+        .examples = {"gwpctl wait ready --wait 30", "gwpctl wait drained"},
+        .run = await_run,
     },
     {
         .name = "drain",
