@@ -25,6 +25,11 @@
  */
 #define LAST_MS 1000
 
+/* Clients that go on asking are told to close with their next response, for which they get a second
+ * before idle ones are closed: a request may be on its way to us. Looked at so often. */
+#define MANNERS_S 1.
+#define LOOK_MS 50
+
 #define CONFIRM_S 60.
 
 struct control {
@@ -38,7 +43,8 @@ struct control {
     struct watchdog watchdog;
     struct report *report; /* owned */
     enum worker_order order;
-    uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
+    double draining_since; /* loop time */
+    uint32_t grace_ms;     /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
     ev_timer news;           /* a report before its time */
     ev_timer patience;       /* for the control plane, at the start */
@@ -315,6 +321,12 @@ static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct control *c = timer->data;
     uint32_t grace_ms = grace_of(c);
+    if (c->order == WORKER_QUIET && rollout_clients(&c->rollout) > 0 &&
+        ev_now(loop) - c->draining_since < MANNERS_S) {
+        ev_timer_set(timer, LOOK_MS / 1000., 0);
+        ev_timer_start(loop, timer);
+        return;
+    }
     if (c->order < WORKER_DRAIN) {
         set_order(c, WORKER_DRAIN, c->order == WORKER_QUIET ? grace_ms : LAST_MS);
         return;
@@ -332,6 +344,7 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     notify_manager("STOPPING=1");
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
+    c->draining_since = ev_now(c->loop);
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
     if (first == WORKER_YIELD)
         wait_ms = grace_of(c);

@@ -474,6 +474,14 @@ unsigned rollout_workers(const struct rollout *ro)
     return ro->workers_wanted ? ro->workers_wanted : MIN(cpus_allowed(), MAX_WORKERS);
 }
 
+uint64_t rollout_clients(const struct rollout *ro)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < ro->worker_count; i++)
+        count += stats_counter(&ro->workers[i]->stats, STAT_downstream_connections_active);
+    return count;
+}
+
 uint64_t rollout_snapshots_alive(const struct rollout *ro)
 {
     uint64_t count = 0;

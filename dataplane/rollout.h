@@ -114,4 +114,7 @@ bool rollout_has_ended(const struct rollout *ro);
 /* How many run, or would run if no snapshot said otherwise. */
 unsigned rollout_workers(const struct rollout *ro);
 
+/* Connections of clients, as far as they are known this moment. */
+uint64_t rollout_clients(const struct rollout *ro);
+
 uint64_t rollout_snapshots_alive(const struct rollout *ro);

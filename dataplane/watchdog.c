@@ -11,8 +11,7 @@
 
 #define BEATS 4 /* that a worker misses before it counts as stuck */
 #define FRAMES 64
-#define LAST_WORDS_S 1 /* for the stack; a thread that hangs in the kernel will not say anything   \
-                        */
+#define LAST_WORDS_S 1 /* for the stack: a thread that hangs in the kernel has none to tell */
 
 /* On the stuck thread. Nothing here allocates: backtrace() has been called once before. */
 static void on_stuck(int signal_number)
