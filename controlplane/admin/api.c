@@ -341,6 +341,28 @@ static void post_validate(struct request *rq)
     diagnostics_fini(&d);
 }
 
+/* ---- explaining ---- */
+
+static void on_explained(void *owner, const Gwp__Explanation *answer, const char *why)
+{
+    if (answer)
+        request_reply_json(owner, MHD_HTTP_OK, explanation_document(answer));
+    else
+        request_fail(owner, MHD_HTTP_SERVICE_UNAVAILABLE, "no_answer", "%s", why);
+}
+
+/* The body is the head of a request, as a client would send it. */
+static void post_explain(struct request *rq)
+{
+    const char *client = request_argument(rq, "client");
+    if (rq->body_len > EXPLAIN_MAX_BYTES || (client && strlen(client) > 64))
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
+                     "a head has at most %u bytes, a client is an address", EXPLAIN_MAX_BYTES);
+    else
+        inquiries_ask(rq->admin->context.inquiries, body_of(rq), client ? client : "", on_explained,
+                      rq);
+}
+
 /* ---- log levels ---- */
 
 static void get_log_levels(struct request *rq)
@@ -364,26 +386,41 @@ static void post_log_level(struct request *rq)
                      "dataplane, or left out for both");
 }
 
-/* ---- explaining ---- */
+/* ---- orders about data planes ---- */
 
-static void on_explained(void *owner, const Gwp__Explanation *answer, const char *why)
+static void on_succession(void *owner, const struct succession_outcome *o)
 {
-    if (answer)
-        request_reply_json(owner, MHD_HTTP_OK, explanation_document(answer));
+    static const struct {
+        unsigned status;
+        const char *code;
+    } answers[] = {
+        [SUCCESSION_UNKNOWN] = {MHD_HTTP_NOT_FOUND, "unknown_data_plane"},
+        [SUCCESSION_BUSY] = {MHD_HTTP_CONFLICT, "busy"},
+        [SUCCESSION_FAILED] = {MHD_HTTP_UNPROCESSABLE_CONTENT, "failed"},
+        [SUCCESSION_TIMEOUT] = {MHD_HTTP_GATEWAY_TIMEOUT, "timeout"},
+    };
+    struct request *rq = owner;
+    if (o->verdict == SUCCESSION_DONE)
+        request_reply_json(rq, MHD_HTTP_OK,
+                           json_pack("{s:s, s:I, s:I}", "name", o->name, "old_pid",
+                                     (json_int_t)o->old_pid, "new_pid", (json_int_t)o->new_pid));
     else
-        request_fail(owner, MHD_HTTP_SERVICE_UNAVAILABLE, "no_answer", "%s", why);
+        request_fail(rq, answers[o->verdict].status, answers[o->verdict].code, "%s", o->message);
 }
 
-/* The body is the head of a request, as a client would send it. */
-static void post_explain(struct request *rq)
+/* What is started runs as the data plane does: only who could do that anyway may name a program. */
+static void post_replace(struct request *rq)
 {
-    const char *client = request_argument(rq, "client");
-    if (rq->body_len > EXPLAIN_MAX_BYTES || (client && strlen(client) > 64))
-        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
-                     "a head has at most %u bytes, a client is an address", EXPLAIN_MAX_BYTES);
+    const char *binary = request_argument(rq, "binary");
+    double seconds;
+    if (!read_wait(rq, &seconds))
+        return;
+    if (binary && !rq->may_write)
+        request_fail(rq, MHD_HTTP_FORBIDDEN, "forbidden",
+                     "a program can only be named over the private admin socket");
     else
-        inquiries_ask(rq->admin->context.inquiries, body_of(rq), client ? client : "", on_explained,
-                      rq);
+        succession_begin(rq->admin->context.succession, rq->argument, binary ? binary : "", seconds,
+                         on_succession, rq);
 }
 
 /* ---- orders about endpoints ---- */
@@ -460,6 +497,7 @@ static const struct endpoint endpoints[] = {
     {"GET", "/", READ, get_page},
     {"GET", "/dashboard.js", READ, get_page},
     {"GET", "/dashboard.css", READ, get_page},
+    {"POST", "/api/v1/dataplanes/{name}/replace", WRITE, post_replace},
     {"POST", "/api/v1/config", WRITE, post_config},
     {"POST", "/api/v1/validate", WRITE, post_validate},
     {"POST", "/api/v1/reload", WRITE, post_reload},
