@@ -1,16 +1,21 @@
 #include "controlplane/aggregate.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/log.h"
 
-#define MAX_SERIES 200000 /* in each table: 10,000 routes with every method */
-#define MAX_STATUSES 64
-#define MAX_COUNTERS 512
+#define MAX_TOTALS 500000 /* 10,000 routes with every method, some statuses and reasons each */
+#define MAX_LEVELS 512
 #define MAX_TARGETS 250000
 #define MAX_GONE 32
+#define KEEP_GENERATIONS                                                                           \
+    8 /* rows of those that a data plane may still repeat; it tells four apart */
+#define REWRITE_BYTES ((size_t)8 * 1024 * 1024)
+#define NS_PER_S 1e9
+#define TOTAL_BOUNDS 'b' /* the row of the tallies that holds the bounds */
 
 static void *must(void *memory)
 {
@@ -19,63 +24,10 @@ static void *must(void *memory)
     return memory;
 }
 
-/* ---- series ---- */
-
-static void series_free(struct series *s)
+static bool ends_in_total(const char *name)
 {
-    free(s->key);
-    free(s->statuses);
-    free(s);
-}
-
-static void fini_series(struct table *t)
-{
-    table_each(slot, t) series_free(slot->item);
-    table_fini(t);
-}
-
-static void fini_counters(struct table *t)
-{
-    table_each(slot, t)
-    {
-        struct named_counter *c = slot->item;
-        free(c->name);
-        free(c);
-    }
-    table_fini(t);
-}
-
-/* The one of that key; NULL when it is new and there is no room for more. */
-static struct series *series_of(struct table *t, struct view key)
-{
-    struct series *s = table_get(t, key);
-    if (s || t->count >= MAX_SERIES)
-        return s;
-    s = must(calloc(1, sizeof(*s)));
-    s->key = must(malloc(key.len + 1));
-    memcpy(s->key, key.at, key.len);
-    s->key[key.len] = '\0';
-    s->route = s->key;
-    s->method = s->key + strlen(s->key) + 1;
-    table_add(t, (struct view){s->key, key.len}, s);
-    return s;
-}
-
-/* Where a status is counted; NULL when it is new and there are too many. */
-static uint64_t *status_of(struct series *s, uint32_t status)
-{
-    size_t i = 0;
-    while (i < s->status_count && s->statuses[i].status < status)
-        i++;
-    if (i < s->status_count && s->statuses[i].status == status)
-        return &s->statuses[i].count;
-    if (s->status_count >= MAX_STATUSES)
-        return NULL;
-    s->statuses = must(realloc(s->statuses, (s->status_count + 1) * sizeof(*s->statuses)));
-    memmove(&s->statuses[i + 1], &s->statuses[i], (s->status_count - i) * sizeof(*s->statuses));
-    s->statuses[i] = (struct status_count){status, 0};
-    s->status_count++;
-    return &s->statuses[i].count;
+    size_t len = strlen(name);
+    return len > 6 && strcmp(name + len - 6, "_total") == 0;
 }
 
 /* What `now` is more than `last`, which becomes `now`. */
@@ -86,85 +38,307 @@ static uint64_t advance(uint64_t *last, uint64_t now)
     return more;
 }
 
-/* ---- sources ---- */
-
-static void source_free(struct source *s)
+static uint64_t nanoseconds(double seconds)
 {
-    list_remove(&s->link);
-    fini_series(&s->series);
-    fini_counters(&s->counters);
-    table_each(slot, &s->targets) free(slot->item);
-    table_fini(&s->targets);
-    free(s->instance_id);
-    free(s);
+    return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * NS_PER_S) : 0;
 }
 
-static struct source *source_of(struct aggregate *a, const char *instance_id, uint64_t lineage)
+/* ---- keys ---- */
+
+struct key {
+    char at[1200];
+    size_t len;
+    bool is_too_long;
+};
+
+static void key_begin(struct key *k, enum total_kind kind)
 {
-    struct source *found = NULL;
-    list_each (node, &a->sources) {
-        struct source *s = CONTAINER_OF(node, struct source, link);
-        if (strcmp(s->instance_id, instance_id) != 0)
-            continue;
-        s->is_connected = s->lineage == lineage; /* it counts in one memory at a time */
-        if (s->is_connected)
-            found = s;
+    k->at[0] = (char)kind;
+    k->len = 1;
+    k->is_too_long = false;
+}
+
+static void key_word(struct key *k, const char *word)
+{
+    size_t bytes = strlen(word) + 1;
+    if (k->len + bytes > sizeof(k->at)) {
+        k->is_too_long = true;
+        return;
     }
-    if (found)
-        return found;
+    memcpy(k->at + k->len, word, bytes);
+    k->len += bytes;
+}
+
+static void key_number(struct key *k, const char *format, uint64_t number)
+{
+    char text[24];
+    snprintf(text, sizeof(text), format[0] == 'x' ? "%016" PRIx64 : "%" PRIu64, number);
+    key_word(k, text);
+}
+
+static struct view key_view(const struct key *k)
+{
+    return (struct view){k->at, k->len};
+}
+
+/* ---- totals ---- */
+
+static void total_free(struct total *t)
+{
+    free(t->key);
+    free(t->values);
+    free(t);
+}
+
+static void forget_totals(struct aggregate *a)
+{
+    table_each(slot, &a->totals) total_free(slot->item);
+    table_each(slot, &a->routes) total_free(slot->item);
+    table_fini(&a->totals);
+    table_fini(&a->routes);
+    free(a->sorted);
+    a->sorted = NULL;
+    a->sorted_count = 0;
+}
+
+static struct total *total_new(struct view key, size_t count)
+{
+    struct total *t = must(calloc(1, sizeof(*t)));
+    t->key = must(malloc(key.len + 1));
+    memcpy(t->key, key.at, key.len);
+    t->key[key.len] = '\0';
+    t->key_len = key.len;
+    t->kind = (enum total_kind)key.at[0];
+    t->count = count;
+    t->values = must(calloc(count + 1, sizeof(*t->values)));
+    const char *word = t->key + 1;
+    for (size_t i = 0; i < COUNT_OF(t->words) && word < t->key + key.len; i++) {
+        t->words[i] = word;
+        word += strlen(word) + 1;
+    }
+    return t;
+}
+
+/* NULL when it is new and there is no room for more. */
+static struct total *total_of(struct aggregate *a, struct view key, size_t count)
+{
+    struct total *t = table_get(&a->totals, key);
+    if (t)
+        return t->count == count ? t : NULL;
+    if (a->totals.count >= MAX_TOTALS) {
+        if (!a->is_full)
+            log_warn("aggregate", "more than %d series; new ones are not counted", MAX_TOTALS);
+        a->is_full = true;
+        return NULL;
+    }
+    t = total_new(key, count);
+    table_add(&a->totals, (struct view){t->key, t->key_len}, t);
+    return t;
+}
+
+static void count_route(struct aggregate *a, const char *route, uint64_t more)
+{
+    struct total *t = table_get(&a->routes, view_of(route));
+    if (!t) {
+        struct key k;
+        key_begin(&k, TOTAL_REQUESTS);
+        key_word(&k, route);
+        t = total_new(key_view(&k), 1);
+        table_add(&a->routes, view_of(t->words[0]), t);
+    }
+    t->values[0] += more;
+}
+
+/* ---- generations ---- */
+
+static bool is_told_apart(const struct aggregate *a, uint64_t generation)
+{
+    for (size_t i = 0; i < AGGREGATE_GENERATIONS; i++)
+        if (a->generations[i] == generation)
+            return true;
+    return false;
+}
+
+static void put_generation_key(struct key *k, uint64_t generation)
+{
+    key_begin(k, TOTAL_GENERATION);
+    key_number(k, "d", generation);
+}
+
+/* A row of a generation counts for that generation, or for the older ones. */
+static void count_as(const struct aggregate *a, struct view key, struct key *as)
+{
+    as->len = key.len;
+    memcpy(as->at, key.at, key.len);
+    if (key.at[0] == TOTAL_GENERATION && !is_told_apart(a, strtoull(key.at + 1, NULL, 10)))
+        put_generation_key(as, 0);
+}
+
+static void note_generation(struct aggregate *a, uint64_t generation)
+{
+    for (size_t i = 0; i < AGGREGATE_GENERATIONS; i++) {
+        if (generation == a->generations[i] || generation == 0)
+            return;
+        if (generation > a->generations[i]) {
+            uint64_t next = a->generations[i];
+            a->generations[i] = generation;
+            generation = next;
+        }
+    }
+}
+
+/* What the one that is no longer told apart has counted goes to the older ones. */
+static void fold_generation(struct aggregate *a, uint64_t generation)
+{
+    struct key k;
+    put_generation_key(&k, generation);
+    struct total *from = table_remove(&a->totals, key_view(&k));
+    if (!from)
+        return;
+    put_generation_key(&k, 0);
+    struct total *to = total_of(a, key_view(&k), from->count);
+    for (size_t i = 0; to && i < to->count; i++)
+        to->values[i] += from->values[i];
+    a->sorted_count = 0;
+    total_free(from);
+}
+
+/* ---- sources ---- */
+
+static struct source *source_new(struct aggregate *a, uint64_t lineage)
+{
     struct source *s = must(calloc(1, sizeof(*s)));
-    s->instance_id = must(strdup(instance_id));
     s->lineage = lineage;
-    s->is_connected = true;
+    s->instance_id = must(strdup(""));
     list_push_back(&a->sources, &s->link);
     return s;
 }
 
-void aggregate_gone(struct aggregate *a, const char *instance_id)
+static struct source *find_source(const struct aggregate *a, uint64_t lineage)
 {
-    size_t gone = 0;
     list_each (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
-        if (strcmp(s->instance_id, instance_id) == 0)
-            s->is_connected = false;
-        gone += !s->is_connected;
+        if (s->lineage == lineage)
+            return s;
     }
-    /* What a source said last is only kept for the case that it comes back. */
-    list_each_safe (node, &a->sources) {
-        struct source *s = CONTAINER_OF(node, struct source, link);
-        if (gone <= MAX_GONE)
-            return;
-        if (s->is_connected)
-            continue;
-        source_free(s);
-        gone--;
-    }
+    return NULL;
 }
 
-void aggregate_init(struct aggregate *a)
+static void forget_levels(struct source *s)
 {
-    memset(a, 0, sizeof(*a));
-    list_init(&a->sources);
-}
-
-void aggregate_fini(struct aggregate *a)
-{
-    list_each_safe (node, &a->sources)
-        source_free(CONTAINER_OF(node, struct source, link));
-    fini_series(&a->series);
-    fini_counters(&a->counters);
-    table_each(slot, &a->routes)
+    table_each(slot, &s->levels)
     {
-        struct route_total *r = slot->item;
-        free(r->route);
-        free(r);
+        struct named_level *level = slot->item;
+        free(level->name);
+        free(level);
     }
-    table_fini(&a->routes);
-    table_each(slot, &a->targets) free(slot->item);
-    table_fini(&a->targets);
+    table_each(slot, &s->targets) free(slot->item);
+    table_fini(&s->levels);
+    table_fini(&s->targets);
 }
 
-/* ---- histograms ---- */
+static void source_free(struct source *s)
+{
+    list_remove(&s->link);
+    forget_levels(s);
+    table_fini(&s->rows);
+    free(s->instance_id);
+    free(s);
+}
+
+/* The one that this instance counts in now; it counts in one memory at a time. */
+static struct source *source_of(struct aggregate *a, const char *instance_id, uint64_t lineage)
+{
+    struct source *s = find_source(a, lineage);
+    list_each (node, &a->sources) {
+        struct source *other = CONTAINER_OF(node, struct source, link);
+        if (other->lineage != lineage && strcmp(other->instance_id, instance_id) == 0)
+            other->is_connected = false;
+    }
+    if (!s)
+        s = source_new(a, lineage);
+    if (strcmp(s->instance_id, instance_id) != 0) {
+        free(s->instance_id);
+        s->instance_id = must(strdup(instance_id));
+        forget_levels(s);
+    }
+    if (!s->is_connected) {
+        list_remove(&s->link);
+        list_push_back(&a->sources, &s->link);
+    }
+    s->is_connected = true;
+    return s;
+}
+
+/* ---- the tallies ---- */
+
+static size_t values_of(const struct aggregate *a, enum total_kind kind)
+{
+    switch (kind) {
+    case TOTAL_DURATION:
+    case TOTAL_UPSTREAM:
+        return a->bound_count + 2;
+    case TOTAL_GENERATION:
+        return AGGREGATE_CLASSES + a->bound_count + 2;
+    case TOTAL_TARGET:
+        return TARGET_VALUES;
+    case TOTAL_REQUESTS:
+    case TOTAL_COUNT:
+    case TOTAL_COUNTER:
+        return 1;
+    }
+    return 0;
+}
+
+static void take_row_back(struct aggregate *a, struct tally *r)
+{
+    struct view key = tallies_key(r);
+    struct key as;
+    if (key.len < 3 || key.len > sizeof(as.at) || key.at[key.len - 1] != '\0' ||
+        r->count != values_of(a, (enum total_kind)key.at[0]))
+        return;
+    struct source *s = find_source(a, r->owner);
+    if (!s)
+        s = source_new(a, r->owner);
+    if (table_get(&s->rows, key))
+        return;
+    table_add(&s->rows, key, r);
+    count_as(a, key, &as);
+    struct total *t = total_of(a, key_view(&as), r->count);
+    for (size_t i = 0; t && i < t->count; i++)
+        t->values[i] += r->values[i];
+    if (t && t->kind == TOTAL_REQUESTS) {
+        s->requests += r->values[0];
+        count_route(a, t->words[0], r->values[0]);
+    }
+}
+
+static bool is_bounds(const struct tally *r)
+{
+    return r->key_len == 1 && tallies_key(r).at[0] == TOTAL_BOUNDS &&
+           r->count < AGGREGATE_MAX_BUCKETS;
+}
+
+/* All that the tallies's rows say, anew. */
+static void reload(struct aggregate *a)
+{
+    forget_totals(a);
+    list_each (node, &a->sources) {
+        struct source *s = CONTAINER_OF(node, struct source, link);
+        table_fini(&s->rows);
+        s->requests = 0;
+    }
+    tallies_each(r, &a->tallies)
+    {
+        if (is_bounds(r)) {
+            a->bound_count = r->count;
+            memcpy(a->bounds, r->values, r->count * sizeof(double));
+        } else if (r->key_len > 1 && tallies_key(r).at[0] == TOTAL_GENERATION) {
+            note_generation(a, strtoull(tallies_key(r).at + 1, NULL, 10));
+        }
+    }
+    tallies_each(r, &a->tallies) take_row_back(a, r);
+}
 
 /* map[i]: the bucket of `to` that covers all of bucket i of `from`. */
 static void map_buckets(const double *from, size_t from_count, const double *to, size_t to_count,
@@ -179,122 +353,324 @@ static void map_buckets(const double *from, size_t from_count, const double *to,
     map[from_count] = to_count;
 }
 
-static void remap(struct table *t, const size_t *map, size_t count)
+/* What becomes of the rows: other bounds, and the owners and generations that are added up. */
+struct rewrite {
+    struct aggregate *a;
+    struct tallies fresh;
+    struct table summed; /* by key -> rows of owner 0 in the fresh one */
+    double bounds[AGGREGATE_MAX_BUCKETS - 1];
+    size_t bound_count;
+    size_t map[AGGREGATE_MAX_BUCKETS];
+    size_t folded; /* so many of the sources that went first */
+    uint64_t oldest_generation;
+};
+
+static bool is_folded(const struct rewrite *w, uint64_t lineage)
 {
-    table_each(slot, t)
-    {
-        struct series *s = slot->item;
-        uint64_t moved[AGGREGATE_MAX_BUCKETS] = {0};
-        for (size_t i = 0; i < count; i++)
-            moved[map[i]] += s->buckets[i];
-        memcpy(s->buckets, moved, sizeof(moved));
+    size_t i = 0;
+    list_each (node, &w->a->sources) {
+        const struct source *s = CONTAINER_OF(node, struct source, link);
+        if (s->is_connected || s->lineage == 0)
+            continue;
+        if (i++ >= w->folded)
+            return false;
+        if (s->lineage == lineage)
+            return true;
     }
+    return false;
+}
+
+/* Where the row goes; NULL when there is no room. */
+static struct tally *fresh_row(struct rewrite *w, const struct tally *r, size_t count)
+{
+    struct view key = tallies_key(r);
+    struct key older;
+    bool is_summed = r->owner == 0 || is_folded(w, r->owner);
+    if (key.at[0] == TOTAL_GENERATION && strtoull(key.at + 1, NULL, 10) < w->oldest_generation) {
+        put_generation_key(&older, 0);
+        key = key_view(&older);
+        is_summed = true;
+    }
+    struct tally *to = is_summed ? table_get(&w->summed, key) : NULL;
+    if (to)
+        return to;
+    to = tallies_add(&w->fresh, is_summed ? 0 : r->owner, key, count);
+    if (to && is_summed)
+        table_add(&w->summed, tallies_key(to), to);
+    return to;
+}
+
+static bool copy_row(struct rewrite *w, const struct tally *r)
+{
+    enum total_kind kind = (enum total_kind)tallies_key(r).at[0];
+    bool has_buckets = values_of(w->a, kind) > 1 && kind != TOTAL_TARGET;
+    size_t first = kind == TOTAL_GENERATION ? AGGREGATE_CLASSES : 0;
+    size_t count = has_buckets ? first + w->bound_count + 2 : r->count;
+    struct tally *to = fresh_row(w, r, count);
+    for (size_t i = 0; to && i < r->count; i++) {
+        size_t k = i;
+        if (has_buckets && i == r->count - 1u)
+            k = count - 1;
+        else if (has_buckets && i >= first)
+            k = first + w->map[i - first];
+        to->values[k] += r->values[i];
+    }
+    return to != NULL;
+}
+
+static int rewrite_to(struct rewrite *w, struct err *err)
+{
+    struct aggregate *a = w->a;
+    bool fits = true;
+    if (tallies_begin_rewrite(&a->tallies, &w->fresh, err) < 0)
+        return -1;
+    char kind = TOTAL_BOUNDS;
+    struct tally *bounds = tallies_add(&w->fresh, 0, (struct view){&kind, 1}, w->bound_count);
+    if (bounds)
+        memcpy(bounds->values, w->bounds, w->bound_count * sizeof(double));
+    tallies_each(r, &a->tallies)
+    {
+        if (fits && !is_bounds(r) && r->key_len > 2 &&
+            r->count == values_of(a, (enum total_kind)tallies_key(r).at[0]))
+            fits = copy_row(w, r);
+    }
+    return tallies_end_rewrite(&a->tallies, &w->fresh, err);
+}
+
+static size_t count_gone(const struct aggregate *a)
+{
+    size_t gone = 0;
+    list_each (node, &a->sources) {
+        const struct source *s = CONTAINER_OF(node, struct source, link);
+        gone += !s->is_connected && s->lineage != 0;
+    }
+    return gone;
+}
+
+/* Of those that rows are about: numbers may have gaps. */
+static uint64_t oldest_kept_generation(const struct aggregate *a)
+{
+    uint64_t newest[KEEP_GENERATIONS] = {0};
+    tallies_each(r, &a->tallies)
+    {
+        if (tallies_key(r).at[0] != TOTAL_GENERATION)
+            continue;
+        uint64_t generation = strtoull(tallies_key(r).at + 1, NULL, 10);
+        for (size_t i = 0; i < KEEP_GENERATIONS && generation != newest[i]; i++) {
+            if (generation > newest[i]) {
+                uint64_t next = newest[i];
+                newest[i] = generation;
+                generation = next;
+            }
+        }
+    }
+    return newest[KEEP_GENERATIONS - 1];
+}
+
+static void drop_folded(struct aggregate *a, size_t folded)
+{
+    list_each_safe (node, &a->sources) {
+        struct source *s = CONTAINER_OF(node, struct source, link);
+        if (folded == 0)
+            return;
+        if (s->is_connected || s->lineage == 0)
+            continue;
+        source_free(s);
+        folded--;
+    }
+}
+
+/* Lineages that went long ago are added up. Those that went lately may come back: after a start of
+ * this process that is every one that counts. */
+static void rewrite(struct aggregate *a, const double *bounds, size_t bound_count)
+{
+    struct rewrite w = {.a = a, .bound_count = bound_count};
+    struct err err;
+    size_t gone = count_gone(a);
+    w.folded = gone > MAX_GONE ? gone - MAX_GONE : 0;
+    w.oldest_generation = oldest_kept_generation(a);
+    memcpy(w.bounds, bounds, bound_count * sizeof(*bounds));
+    map_buckets(a->bounds, a->bound_count, w.bounds, bound_count, w.map);
+    int result = rewrite_to(&w, &err);
+    if (result < 0) {
+        tallies_give_up_file(&a->tallies, &err);
+        table_fini(&w.summed);
+        result = rewrite_to(&w, &err);
+    }
+    table_fini(&w.summed);
+    if (result < 0)
+        log_fatal("aggregate", "%s", err.text);
+    drop_folded(a, w.folded);
+    reload(a);
+}
+
+static void tidy(struct aggregate *a)
+{
+    if (count_gone(a) <= 2 * MAX_GONE && a->tallies.used < a->rewrite_bytes)
+        return;
+    rewrite(a, a->bounds, a->bound_count);
+    a->rewrite_bytes = MAX(REWRITE_BYTES, a->tallies.used * 2);
+}
+
+/* ---- life ---- */
+
+void aggregate_init(struct aggregate *a, const char *state_dir)
+{
+    memset(a, 0, sizeof(*a));
+    list_init(&a->sources);
+    a->rewrite_bytes = REWRITE_BYTES;
+    tallies_open(&a->tallies, state_dir, "counts");
+    reload(a);
+    tidy(a);
+}
+
+void aggregate_fini(struct aggregate *a)
+{
+    if (!a->tallies.memory)
+        return;
+    list_each_safe (node, &a->sources)
+        source_free(CONTAINER_OF(node, struct source, link));
+    forget_totals(a);
+    tallies_close(&a->tallies);
+}
+
+void aggregate_gone(struct aggregate *a, const char *instance_id)
+{
+    list_each_safe (node, &a->sources) {
+        struct source *s = CONTAINER_OF(node, struct source, link);
+        if (strcmp(s->instance_id, instance_id) != 0 || !s->is_connected)
+            continue;
+        s->is_connected = false;
+        list_remove(&s->link);
+        list_push_back(&a->sources, &s->link);
+    }
+    tidy(a);
 }
 
 void aggregate_set_bounds(struct aggregate *a, const double *bounds, size_t count)
 {
-    size_t map[AGGREGATE_MAX_BUCKETS];
     count = MIN(count, COUNT_OF(a->bounds));
-    if (count == a->bound_count && memcmp(a->bounds, bounds, count * sizeof(*bounds)) == 0)
-        return;
-    map_buckets(a->bounds, a->bound_count, bounds, count, map);
-    remap(&a->series, map, a->bound_count + 1);
-    list_each (node, &a->sources)
-        remap(&CONTAINER_OF(node, struct source, link)->series, map, a->bound_count + 1);
-    memcpy(a->bounds, bounds, count * sizeof(*bounds));
-    a->bound_count = count;
+    if (count != a->bound_count || memcmp(a->bounds, bounds, count * sizeof(*bounds)) != 0)
+        rewrite(a, bounds, count);
+}
+
+void aggregate_enter_generation(struct aggregate *a, uint64_t generation)
+{
+    uint64_t before[AGGREGATE_GENERATIONS];
+    memcpy(before, a->generations, sizeof(before));
+    note_generation(a, generation);
+    for (size_t i = 0; i < AGGREGATE_GENERATIONS; i++)
+        if (before[i] > 0 && !is_told_apart(a, before[i]))
+            fold_generation(a, before[i]);
 }
 
 /* ---- taking a report ---- */
 
-static void take_buckets(struct series *total, struct series *last, const Gwp__RouteSeries *now,
-                         const size_t *map, size_t map_count)
+/* What was said last becomes `now`, and the difference is added to the total; of the first value it
+ * is returned. */
+static uint64_t take(struct aggregate *a, struct source *s, const struct key *k,
+                     const uint64_t *now, size_t count)
 {
-    uint64_t counts[AGGREGATE_MAX_BUCKETS] = {0};
-    for (size_t i = 0; i < MIN(now->n_buckets, map_count); i++)
-        counts[map[i]] += now->buckets[i];
-    for (size_t i = 0; i < AGGREGATE_MAX_BUCKETS; i++)
-        total->buckets[i] += advance(&last->buckets[i], counts[i]);
-    if (now->sum_seconds > last->sum_seconds) {
-        total->sum_seconds += now->sum_seconds - last->sum_seconds;
-        last->sum_seconds = now->sum_seconds;
+    struct view key = key_view(k);
+    struct tally *last = table_get(&s->rows, key);
+    struct key as;
+    if (k->is_too_long)
+        return 0;
+    count_as(a, key, &as);
+    struct total *total = total_of(a, key_view(&as), count);
+    if (total && !last && (last = tallies_add(&a->tallies, s->lineage, key, count)))
+        table_add(&s->rows, tallies_key(last), last);
+    if (!total || !last || last->count != count)
+        return 0;
+    uint64_t first = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t step = advance(&last->values[i], now[i]);
+        total->values[i] += step;
+        first += i == 0 ? step : 0;
     }
+    return first;
 }
 
-static void count_route(struct aggregate *a, const char *route, uint64_t more)
+/* Buckets of a report, in our own bounds and with the sum behind them. */
+struct buckets {
+    const size_t *map;
+    size_t map_count;
+};
+
+static void put_buckets(const struct aggregate *a, const struct buckets *b, const uint64_t *from,
+                        size_t count, double sum_seconds, uint64_t *to)
 {
-    struct route_total *r = table_get(&a->routes, view_of(route));
-    if (!r) {
-        r = must(calloc(1, sizeof(*r)));
-        r->route = must(strdup(route));
-        table_add(&a->routes, view_of(r->route), r);
-    }
-    r->requests += more;
+    memset(to, 0, (a->bound_count + 2) * sizeof(*to));
+    for (size_t i = 0; i < MIN(count, b->map_count); i++)
+        to[b->map[i]] += from[i];
+    to[a->bound_count + 1] = nanoseconds(sum_seconds);
 }
 
-static void take_series(struct aggregate *a, struct source *source, const Gwp__RouteSeries *now,
-                        const size_t *map, size_t map_count)
+static void take_series(struct aggregate *a, struct source *s, const Gwp__RouteSeries *now,
+                        const struct buckets *b)
 {
-    char key[1024];
-    size_t route_len = strlen(now->route), method_len = strlen(now->method);
-    if (route_len + method_len + 1 > sizeof(key))
-        return;
-    memcpy(key, now->route, route_len + 1);
-    memcpy(key + route_len + 1, now->method, method_len);
-    struct view k = {key, route_len + 1 + method_len};
-    struct series *total = series_of(&a->series, k), *last = series_of(&source->series, k);
-    if (!total || !last) {
-        if (!a->is_full)
-            log_warn("aggregate",
-                     "more than %d series of routes and methods; new ones are not counted",
-                     MAX_SERIES);
-        a->is_full = true;
-        return;
-    }
-    uint64_t more = 0;
+    uint64_t values[AGGREGATE_MAX_BUCKETS + 1], more = 0;
+    struct key k;
     for (size_t i = 0; i < now->n_statuses; i++) {
-        uint64_t *to = status_of(total, now->statuses[i]->status);
-        uint64_t *from = status_of(last, now->statuses[i]->status);
-        if (!to || !from)
-            continue;
-        uint64_t step = advance(from, now->statuses[i]->count);
-        *to += step;
-        more += step;
+        key_begin(&k, TOTAL_REQUESTS);
+        key_word(&k, now->route);
+        key_word(&k, now->method);
+        key_number(&k, "d", now->statuses[i]->status);
+        more += take(a, s, &k, &now->statuses[i]->count, 1);
     }
-    source->requests += more;
-    count_route(a, total->route, more);
-    take_buckets(total, last, now, map, map_count);
+    s->requests += more;
+    count_route(a, now->route, more);
+    key_begin(&k, TOTAL_DURATION);
+    key_word(&k, now->route);
+    key_word(&k, now->method);
+    put_buckets(a, b, now->buckets, now->n_buckets, now->sum_seconds, values);
+    take(a, s, &k, values, a->bound_count + 2);
+    put_buckets(a, b, now->upstream_buckets, now->n_upstream_buckets, now->upstream_sum_seconds,
+                values);
+    k.at[0] = TOTAL_UPSTREAM;
+    take(a, s, &k, values, a->bound_count + 2);
 }
 
-static bool ends_in_total(const char *name)
+static void take_generation(struct aggregate *a, struct source *s, const Gwp__GenerationStats *now,
+                            const struct buckets *b)
 {
-    size_t len = strlen(name);
-    return len > 6 && strcmp(name + len - 6, "_total") == 0;
+    uint64_t values[AGGREGATE_CLASSES + AGGREGATE_MAX_BUCKETS + 1] = {0};
+    struct key k;
+    for (size_t i = 0; i < MIN(now->n_classes, AGGREGATE_CLASSES); i++)
+        values[i] = now->classes[i];
+    put_buckets(a, b, now->buckets, now->n_buckets, now->sum_seconds, values + AGGREGATE_CLASSES);
+    aggregate_enter_generation(a, now->generation);
+    put_generation_key(&k, now->generation);
+    take(a, s, &k, values, AGGREGATE_CLASSES + a->bound_count + 2);
 }
 
-static struct named_counter *counter_of(struct table *t, const char *name)
+static void take_count(struct aggregate *a, struct source *s, const Gwp__RouteCount *now)
 {
-    struct named_counter *c = table_get(t, view_of(name));
-    if (c || t->count >= MAX_COUNTERS)
-        return c;
-    c = must(calloc(1, sizeof(*c)));
-    c->name = must(strdup(name));
-    table_add(t, view_of(c->name), c);
-    return c;
+    struct key k;
+    key_begin(&k, TOTAL_COUNT);
+    key_word(&k, now->family);
+    key_word(&k, now->route);
+    key_word(&k, now->value);
+    take(a, s, &k, &now->count, 1);
 }
 
-static void take_counter(struct aggregate *a, struct source *source, const Gwp__Counter *now)
+static void take_counter(struct aggregate *a, struct source *s, const Gwp__Counter *now)
 {
-    struct named_counter *last = counter_of(&source->counters, now->name);
-    if (!last)
-        return;
-    if (!ends_in_total(now->name)) {
-        last->value = now->value;
+    if (ends_in_total(now->name)) {
+        struct key k;
+        key_begin(&k, TOTAL_COUNTER);
+        key_word(&k, now->name);
+        take(a, s, &k, &now->value, 1);
         return;
     }
-    struct named_counter *total = counter_of(&a->counters, now->name);
-    if (total)
-        total->value += advance(&last->value, now->value);
+    struct named_level *level = table_get(&s->levels, view_of(now->name));
+    if (!level && s->levels.count < MAX_LEVELS) {
+        level = must(calloc(1, sizeof(*level)));
+        level->name = must(strdup(now->name));
+        table_add(&s->levels, view_of(level->name), level);
+    }
+    if (level)
+        level->value = now->value;
 }
 
 static struct view id_key(const uint64_t *id)
@@ -302,68 +678,71 @@ static struct view id_key(const uint64_t *id)
     return (struct view){(const char *)id, sizeof(*id)};
 }
 
-/* Only for a target whose breaker has moved: most never do. */
-static void take_moves(struct aggregate *a, struct target_stats *last, const Gwp__TargetStats *now)
-{
-    const uint64_t moved_to[] = {now->breaker_closed, now->breaker_opened,
-                                 now->breaker_half_opened};
-    struct target_total *total = table_get(&a->targets, id_key(&now->target_id));
-    if (moved_to[0] + moved_to[1] + moved_to[2] == 0)
-        return;
-    if (!total && a->targets.count < MAX_TARGETS) {
-        total = must(calloc(1, sizeof(*total)));
-        total->id = now->target_id;
-        table_add(&a->targets, id_key(&total->id), total);
-    }
-    for (unsigned i = 0; total && i < AGGREGATE_BREAKER_STATES; i++)
-        total->moved_to[i] += advance(&last->moved_to[i], moved_to[i]);
-}
-
 /* Targets come and go with what DNS says. When their table is full it begins anew: all that is in
  * it is repeated by the reports to come. */
-static void take_target(struct aggregate *a, struct source *source, const Gwp__TargetStats *now)
+static struct target_stats *target_level(struct source *s, uint64_t id)
 {
-    struct view key = {(const char *)&now->target_id, sizeof(now->target_id)};
-    struct target_stats *t = table_get(&source->targets, key);
-    if (!t && source->targets.count >= MAX_TARGETS) {
-        table_each(slot, &source->targets) free(slot->item);
-        table_clear(&source->targets);
+    struct target_stats *t = table_get(&s->targets, id_key(&id));
+    if (t)
+        return t;
+    if (s->targets.count >= MAX_TARGETS) {
+        table_each(slot, &s->targets) free(slot->item);
+        table_clear(&s->targets);
     }
-    if (!t) {
-        t = must(calloc(1, sizeof(*t)));
-        t->id = now->target_id;
-        table_add(&source->targets, (struct view){(const char *)&t->id, sizeof(t->id)}, t);
-    }
-    t->requests = now->requests;
-    t->failures = now->failures;
+    t = must(calloc(1, sizeof(*t)));
+    t->id = id;
+    table_add(&s->targets, id_key(&t->id), t);
+    return t;
+}
+
+static void take_target(struct aggregate *a, struct source *s, const Gwp__TargetStats *now)
+{
+    const uint64_t values[TARGET_VALUES] = {
+        [TARGET_REQUESTS] = now->requests,         [TARGET_FAILURES] = now->failures,
+        [TARGET_OPENED] = now->connections_opened, [TARGET_REUSED] = now->connections_reused,
+        [TARGET_FAILED] = now->connections_failed, [TARGET_MOVED] = now->breaker_closed,
+        [TARGET_MOVED + 1] = now->breaker_opened,  [TARGET_MOVED + 2] = now->breaker_half_opened};
+    struct target_stats *t = target_level(s, now->target_id);
+    struct key k;
     t->active = now->active;
     t->breaker_state = now->breaker_state;
     t->since_ms = now->breaker_since_ms;
     t->until_ms = now->breaker_until_ms;
     snprintf(t->cause, sizeof(t->cause), "%s", now->breaker_cause);
-    take_moves(a, t, now);
+    key_begin(&k, TOTAL_TARGET);
+    key_number(&k, "x", now->target_id);
+    take(a, s, &k, values, TARGET_VALUES);
 }
 
 void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__StatsReport *r)
 {
-    struct source *source = source_of(a, instance_id, r->lineage);
+    struct source *s = source_of(a, instance_id, r->lineage ? r->lineage : 1);
     size_t map[AGGREGATE_MAX_BUCKETS];
     size_t bounds = MIN(r->n_duration_buckets_seconds, COUNT_OF(a->bounds));
+    const struct buckets b = {map, bounds + 1};
     map_buckets(r->duration_buckets_seconds, bounds, a->bounds, a->bound_count, map);
     for (size_t i = 0; i < r->n_routes; i++)
-        take_series(a, source, r->routes[i], map, bounds + 1);
+        take_series(a, s, r->routes[i], &b);
+    for (size_t i = 0; i < r->n_route_counts; i++)
+        take_count(a, s, r->route_counts[i]);
+    for (size_t i = 0; i < r->n_generations; i++)
+        take_generation(a, s, r->generations[i], &b);
     for (size_t i = 0; i < r->n_counters; i++)
-        take_counter(a, source, r->counters[i]);
+        take_counter(a, s, r->counters[i]);
     for (size_t i = 0; i < r->n_targets; i++)
-        take_target(a, source, r->targets[i]);
+        take_target(a, s, r->targets[i]);
+    s->process = (struct process_stats){.rss_bytes = r->rss_bytes,
+                                        .open_fds = r->open_fds,
+                                        .cpu_seconds = r->cpu_seconds,
+                                        .started_seconds = r->started_seconds};
 }
 
 /* ---- reading ---- */
 
 uint64_t aggregate_route_requests(const struct aggregate *a, const char *route)
 {
-    const struct route_total *r = table_get(&a->routes, view_of(route));
-    return r ? r->requests : 0;
+    const struct total *t = table_get(&a->routes, view_of(route));
+    return t ? t->values[0] : 0;
 }
 
 /* Whether a source is wanted: of the connected ones all, or those of one instance. */
@@ -372,14 +751,25 @@ static bool counts(const struct source *s, const char *instance_id)
     return s->is_connected && (!instance_id || strcmp(s->instance_id, instance_id) == 0);
 }
 
+static uint64_t source_value(const struct source *s, const char *name)
+{
+    struct key k;
+    if (!ends_in_total(name)) {
+        const struct named_level *level = table_get(&s->levels, view_of(name));
+        return level ? level->value : 0;
+    }
+    key_begin(&k, TOTAL_COUNTER);
+    key_word(&k, name);
+    const struct tally *r = table_get(&s->rows, key_view(&k));
+    return r ? r->values[0] : 0;
+}
+
 uint64_t aggregate_reported(const struct aggregate *a, const char *name, const char *instance_id)
 {
     uint64_t sum = 0;
     list_each (node, &a->sources) {
         const struct source *s = CONTAINER_OF(node, struct source, link);
-        const struct named_counter *c =
-            counts(s, instance_id) ? table_get(&s->counters, view_of(name)) : NULL;
-        sum += c ? c->value : 0;
+        sum += counts(s, instance_id) ? source_value(s, name) : 0;
     }
     return sum;
 }
@@ -394,44 +784,74 @@ uint64_t aggregate_requests_of(const struct aggregate *a, const char *instance_i
     return sum;
 }
 
+const struct process_stats *aggregate_process(const struct aggregate *a, const char *instance_id)
+{
+    list_each (node, &a->sources) {
+        const struct source *s = CONTAINER_OF(node, struct source, link);
+        if (counts(s, instance_id))
+            return &s->process;
+    }
+    return NULL;
+}
+
+static void add_levels(struct target_stats *sum, const struct target_stats *t)
+{
+    sum->active += t->active;
+    if (t->breaker_state != 1 && sum->breaker_state != 0)
+        return; /* open is worse than half-open */
+    sum->breaker_state = t->breaker_state;
+    sum->since_ms = t->since_ms;
+    sum->until_ms = t->until_ms;
+    memcpy(sum->cause, t->cause, sizeof(sum->cause));
+}
+
 struct target_stats aggregate_target(const struct aggregate *a, uint64_t id)
 {
     struct target_stats sum = {.id = id};
+    struct key k;
     list_each (node, &a->sources) {
         const struct source *s = CONTAINER_OF(node, struct source, link);
-        const struct target_stats *t =
-            s->is_connected ? table_get(&s->targets, (struct view){(const char *)&id, sizeof(id)})
-                            : NULL;
-        if (!t)
-            continue;
-        sum.requests += t->requests;
-        sum.failures += t->failures;
-        sum.active += t->active;
-        if (t->breaker_state == 1 || sum.breaker_state == 0) { /* open is worse than half-open */
-            sum.breaker_state = t->breaker_state;
-            sum.since_ms = t->since_ms;
-            sum.until_ms = t->until_ms;
-            memcpy(sum.cause, t->cause, sizeof(sum.cause));
-        }
+        const struct target_stats *t = s->is_connected ? table_get(&s->targets, id_key(&id)) : NULL;
+        if (t)
+            add_levels(&sum, t);
     }
-    const struct target_total *total = table_get(&a->targets, id_key(&id));
-    if (total)
-        memcpy(sum.moved_to, total->moved_to, sizeof(sum.moved_to));
+    key_begin(&k, TOTAL_TARGET);
+    key_number(&k, "x", id);
+    const struct total *t = table_get(&a->totals, key_view(&k));
+    if (!t)
+        return sum;
+    sum.requests = t->values[TARGET_REQUESTS];
+    sum.failures = t->values[TARGET_FAILURES];
+    memcpy(sum.connections, t->values + TARGET_OPENED, sizeof(sum.connections));
+    memcpy(sum.moved_to, t->values + TARGET_MOVED, sizeof(sum.moved_to));
     return sum;
 }
 
 static int by_key(const void *a, const void *b)
 {
-    const struct series *x = *(struct series *const *)a, *y = *(struct series *const *)b;
-    int order = strcmp(x->route, y->route);
-    return order != 0 ? order : strcmp(x->method, y->method);
+    const struct total *x = *(struct total *const *)a, *y = *(struct total *const *)b;
+    int order = memcmp(x->key, y->key, MIN(x->key_len, y->key_len));
+    return order != 0 ? order : x->key_len < y->key_len ? -1 : x->key_len > y->key_len;
 }
 
-struct series **aggregate_sorted(const struct aggregate *a, size_t *count)
+static void sort_totals(struct aggregate *a)
 {
-    struct series **list = must(malloc((a->series.count + 1) * sizeof(struct series *)));
-    *count = 0;
-    table_each(slot, &a->series) list[(*count)++] = slot->item;
-    qsort(list, *count, sizeof(struct series *), by_key);
-    return list;
+    if (a->sorted_count == a->totals.count)
+        return;
+    a->sorted_count = 0;
+    a->sorted = must(realloc(a->sorted, (a->totals.count + 1) * sizeof(struct total *)));
+    table_each(slot, &a->totals) a->sorted[a->sorted_count++] = slot->item;
+    qsort(a->sorted, a->sorted_count, sizeof(struct total *), by_key);
+}
+
+struct total *const *aggregate_totals(struct aggregate *a, enum total_kind kind, size_t *count)
+{
+    size_t first = 0, end;
+    sort_totals(a);
+    while (first < a->sorted_count && a->sorted[first]->kind < kind)
+        first++;
+    for (end = first; end < a->sorted_count && a->sorted[end]->kind == kind;)
+        end++;
+    *count = end - first;
+    return a->sorted + first;
 }

@@ -1,45 +1,71 @@
 /* aggregate: the StatsReports of all data planes, merged. Owned by main.c; one thread, no loop.
  *
- * A report's counters are cumulative since their lineage began. A source is one instance with one
- * lineage: what it reports is compared with what it reported last, and the difference is added to
- * the total. So nothing is counted twice when it reports again or reconnects, what it said stays
- * counted when it is gone, and no total ever steps back: a value that did is ignored until it is
- * over what was known.
+ * A report's counters are cumulative since their lineage began: that of the memory they lie in,
+ * which may go from one data plane to the next. What a lineage reports is compared with what it
+ * reported last, and the difference is added to the total. So nothing is counted twice when a data
+ * plane reports again or reconnects, what it said stays counted when it is gone, and no total ever
+ * steps back: a value that did is ignored until it is over what was known.
  *
- * Everything a peer can make grow is bounded: series, counter names, targets, and the sources that
- * are gone. */
+ * What each lineage said last is a row of tallies.h, and totals are the sums of those
+ * rows: so a control plane that was killed goes on where it was. Lineages that have ended are added
+ * up there under owner 0 when there are many of them. Levels (connections open now, the state of a
+ * breaker) are of the data planes that are connected, and kept in memory only.
+ *
+ * Everything a peer can make grow is bounded: keys, names of counters, targets, and the lineages
+ * that have ended. */
 #pragma once
 
+#include "controlplane/tallies.h"
 #include "controlplane/table.h"
 #include "proto/base/list.h"
 #include "proto/gateway.pb-c.h"
 
 #define AGGREGATE_BREAKER_STATES 3
 #define AGGREGATE_MAX_BUCKETS 33 /* 32 bounds, and what is over the last */
+#define AGGREGATE_CLASSES 6
+#define AGGREGATE_GENERATIONS 3 /* told apart; older ones count as 0 */
 
-struct status_count {
-    uint32_t status;
-    uint64_t count;
+/* What a total counts. Its key is made of words, each with a zero byte behind it, and its values
+ * are, by kind: */
+enum total_kind {
+    TOTAL_REQUESTS = 'r',   /* route, method, status: how many */
+    TOTAL_DURATION = 'd',   /* route, method: buckets, nanoseconds */
+    TOTAL_UPSTREAM = 'u',   /* likewise, of the time that backends took */
+    TOTAL_COUNT = 'c',      /* family, route, value: how many */
+    TOTAL_COUNTER = 'n',    /* name: its value */
+    TOTAL_TARGET = 't',     /* id, in hexadecimal: see enum target_value */
+    TOTAL_GENERATION = 'g', /* number, in decimal: classes, buckets, nanoseconds */
 };
 
-/* One (route, method): as a total, or as a source said it last. */
-struct series {
-    char *key;                     /* owned: route, a zero byte, method */
-    const char *route, *method;    /* within key */
-    struct status_count *statuses; /* owned, ascending */
-    size_t status_count;
-    uint64_t buckets[AGGREGATE_MAX_BUCKETS];
-    double sum_seconds;
+enum target_value {
+    TARGET_REQUESTS,
+    TARGET_FAILURES,
+    TARGET_OPENED, /* connections */
+    TARGET_REUSED,
+    TARGET_FAILED,
+    TARGET_MOVED, /* to each state of its breaker */
+    TARGET_VALUES = TARGET_MOVED + AGGREGATE_BREAKER_STATES
 };
 
-struct named_counter {
+struct total {
+    char *key; /* owned: the kind, and the words */
+    size_t key_len;
+    const char *words[3]; /* within key; NULL = there are fewer */
+    enum total_kind kind;
+    size_t count;
+    uint64_t *values; /* owned */
+};
+
+struct named_level {
     char *name; /* owned */
     uint64_t value;
 };
 
+/* A target as the connected data planes see it now, and what has been counted of it. */
 struct target_stats {
     uint64_t id;
     uint64_t requests, failures;
+    uint64_t connections[3]; /* opened, reused, failed */
     uint64_t active;
     uint32_t breaker_state;      /* 0 closed, 1 open, 2 half-open */
     uint64_t since_ms, until_ms; /* of that state, wall clock; 0 = always, nobody knows */
@@ -47,46 +73,48 @@ struct target_stats {
     uint64_t moved_to[AGGREGATE_BREAKER_STATES]; /* how often it has entered each */
 };
 
-/* What outlives the data planes that have said it. */
-struct target_total {
-    uint64_t id;
-    uint64_t moved_to[AGGREGATE_BREAKER_STATES];
-};
-
-struct route_total {
-    char *route; /* owned */
-    uint64_t requests;
+/* One process, as it said of itself last. */
+struct process_stats {
+    uint64_t rss_bytes, open_fds;
+    double cpu_seconds, started_seconds;
 };
 
 struct source {
-    struct list link;  /* of aggregate.sources; those gone longest first */
-    char *instance_id; /* owned */
+    struct list link; /* of aggregate.sources; those gone longest first */
     uint64_t lineage;
+    char *instance_id; /* owned: who reported it last; "" = a control plane before this one knew */
     bool is_connected;
-    uint64_t requests;     /* over all series */
-    struct table series;   /* by key -> struct series, owned: what it said last */
-    struct table counters; /* by name -> struct named_counter, owned */
-    struct table targets;  /* by id -> struct target_stats, owned */
+    uint64_t requests;    /* over all series */
+    struct table rows;    /* by key -> struct tally, borrowed: what it said last */
+    struct table levels;  /* by name -> struct named_level, owned */
+    struct table targets; /* by id -> struct target_stats, owned: its levels */
+    struct process_stats process;
 };
 
 struct aggregate {
+    struct tallies tallies;
+    size_t rewrite_bytes; /* when the tallies are larger they are rewritten */
     double bounds[AGGREGATE_MAX_BUCKETS - 1];
     size_t bound_count;
-    struct list sources; /* owned */
-    struct table series; /* by key -> struct series, owned: the totals */
-    struct table
-        counters; /* by name -> struct named_counter, owned: totals of those ending in "_total" */
-    struct table routes;  /* by name -> struct route_total, owned */
-    struct table targets; /* by id -> struct target_total, owned: only those whose breaker moved */
-    bool is_full;         /* said once */
+    struct list sources;   /* owned */
+    struct table totals;   /* by key -> struct total, owned */
+    struct table routes;   /* by name -> struct total of one value, owned: requests */
+    struct total **sorted; /* owned, by key */
+    size_t sorted_count;   /* fewer than totals: to be sorted anew */
+    uint64_t generations[AGGREGATE_GENERATIONS]; /* told apart: the newest first */
+    bool is_full;                                /* said once */
 };
 
-void aggregate_init(struct aggregate *a);
+/* Reads what is kept in `state_dir`. */
+void aggregate_init(struct aggregate *a, const char *state_dir);
 void aggregate_fini(struct aggregate *a);
 
 /* The upper bounds that histograms are kept in from now on, ascending. What is counted already
  * moves to the next bound that covers it. */
 void aggregate_set_bounds(struct aggregate *a, const double *bounds, size_t count);
+
+/* That generation is in force: it is told apart from now on, and the oldest one no longer. */
+void aggregate_enter_generation(struct aggregate *a, uint64_t generation);
 
 void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__StatsReport *r);
 
@@ -99,12 +127,15 @@ uint64_t aggregate_route_requests(const struct aggregate *a, const char *route);
  * connected data planes, or the value of the one that is named. */
 uint64_t aggregate_reported(const struct aggregate *a, const char *name, const char *instance_id);
 
-/* What one data plane has answered since it started. */
+/* What one data plane has answered, in all of the life of the memory it counts in. */
 uint64_t aggregate_requests_of(const struct aggregate *a, const char *instance_id);
 
+/* NULL: that data plane has not reported yet. */
+const struct process_stats *aggregate_process(const struct aggregate *a, const char *instance_id);
+
 /* Of one target, over the connected data planes: sums, and the worst breaker state with its cause.
- * How often its breaker has moved counts those that are gone as well. */
+ * What is counted counts those that are gone as well. */
 struct target_stats aggregate_target(const struct aggregate *a, uint64_t id);
 
-/* All totals sorted by route and method; the array is the caller's, what it points to is not. */
-struct series **aggregate_sorted(const struct aggregate *a, size_t *count);
+/* The totals of one kind, sorted by their words. Borrowed, until the next report. */
+struct total *const *aggregate_totals(struct aggregate *a, enum total_kind kind, size_t *count);

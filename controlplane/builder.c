@@ -64,6 +64,7 @@ static Gwp__Server *build_server(struct build *b)
     m->trusted_proxies = texts(&c->trusted_proxies);
     m->n_trusted_proxies = c->trusted_proxies.count;
     m->proxy_protocol = c->proxy_protocol;
+    m->makes_traces = c->trace_context == TRACE_CREATE;
     return m;
 }
 

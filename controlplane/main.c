@@ -89,6 +89,7 @@ static void on_in_force(void *owner, const struct config *cfg)
 static void on_committed(void *owner, const struct generation *g)
 {
     struct controlplane *cp = owner;
+    aggregate_enter_generation(&cp->aggregate, g->number);
     endpoints_apply(&cp->endpoints, g->config, g->number, resolver_lookup, cp->publisher.resolver);
 }
 
@@ -162,12 +163,12 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
                                     .path = cp->config};
     const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
     ledger_init(&cp->ledger, cp->state_dir);
-    aggregate_init(&cp->aggregate);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
         publisher_init(&cp->publisher, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions,
                        err) < 0 ||
         admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
         return -1;
+    aggregate_init(&cp->aggregate, cp->state_dir); /* now that nobody else is at work there */
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     cp->publisher.in_force = on_in_force;
     cp->publisher.committed = on_committed;

@@ -204,6 +204,13 @@ static void take_report(struct session *s, const Gwp__StatsReport *r)
     s->sessions->events->report(s->sessions->events->owner, s, r);
 }
 
+/* Both sides read the same machine's clock. */
+static void take_heartbeat(struct session *s, const Gwp__Heartbeat *beat)
+{
+    double lag = ev_time() - (double)beat->sent_ms / 1000;
+    s->lag_seconds = beat->sent_ms > 0 && lag > 0 ? lag : 0;
+}
+
 /* Nothing is kept for data planes that nobody asked to leave it here: Welcome names no such
  * capability. */
 static void close_all(const int *fds, unsigned count)
@@ -225,10 +232,13 @@ static int on_message(void *owner, const struct message *m, struct err *err)
     case MSG_STATS_REPORT:
         take_report(s, (const Gwp__StatsReport *)(const void *)m->body);
         return 0;
+    case MSG_HEARTBEAT:
+        take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);
+        return 0;
     case MSG_REFUSAL:
         return err_set(err, "it refused: %s",
                        ((const Gwp__Refusal *)(const void *)m->body)->reason);
-    default: /* a heartbeat, or something kept for later versions: that it was heard is enough */
+    default: /* kept for later versions */
         return 0;
     }
 }

@@ -34,7 +34,8 @@ struct session {
     bool refused;        /* the last one sent */
     char *reason;        /* owned; why, or NULL */
     uint64_t rss_bytes;
-    struct err doomed; /* not empty: it ends at the next turn of the loop, for this reason */
+    double lag_seconds; /* how long its last heartbeat was under way */
+    struct err doomed;  /* not empty: it ends at the next turn of the loop, for this reason */
 };
 
 /* Each is called from the loop. The session and the message are borrowed for the call. */

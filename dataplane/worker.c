@@ -264,6 +264,8 @@ static void adopt_snapshot(struct worker *w)
         return;
     w->snapshot = s;
     w->log_console = s->log_format == LOG_CONSOLE;
+    w->log_share =
+        s->access_log_sample >= 1 ? UINT64_MAX : (uint64_t)(s->access_log_sample * 0x1p63) * 2;
     upstream_pool_resize(&w->pool, s->endpoint_slots);
     stats_set_bounds(&w->stats, s->duration_buckets, s->duration_bucket_count);
     stats_enter_generation(&w->stats, s->generation);

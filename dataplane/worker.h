@@ -60,6 +60,7 @@ struct worker {
     struct stats stats;
     struct log_ring *log; /* of the log writer */
     bool log_console;
+    uint64_t log_share;       /* of what went well: when a random number is less; all ones = all */
     struct list clients;      /* downstream connections with a request under way */
     struct list idle_clients; /* and those without, the one that is idle longest first */
     struct list dead_clients; /* closed in this turn, recycled at its end */

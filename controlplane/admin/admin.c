@@ -76,6 +76,11 @@ const char *request_argument(const struct request *rq, const char *name)
     return MHD_lookup_connection_value(rq->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
+const char *request_header(const struct request *rq, const char *name)
+{
+    return MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, name);
+}
+
 void request_add_header(struct request *rq, const char *name, const char *value)
 {
     MHD_add_response_header(rq->response, name, value);
@@ -135,8 +140,7 @@ static bool same_secret(const char *a, const char *b)
 
 static bool brings_token(const struct request *rq)
 {
-    const char *value =
-        MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, "Authorization");
+    const char *value = request_header(rq, "Authorization");
     return rq->admin->token[0] && value && strncasecmp(value, "Bearer ", 7) == 0 &&
            same_secret(value + 7, rq->admin->token);
 }
@@ -158,8 +162,7 @@ static void refuse_write(struct request *rq)
 
 static uint64_t announced_length(const struct request *rq)
 {
-    const char *value =
-        MHD_lookup_connection_value(rq->connection, MHD_HEADER_KIND, "Content-Length");
+    const char *value = request_header(rq, "Content-Length");
     return value ? strtoull(value, NULL, 10) : 0;
 }
 

@@ -86,6 +86,9 @@ void admin_apply(struct admin *a, const struct admin_config *cfg);
 /* The value of a query parameter, NULL when it is not there. Borrowed from the request. */
 const char *request_argument(const struct request *rq, const char *name);
 
+/* The value of a header field, NULL when it is not there. Borrowed from the request. */
+const char *request_header(const struct request *rq, const char *name);
+
 /* Takes `body` over: free(). */
 void request_reply(struct request *rq, unsigned status, const char *type, char *body, size_t len);
 void request_reply_json(struct request *rq, unsigned status, json_t *document); /* takes it over */

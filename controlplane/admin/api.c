@@ -41,8 +41,10 @@ static void get_readyz(struct request *rq)
 static void get_metrics(struct request *rq)
 {
     size_t len;
-    char *text = metrics_print(&rq->admin->context, &len);
-    request_reply(rq, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, len);
+    enum exposition_format format = exposition_negotiate(request_header(rq, "Accept"));
+    char *text = metrics_print(&rq->admin->context, format, &len);
+    request_reply(rq, MHD_HTTP_OK, exposition_content_type(format), text, len);
+    request_add_header(rq, "Vary", "Accept");
 }
 
 /* ---- what there is ---- */

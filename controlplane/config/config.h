@@ -23,6 +23,7 @@ enum limit_key { LIMIT_BY_IP, LIMIT_BY_USER, LIMIT_BY_API_KEY };
 enum limit_mode { LIMIT_ENFORCE, LIMIT_OBSERVE };
 enum redis_failure { REDIS_LOCAL, REDIS_ALLOW, REDIS_DENY };
 enum until_checked { UNTIL_CHECKED_UP, UNTIL_CHECKED_DOWN };
+enum trace_context { TRACE_PASS, TRACE_CREATE };
 enum config_log_format { CONFIG_LOG_JSON, CONFIG_LOG_CONSOLE };
 
 struct server_config {
@@ -35,6 +36,7 @@ struct server_config {
     uint32_t drain_delay_ms, shutdown_grace_ms;
     struct strings trusted_proxies;
     bool proxy_protocol;
+    enum trace_context trace_context;
 };
 
 struct admin_config {

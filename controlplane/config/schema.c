@@ -10,6 +10,7 @@ static const char *const level_words[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error", NULL};
 static const char *const format_words[] = {
     [CONFIG_LOG_JSON] = "json", [CONFIG_LOG_CONSOLE] = "console", NULL};
+static const char *const trace_words[] = {[TRACE_PASS] = "pass", [TRACE_CREATE] = "create", NULL};
 static const char *const balancer_words[] = {[LB_ROUND_ROBIN] = "round_robin",
                                              [LB_LEAST_CONN] = "least_conn",
                                              [LB_WEIGHTED] = "weighted",
@@ -80,6 +81,9 @@ static const struct key keys[] = {
      .doc = "Networks whose X-Forwarded-For is believed when the client address is worked out."},
     {"server.proxy_protocol", VALUE_BOOL, 0, 0, "false", IN(server_config, proxy_protocol),
      .doc = "Expect PROXY v1 or v2 from trusted_proxies."},
+    {"server.trace_context", VALUE_WORD, 0, 0, "pass", .words = trace_words,
+     IN(server_config, trace_context),
+     .doc = "A valid traceparent is passed on; create makes one where there is none."},
 
     {"admin", VALUE_SECTION, RULE_ADMIN, KEY_GO, IN(config, admin),
      .doc = "Where operators look and give orders."},

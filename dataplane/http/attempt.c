@@ -121,12 +121,16 @@ void attempt_start(struct exchange *ex)
     if (pick.moved)
         note_breaker(ex);
     if (!ex->target) {
+        if (pick.retry_ms > 0)
+            ex->breaker_said = "open";
         give_up(ex, pick.retry_ms);
         return;
     }
     ex->reason = R_SERVED;
     ex->detail = NULL;
     ex->permit = pick.permit;
+    if (pick.permit)
+        ex->breaker_said = pick.permit & BREAKER_PROBE ? "half_open" : "closed";
     ex->target_state = ex->target->state;
     ex->endpoint = ex->target->endpoint;
     ex->attempt_s = worker_now(w);

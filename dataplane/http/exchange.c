@@ -84,7 +84,10 @@ static void write_log(const struct exchange *ex, double now_s)
                                   : (struct view){"HTTP/1.0", 8},
         .user_agent = head_value(h, b, FIELD_USER_AGENT),
         .referer = head_value(h, b, FIELD_REFERER),
-        .traceparent = head_value(h, b, FIELD_TRACEPARENT),
+        .traceparent = ex->trace == TRACE_MADE
+                           ? (struct view){ex->traceparent, sizeof(ex->traceparent)}
+                       : ex->trace == TRACE_RECEIVED ? head_value(h, b, FIELD_TRACEPARENT)
+                                                     : (struct view){NULL, 0},
         .route = view_of(ex->route_state ? ex->route_state->name : NULL),
         .endpoint = view_of(ex->endpoint ? ex->endpoint->text : NULL),
         .generation = ex->generation,
@@ -98,9 +101,20 @@ static void write_log(const struct exchange *ex, double now_s)
         .attempts = ex->attempts,
         .reason = ex->reason,
         .limiter = ex->limit_said,
+        .breaker = ex->breaker_said,
         .detail = ex->detail,
     };
     access_log_write(w->log, w->log_console, &record, &w->stats);
+}
+
+/* What went wrong is always logged, of the rest as large a share as is wanted. */
+static bool is_logged(const struct exchange *ex)
+{
+    struct worker *w = worker_of(ex);
+    if (log_ring_is_off(w->log))
+        return false;
+    return w->log_share == UINT64_MAX || ex->reason != R_SERVED || ex->status >= 400 ||
+           worker_random(w) < w->log_share;
 }
 
 void exchange_let_go_of_snapshot(struct exchange *ex)
@@ -126,7 +140,7 @@ static void account(struct exchange *ex)
     if (ex->started_s > 0) {
         double now = worker_now(w);
         count(ex, now);
-        if (!log_ring_is_off(w->log))
+        if (is_logged(ex))
             write_log(ex, now);
     }
     w->retrying -= ex->retrying;
@@ -464,6 +478,17 @@ static void find_client(struct exchange *ex)
     ex->client_ip_len = (uint8_t)ip_format(ex->ip, ex->client_ip);
 }
 
+static void find_trace(struct exchange *ex)
+{
+    struct worker *w = worker_of(ex);
+    ex->trace = (uint8_t)trace_check(&ex->head, ex->client->in);
+    if (ex->trace != TRACE_NONE || !ex->snapshot->server.makes_traces)
+        return;
+    const uint64_t random[3] = {worker_random(w), worker_random(w), worker_random(w)};
+    trace_make(random, ex->traceparent);
+    ex->trace = TRACE_MADE;
+}
+
 static void on_head(struct exchange *ex)
 {
     struct downstream *c = ex->client;
@@ -482,6 +507,7 @@ static void on_head(struct exchange *ex)
         http1_parse_start_body(&ex->request, (enum framing)h->framing, h->content_length);
         ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
         ex->upgrade = tunnel_may_upgrade(h, c->in);
+        find_trace(ex);
         r = exchange_find_where(ex);
     }
     if (r == R_SERVED)

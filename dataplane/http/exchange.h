@@ -21,6 +21,7 @@
 #include "dataplane/http/http1_parse.h"
 #include "dataplane/http/relay.h"
 #include "dataplane/http/target.h"
+#include "dataplane/http/trace.h"
 #include "dataplane/http/upstream.h"
 
 #define REQUEST_ID_MAX_BYTES 128
@@ -65,6 +66,7 @@ struct exchange {
     bool upgrade; /* the client asks for another protocol, and that may be passed on */
     bool tunnel;  /* and got it: bytes both ways, tunnel.c */
     uint8_t client_ip_len, request_id_len;
+    uint8_t trace;            /* enum trace */
     bool peer_trusted;        /* its X-Forwarded-* and Forwarded are added to, not replaced */
     uint16_t status;          /* sent to the client; 0 = none yet */
     uint16_t upstream_status; /* 0 = none */
@@ -77,6 +79,7 @@ struct exchange {
     uint64_t allowed;           /* methods, for Allow */
     struct limit_verdict limit; /* with limit_said; admit.c */
     const char *limit_said;     /* for logs: allowed, limited, observed; NULL = no limit */
+    const char *breaker_said;   /* for logs: the state it was asked in; NULL = no breaker */
     struct request_target where;
     struct view host; /* as the client named it, without port; like `where` */
     struct http1_parser request, response;
@@ -86,8 +89,9 @@ struct exchange {
     struct ip ip;                   /* the client's, as far as it can be known; for a Unix peer 0 */
     char client_ip[INET6_ADDRSTRLEN];
     char request_id[REQUEST_ID_MAX_BYTES];
-    struct head head;   /* the request's */
-    struct head answer; /* the response's */
+    char traceparent[TRACE_PARENT_BYTES]; /* with TRACE_MADE */
+    struct head head;                     /* the request's */
+    struct head answer;                   /* the response's */
 };
 
 /* Bytes of a new request have arrived. */

@@ -172,6 +172,8 @@ static void write_forwarding(struct head_writer *w, const struct exchange *ex,
     write_forwarded(w, ex, peer, client_host);
     write_own(w, edits, "X-Real-IP", client_ip);
     write_own(w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+    if (ex->trace == TRACE_MADE)
+        write_own(w, edits, "traceparent", (struct view){ex->traceparent, sizeof(ex->traceparent)});
 }
 
 /* TE and Upgrade belong to one connection: where they shall go on, this hop says so itself. Of TE

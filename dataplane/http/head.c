@@ -21,11 +21,11 @@ static const struct known {
  * on, up to those of n + 1 bytes. */
 static const uint8_t first_of_length[LONGEST_NAME + 2] = {
     [0] = 1,   [1] = 1,   [2] = 1,   [3] = 2,   [4] = 4,   [5] = 8,   [6] = 10,
-    [7] = 16,  [8] = 20,  [9] = 23,  [10] = 25, [11] = 29, [12] = 31, [13] = 34,
-    [14] = 40, [15] = 42, [16] = 45, [17] = 51, [18] = 54, [19] = 55, [20] = 58,
+    [7] = 16,  [8] = 20,  [9] = 23,  [10] = 25, [11] = 30, [12] = 32, [13] = 35,
+    [14] = 41, [15] = 43, [16] = 46, [17] = 52, [18] = 55, [19] = 56, [20] = 59,
 };
 
-_Static_assert(FIELD_LOOKALIKE == 58, "first_of_length[] follows fields.def");
+_Static_assert(FIELD_LOOKALIKE == 59, "first_of_length[] follows fields.def");
 
 static inline uint64_t load64(const char *at)
 {

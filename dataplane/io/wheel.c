@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define WHEEL_FARTHEST_MS (365ull * 86400 * 1000)
+
 static uint64_t tick_at(const struct wheel *w, double now_s)
 {
     double ms = (now_s - w->origin) * 1000;
@@ -18,31 +20,46 @@ void wheel_init(struct wheel *w, double now_s)
         list_init(&w->slots[i]);
 }
 
+static uint64_t due_tick(const struct wheel *w, const struct wheel_entry *e)
+{
+    return w->now + (uint64_t)(int64_t)(int32_t)(e->due - (uint32_t)w->now);
+}
+
+/* When the entry's slot comes up next. */
+static uint64_t slot_tick(const struct wheel *w, const struct wheel_entry *e)
+{
+    uint64_t next = w->now + 1;
+    return next + (e->slot - next) % WHEEL_SLOTS;
+}
+
 static void put(struct wheel *w, struct wheel_entry *e)
 {
     /* What lies beyond one round waits in the last slot of the round and is looked at again there.
      */
-    uint64_t tick = MIN(e->due, w->now + WHEEL_SLOTS - 1);
+    uint64_t tick = MIN(due_tick(w, e), w->now + WHEEL_SLOTS - 1);
     size_t slot = tick % WHEEL_SLOTS;
     list_remove(&e->link);
     list_push_back(&w->slots[slot], &e->link);
-    e->slot_tick = tick;
+    e->slot = (uint16_t)slot;
+    e->linked = true;
     w->occupied[slot / 64] |= 1ull << (slot % 64);
 }
 
 void wheel_set(struct wheel *w, struct wheel_entry *e, double now_s, uint64_t after_ms)
 {
     /* One more tick: the current one has partly gone by, and a deadline is never early. */
-    uint64_t due = tick_at(w, now_s) + (after_ms + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS + 1;
-    e->due = MAX(due, w->now + 1);
-    if (e->slot_tick == 0 || e->slot_tick > e->due)
+    uint64_t ticks = (MIN(after_ms, WHEEL_FARTHEST_MS) + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS;
+    uint64_t due = MAX(tick_at(w, now_s) + ticks + 1, w->now + 1);
+    e->due = (uint32_t)due;
+    e->set = true;
+    if (!e->linked || slot_tick(w, e) > due)
         put(w, e);
 }
 
 void wheel_clear(struct wheel_entry *e)
 {
     list_remove(&e->link);
-    e->due = e->slot_tick = 0;
+    e->set = e->linked = false;
 }
 
 static void turn_slot(struct wheel *w, size_t slot, wheel_expired_fn *expired, void *owner)
@@ -61,14 +78,14 @@ static void turn_slot(struct wheel *w, size_t slot, wheel_expired_fn *expired, v
     while (!list_is_empty(&due)) {
         struct wheel_entry *e = CONTAINER_OF(due.next, struct wheel_entry, link);
         list_remove(&e->link);
-        e->slot_tick = 0;
-        if (e->due == 0)
+        e->linked = false;
+        if (!e->set)
             continue;
-        if (e->due > w->now) {
+        if (due_tick(w, e) > w->now) {
             put(w, e);
             continue;
         }
-        e->due = 0;
+        e->set = false;
         expired(owner, e);
     }
 }

@@ -13,11 +13,15 @@
 #define WHEEL_TICK_MS 16
 #define WHEEL_SLOTS 1024
 
+/* Small, since every idle connection has one. Ticks are kept in 32 bits and read as those nearest
+ * to the present one, which is right for deadlines within a year. */
 struct wheel_entry {
     struct list link;
-    uint64_t due;       /* tick; 0 = no deadline */
-    uint64_t slot_tick; /* tick of the slot it is linked in; 0 = not linked */
-    int kind;           /* for its owner, who tells by it what the entry is embedded in */
+    uint32_t due;  /* tick */
+    uint16_t slot; /* it is linked in */
+    uint8_t kind;  /* for its owner, who tells by it what the entry is embedded in */
+    bool set : 1;  /* there is a deadline */
+    bool linked : 1;
 };
 
 /* The deadline has passed and is cleared. May set any deadline, its own included. */
@@ -32,11 +36,11 @@ struct wheel {
 
 void wheel_init(struct wheel *w, double now_s);
 
-static inline void wheel_entry_init(struct wheel_entry *e, int kind)
+static inline void wheel_entry_init(struct wheel_entry *e, uint8_t kind)
 {
     e->kind = kind;
     list_init(&e->link);
-    e->due = e->slot_tick = 0;
+    e->set = e->linked = false;
 }
 
 /* The entry expires `after_ms` from `now_s`, instead of whenever it would have before. */
@@ -48,7 +52,7 @@ void wheel_clear(struct wheel_entry *e);
 /* Forgets the deadline but leaves the entry linked: cheaper where another one will be set soon. */
 static inline void wheel_pause(struct wheel_entry *e)
 {
-    e->due = 0;
+    e->set = false;
 }
 
 /* Calls `expired` for every entry whose deadline is at or before `now_s`. */

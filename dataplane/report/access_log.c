@@ -7,7 +7,8 @@
 #include "proto/base/json.h"
 
 #define FIELD_MAX_BYTES 2048
-#define FIXED_BYTES 1024 /* names, numbers and punctuation of one line */
+#define TRACE_IDS_END 52 /* of a traceparent: version-trace-span-... */
+#define FIXED_BYTES 1280 /* names, numbers and punctuation of one line */
 
 /* Writes into a reservation that is large enough by construction: line_bound() comes first. */
 struct line {
@@ -169,6 +170,7 @@ static void put_outcome(struct line *l, const struct access_record *r)
     PUT_TEXT(l, "detail", view_of(r->detail));
     PUT_TEXT(l, "route", r->route);
     PUT_TEXT(l, "limiter", view_of(r->limiter));
+    PUT_TEXT(l, "breaker", view_of(r->breaker));
     if (r->generation > 0)
         PUT_NUMBER(l, "generation", r->generation);
     PUT_TEXT(l, "endpoint", r->endpoint);
@@ -181,6 +183,19 @@ static void put_outcome(struct line *l, const struct access_record *r)
     PUT_MS(l, "duration_ms", r->duration_s);
     PUT_MS(l, "upstream_ms", r->upstream_s);
     PUT_MS(l, "connect_ms", r->connect_s);
+}
+
+/* The ids on their own as well, since that is what is looked for. */
+static void put_trace(struct line *l, struct view parent)
+{
+    if (parent.len < TRACE_IDS_END)
+        return;
+    PUT_TEXT(l, "traceparent", parent);
+    PUT(l, ",\"trace_id\":\"");
+    put_escaped(l, (struct view){parent.at + 3, 32});
+    PUT(l, "\",\"span_id\":\"");
+    put_escaped(l, (struct view){parent.at + 36, 16});
+    PUT(l, "\"");
 }
 
 static void put_json(struct line *l, const struct access_record *r)
@@ -199,7 +214,7 @@ static void put_json(struct line *l, const struct access_record *r)
     put_outcome(l, r);
     PUT_TEXT(l, "user_agent", r->user_agent);
     PUT_TEXT(l, "referer", r->referer);
-    PUT_TEXT(l, "traceparent", r->traceparent);
+    put_trace(l, r->traceparent);
     PUT(l, "}\n");
 }
 
@@ -245,8 +260,10 @@ static void put_console(struct line *l, const struct access_record *r)
     put_number(l, r->bytes_out);
     PUT_PAIR(l, "route", r->route);
     PUT_PAIR(l, "limiter", view_of(r->limiter));
+    PUT_PAIR(l, "breaker", view_of(r->breaker));
     PUT_PAIR(l, "endpoint", r->endpoint);
     PUT_PAIR(l, "id", r->request_id);
+    PUT_PAIR(l, "trace", r->traceparent);
     if (r->detail) {
         PUT(l, " (");
         put_escaped(l, view_of(r->detail));

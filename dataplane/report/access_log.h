@@ -12,7 +12,8 @@ struct access_record {
     double time; /* wall clock at the head's arrival, seconds */
     struct view request_id, client, method, host, path,
         protocol; /* path: the target as received, with query */
-    struct view user_agent, referer, traceparent;
+    struct view user_agent, referer;
+    struct view traceparent;     /* valid, or empty */
     struct view route, endpoint; /* empty when none */
     uint64_t generation;
     unsigned status, upstream_status;         /* 0 = none */
@@ -21,6 +22,7 @@ struct access_record {
     unsigned attempts;
     enum reason reason;
     const char *limiter; /* what the rate limit said, or NULL */
+    const char *breaker; /* the state it was asked in, or NULL */
     const char *detail;  /* more words about the reason, or NULL */
 };
 

@@ -296,7 +296,7 @@ static bool begin_probing(struct breaker *b, uint64_t *word, uint64_t now_ms,
     uint32_t epoch = breaker_epoch_after(epoch_of(*word));
     if (!move(b, word, BREAKER_HALF_OPEN, probing(1, 0), &why, now_ms))
         return false;
-    *permit = PERMIT_IS_VALID | BREAKER_MOVED | epoch;
+    *permit = PERMIT_IS_VALID | BREAKER_MOVED | BREAKER_PROBE | epoch;
     return true;
 }
 
@@ -336,7 +336,7 @@ bool breaker_allow(struct breaker *b, const struct breaker_policy *p,
             if (given_of(word) >= p->half_open_requests)
                 return false;
             if (replace(b, &word, with_payload(word, probing(given_of(word) + 1, good_of(word))))) {
-                *permit = PERMIT_IS_VALID | epoch_of(word);
+                *permit = PERMIT_IS_VALID | BREAKER_PROBE | epoch_of(word);
                 return true;
             }
         }

@@ -43,6 +43,7 @@ struct breaker_policy {
 /* 0 = nothing is owed. */
 typedef uint32_t breaker_permit;
 #define BREAKER_MOVED (1u << 29) /* giving this permit has changed the breaker's state */
+#define BREAKER_PROBE (1u << 28) /* the breaker is half-open, and this is one of its probes */
 
 struct breakers; /* all of them */
 struct breaker;

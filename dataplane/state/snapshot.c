@@ -129,6 +129,7 @@ static int take_server(struct compilation *c)
         .drain_delay_ms = in->drain_delay_ms,
         .shutdown_grace_ms = in->shutdown_grace_ms,
         .proxy_protocol = in->proxy_protocol,
+        .makes_traces = in->makes_traces,
     };
     if (cidr_list_compile(&c->out->server.trusted_proxies, (const char *const *)in->trusted_proxies,
                           in->n_trusted_proxies, c->out->arena, c->err) < 0)

@@ -66,6 +66,7 @@ struct server_settings {
     uint32_t max_connections, max_requests_per_connection;
     uint32_t drain_delay_ms, shutdown_grace_ms;
     struct cidr_list trusted_proxies; /* whose word about their clients is believed */
+    bool makes_traces;                /* a traceparent for requests without one */
     bool proxy_protocol;              /* and whose connections begin with a PROXY header */
 };
 

@@ -53,6 +53,12 @@ static size_t escape_ascii(char *out, unsigned char c)
     return 1;
 }
 
+/* U+0080 to U+009F: to a terminal they are what ESC and a letter are. */
+static bool is_c1_control(const unsigned char *p, size_t left)
+{
+    return left >= 2 && p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0;
+}
+
 size_t json_escape(char *out, size_t cap, struct view text)
 {
     const unsigned char *p = (const unsigned char *)text.at;
@@ -62,6 +68,9 @@ size_t json_escape(char *out, size_t cap, struct view text)
         size_t len, step = 1;
         if (p[i] < 128) {
             len = escape_ascii(piece, p[i]);
+        } else if (is_c1_control(p + i, text.len - i)) {
+            step = 2;
+            len = escape_control(piece, p[i + 1]);
         } else if ((step = utf8_length(p + i, text.len - i)) > 0) {
             len = step;
             memcpy(piece, p + i, len);

@@ -50,6 +50,14 @@ static size_t format_time(char *out, size_t cap)
     return n + (size_t)snprintf(out + n, cap - n, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
+/* One event is one line, and moves no cursor. */
+static void hide_controls(char *message)
+{
+    for (char *c = message; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+}
+
 static void write_line(enum log_level level, const char *module, const char *fmt, va_list ap)
     PRINTF_LIKE(3, 0);
 
@@ -68,6 +76,7 @@ static void write_line(enum log_level level, const char *module, const char *fmt
                      "\"msg\":\"%.*s\"}\n",
                      level_words[level], when, the_program, module, (int)len, escaped);
     } else {
+        hide_controls(message);
         n = snprintf(line, sizeof(line), "%s %-5s %s %s: %s\n", when, level_words[level],
                      the_program, module, message);
     }

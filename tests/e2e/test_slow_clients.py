@@ -153,17 +153,24 @@ def test_deaf_clients_cost_one_bounded_buffer_each(make_pair, backend, capsys):
     with capsys.disabled():
         print(f"\n{len(crowd.socks)} deaf clients of 100 MiB: RSS {rss / KIB / KIB:.1f} MiB, {each / KIB:.1f} KiB each; "
               f"p99 of requests beside them {p99 * 1000:.2f} ms")
-    assert not FULL or each < 96 * KIB  # one buffer for a body that flowed freely, until it did not
+    # The 64 KiB of one read of a body that flowed freely until it did not, 8 for the exchange, 4 for the request. With reads
+    # of 48 KiB it would be 60, but moving 1 MiB would take 1.3 times the CPU (224 us instead of 177, best of nine rounds). The
+    # rest, a twelfth of it, is for rings and stocks that are touched for the first time.
+    assert not FULL or each < 84 * KIB
     wait_until(lambda: backend.get("/connections")["open"] <= 12, "the backend is let go", 60)
 
 
 def test_idle_clients_cost_next_to_nothing(make_pair, backend, capsys):
     """10,000 keep-alive clients between two requests."""
     pair = make_pair([route("all", "/", backend)], server={"idle_timeout_seconds": 600})
-    # All that is not the clients' is in use before: log rings, buffers, connections to the backend.
-    with Crowd(pair, 20) as warm:
-        for _ in range(affordable(10000) // 20):
-            ask(warm.socks)
+    # All that is not the clients' is in use before, by every worker: log rings, buffers, connections to the backend.
+    seen = []
+    while len(seen) < 6 or seen[-1] > seen[-6]:
+        assert len(seen) < 100, f"it grows by itself: {seen}"
+        with Crowd(pair, 40) as warm:
+            for _ in range(20):
+                ask(warm.socks)
+        seen.append(pair.dataplane.memory())
     wait_until(lambda: len(pair.dataplane.fds()) < 100, "those are gone")
     before = pair.dataplane.memory()
     with Crowd(pair, affordable(10000)) as crowd:
@@ -173,4 +180,4 @@ def test_idle_clients_cost_next_to_nothing(make_pair, backend, capsys):
         assert pair.get("/").status == 200
     with capsys.disabled():
         print(f"\n{len(crowd.socks)} idle clients: {each:.0f} bytes each")
-    assert not FULL or each <= 512
+    assert not FULL or each <= 256

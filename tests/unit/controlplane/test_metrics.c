@@ -5,17 +5,19 @@
 
 #include "controlplane/admin/metrics.h"
 
-static char *print(const struct aggregate *a)
+static char *print(struct aggregate *a, enum exposition_format format)
 {
-    char *text = NULL;
+    struct exposition x;
     size_t len;
-    FILE *out = open_memstream(&text, &len);
-    metrics_print_aggregate(a, out);
-    fclose(out);
+    exposition_init(&x, format);
+    metrics_print_aggregate(a, &x);
+    char *text = exposition_finish(&x, &len);
+    text = realloc(text, len + 1);
+    text[len] = '\0';
     return text;
 }
 
-static char *print_one_series(const char *route)
+static char *print_one_series(const char *route, enum exposition_format format)
 {
     struct aggregate a;
     Gwp__StatusCount status = GWP__STATUS_COUNT__INIT, *statuses[] = {&status};
@@ -24,7 +26,7 @@ static char *print_one_series(const char *route)
     Gwp__StatsReport report = GWP__STATS_REPORT__INIT;
     double bounds[] = {0.1, 2.5};
     uint64_t buckets[] = {3, 2, 1};
-    aggregate_init(&a);
+    aggregate_init(&a, "/proc/nowhere"); /* in memory only */
     aggregate_set_bounds(&a, bounds, 2);
     status.status = 200;
     status.count = 6;
@@ -44,7 +46,7 @@ static char *print_one_series(const char *route)
     report.duration_buckets_seconds = bounds;
     report.n_duration_buckets_seconds = 2;
     aggregate_take(&a, "one", &report);
-    char *text = print(&a);
+    char *text = print(&a, format);
     aggregate_fini(&a);
     return text;
 }
@@ -58,7 +60,7 @@ static void expect_line(const char *text, const char *line)
 
 Test(metrics, a_histogram_is_cumulative)
 {
-    char *text = print_one_series("users");
+    char *text = print_one_series("users", EXPOSITION_TEXT);
     expect_line(text, "gateway_requests_total{route=\"users\",method=\"GET\",status=\"200\"} 6");
     expect_line(
         text,
@@ -69,7 +71,8 @@ Test(metrics, a_histogram_is_cumulative)
     expect_line(
         text,
         "gateway_request_duration_seconds_bucket{route=\"users\",method=\"GET\",le=\"+Inf\"} 6");
-    expect_line(text, "gateway_request_duration_seconds_sum{route=\"users\",method=\"GET\"} 4.5");
+    expect_line(text,
+                "gateway_request_duration_seconds_sum{route=\"users\",method=\"GET\"} 4.500000000");
     expect_line(text, "gateway_request_duration_seconds_count{route=\"users\",method=\"GET\"} 6");
     expect_line(text, "# TYPE gateway_request_duration_seconds histogram");
     expect_line(text, "gateway_retries_total 9");
@@ -79,8 +82,40 @@ Test(metrics, a_histogram_is_cumulative)
 
 Test(metrics, a_route_cannot_break_out_of_its_label)
 {
-    char *text = print_one_series("a\"b\\c\nd");
+    char *text = print_one_series("a\"b\\c\nd", EXPOSITION_TEXT);
     expect_line(
         text, "gateway_requests_total{route=\"a\\\"b\\\\c\\nd\",method=\"GET\",status=\"200\"} 6");
     free(text);
+}
+
+Test(metrics, openmetrics_names_counters_without_total_and_ends)
+{
+    char *text = print_one_series("users", EXPOSITION_OPENMETRICS);
+    expect_line(text, "# TYPE gateway_requests counter");
+    expect_line(text, "gateway_requests_total{route=\"users\",method=\"GET\",status=\"200\"} 6");
+    expect_line(text, "# TYPE gateway_retries counter");
+    expect_line(text, "gateway_retries_total 9");
+    cr_expect_str_eq(text + strlen(text) - 6, "# EOF\n");
+    free(text);
+}
+
+Test(metrics, openmetrics_is_what_asks_for_it)
+{
+    static const struct {
+        const char *accept;
+        enum exposition_format format;
+    } cases[] = {
+        {NULL, EXPOSITION_TEXT},
+        {"", EXPOSITION_TEXT},
+        {"*/*", EXPOSITION_TEXT},
+        {"text/plain", EXPOSITION_TEXT},
+        {"application/openmetrics-text", EXPOSITION_OPENMETRICS},
+        {"application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+         EXPOSITION_OPENMETRICS},
+        {"application/openmetrics-text;q=0.4, text/plain;q=0.5", EXPOSITION_TEXT},
+        {"application/openmetrics-text; q=0", EXPOSITION_TEXT},
+        {",,;q=1,application/openmetrics-text ; q=0.9", EXPOSITION_TEXT},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        cr_expect_eq(exposition_negotiate(cases[i].accept), cases[i].format, "%s", cases[i].accept);
 }

@@ -58,7 +58,9 @@ static struct access_record record(void)
         .protocol = view_of("HTTP/1.1"),
         .user_agent = view_of("curl/8 \"quoted\""),
         .referer = view_of("https://example.com/"),
-        .traceparent = view_of("00-1-2-01"),
+        .traceparent = view_of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        .limiter = "allowed",
+        .breaker = "half_open",
         .route = view_of("users"),
         .endpoint = view_of("10.0.0.1:80"),
         .generation = 12,
@@ -109,7 +111,12 @@ Test(access_log, every_field_is_there)
     cr_assert_str_eq(text(j, "endpoint"), "10.0.0.1:80");
     cr_assert_str_eq(text(j, "user_agent"), "curl/8 \"quoted\"");
     cr_assert_str_eq(text(j, "referer"), "https://example.com/");
-    cr_assert_str_eq(text(j, "traceparent"), "00-1-2-01");
+    cr_assert_str_eq(text(j, "traceparent"),
+                     "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    cr_assert_str_eq(text(j, "trace_id"), "4bf92f3577b34da6a3ce929d0e0e4736");
+    cr_assert_str_eq(text(j, "span_id"), "00f067aa0ba902b7");
+    cr_assert_str_eq(text(j, "limiter"), "allowed");
+    cr_assert_str_eq(text(j, "breaker"), "half_open");
     static const struct {
         const char *name;
         int value;
@@ -219,6 +226,21 @@ Test(access_log, long_fields_are_cut_and_the_line_stays_bounded)
     }
 }
 
+Test(access_log, no_byte_moves_a_terminal)
+{
+    static const char hostile[] = "/\x1b[2J\xc2\x9b"
+                                  "31m\xc2\x85\x7f\r\n\xe2\x82\xac";
+    struct access_record r = record();
+    r.path = view_of(hostile);
+    access_log_write(NULL, true, &r, &stats);
+    static const char shown[] = " /\\u001b[2J\\u009b31m\\u0085\\u007f\\r\\n\xe2\x82\xac ";
+    cr_assert(memmem(room, written, shown, sizeof(shown) - 1), "%.*s", (int)written, room);
+    r.bytes_out = 0;
+    json_t *j = logged(&r);
+    cr_assert_str_eq(text(j, "path"), hostile, "and JSON gives it back as it was");
+    json_decref(j);
+}
+
 Test(access_log, a_console_line_reads_from_left_to_right)
 {
     struct access_record r = record();
@@ -230,7 +252,9 @@ Test(access_log, a_console_line_reads_from_left_to_right)
     access_log_write(NULL, true, &r, &stats);
     static const char expected[] =
         "2026-07-31T00:00:00.123Z error 10.0.0.9 GET example.com /two\\nlines HTTP/1.1 502 reset "
-        "1.235ms in=5 out=10 route=users endpoint=10.0.0.1:80 id=abc (after 3 bytes)\n";
+        "1.235ms in=5 out=10 route=users limiter=allowed breaker=half_open endpoint=10.0.0.1:80 "
+        "id=abc "
+        "trace=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01 (after 3 bytes)\n";
     cr_assert_eq(written, sizeof(expected) - 1, "%.*s", (int)written, room);
     cr_assert_eq(memcmp(room, expected, written), 0, "%.*s", (int)written, room);
 }

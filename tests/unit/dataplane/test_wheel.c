@@ -116,3 +116,40 @@ Test(wheel, next_names_the_slot_to_wake_for)
     double in_s = wheel_next_s(&w, now_s);
     cr_assert(in_s >= 1.0 && in_s < 1.0 + 3 * WHEEL_TICK_MS / 1000.0, "%f", in_s);
 }
+
+Test(wheel, deadlines_hold_where_the_tick_no_longer_fits_32_bits)
+{
+    static struct item items[100];
+    struct wheel w;
+    start(&w);
+    w.now = (1ull << 32) - 40;
+    w.origin = now_s - (double)w.now * WHEEL_TICK_MS / 1000.0;
+    for (size_t i = 0; i < COUNT_OF(items); i++) {
+        uint64_t after_ms = i * 300;
+        wheel_entry_init(&items[i].entry, 0);
+        wheel_set(&w, &items[i].entry, now_s, 40000); /* and then sooner */
+        wheel_set(&w, &items[i].entry, now_s, after_ms);
+        items[i].due_s = now_s + (double)after_ms / 1000;
+    }
+    run_until(&w, 1060);
+    for (size_t i = 0; i < COUNT_OF(items); i++) {
+        double late_s = items[i].fired_s - items[i].due_s;
+        cr_assert_eq(items[i].fired, 1);
+        cr_assert(late_s >= -1e-6 && late_s < 2 * WHEEL_TICK_MS / 1000.0 + 0.006, "item %zu: %f", i,
+                  late_s);
+    }
+}
+
+Test(wheel, a_deadline_of_a_thousand_years_does_not_come_today)
+{
+    struct wheel w;
+    struct item item = {0};
+    start(&w);
+    wheel_entry_init(&item.entry, 0);
+    wheel_set(&w, &item.entry, now_s, 1000ull * 365 * 86400 * 1000);
+    run_until(&w, 1100);
+    cr_assert_eq(item.fired, 0);
+    wheel_set(&w, &item.entry, now_s, 100);
+    run_until(&w, 1101);
+    cr_assert_eq(item.fired, 1);
+}
