@@ -52,6 +52,7 @@ struct head {
     uint8_t method;       /* llhttp's number; requests */
     uint8_t major, minor; /* HTTP version */
     uint8_t framing;      /* enum framing; set by http1_check */
+    bool scanned;         /* by http1_scan: the form of every line and name is known to be right */
     uint16_t status;      /* responses */
     uint16_t field_count;
     uint32_t target_at, target_len; /* requests: as received; responses: the reason phrase */
