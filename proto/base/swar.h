@@ -3,6 +3,8 @@
 #pragma once
 
 #include <endian.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -22,6 +24,18 @@ static inline uint64_t swar_equal(uint64_t word, char c)
 {
     uint64_t x = word ^ SWAR_ALL(c);
     return (x - SWAR_ALL(1)) & ~x & SWAR_HIGH;
+}
+
+/* Of 1 to 7 bytes, some of them twice. */
+static inline uint64_t swar_load_short(const char *at, size_t len)
+{
+    uint32_t start, end;
+    if (len < sizeof(start))
+        return (uint8_t)at[0] * SWAR_ALL(1) << 24 | (uint64_t)(uint8_t)at[0] |
+               (uint64_t)(uint8_t)at[len / 2] << 8 | (uint64_t)(uint8_t)at[len - 1] << 16;
+    memcpy(&start, at, sizeof(start));
+    memcpy(&end, at + len - sizeof(end), sizeof(end));
+    return (uint64_t)start << 32 | end;
 }
 
 /* Not printable ASCII: a control byte, or beyond 126. */
