@@ -42,7 +42,7 @@ struct exchange *exchange_begin(struct downstream *c)
         ex = CONTAINER_OF(w->spare_exchanges.next, struct exchange, link);
         list_remove(&ex->link);
     }
-    memset(ex, 0, offsetof(struct exchange, client_ip));
+    memset(ex, 0, offsetof(struct exchange, request));
     list_init(&ex->link);
     ex->client = c;
     ex->replayable = true;

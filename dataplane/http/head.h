@@ -27,7 +27,12 @@ enum field_id field_find(struct view name);
  * other. */
 enum field_id field_find_lookalike(struct view name);
 
-enum field_fate field_fate(enum field_id id);
+extern const uint8_t field_fates[FIELD_COUNT];
+
+static inline enum field_fate field_fate(enum field_id id)
+{
+    return (enum field_fate)field_fates[id];
+}
 
 /* May a field of that name stand in a trailer section? */
 bool field_may_trail(enum field_id id);
