@@ -38,19 +38,43 @@ static int write_all(int fd, struct view text)
         text.at += n;
         text.len -= (size_t)n;
     }
-    return fsync(fd);
+    return 0;
 }
 
-int files_write(const char *path, struct view text, struct err *err)
+static int write_parts(int fd, const struct view *parts, size_t count, bool durable)
+{
+    for (size_t i = 0; i < count; i++)
+        if (write_all(fd, parts[i]) < 0)
+            return -1;
+    return durable ? fsync(fd) : 0;
+}
+
+/* A rename is on the disk once its directory is. */
+static int sync_directory_of(const char *path, struct err *err)
+{
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int result = fd < 0 ? -1 : fsync(fd);
+    if (result < 0)
+        err_set_errno(err, "the directory %s cannot be synced", dir);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+static int replace(const char *path, const struct view *parts, size_t count, bool durable,
+                   struct err *err)
 {
     char beside[4096];
     int len = snprintf(beside, sizeof(beside), "%s.new", path);
     if (len < 0 || (size_t)len >= sizeof(beside))
         return err_set(err, "the path %s is too long", path);
-    int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (fd < 0)
         return err_set_errno(err, "%s cannot be written", beside);
-    int result = write_all(fd, text);
+    int result = write_parts(fd, parts, count, durable);
     if (result < 0)
         err_set_errno(err, "%s cannot be written", beside);
     close(fd);
@@ -58,7 +82,24 @@ int files_write(const char *path, struct view text, struct err *err)
         result = err_set_errno(err, "%s cannot be renamed to %s", beside, path);
     if (result < 0)
         unlink(beside);
+    else if (durable)
+        result = sync_directory_of(path, err);
     return result;
+}
+
+int files_write_parts(const char *path, const struct view *parts, size_t count, struct err *err)
+{
+    return replace(path, parts, count, true, err);
+}
+
+int files_write(const char *path, struct view text, struct err *err)
+{
+    return replace(path, &text, 1, true, err);
+}
+
+int files_write_soon(const char *path, struct view text, struct err *err)
+{
+    return replace(path, &text, 1, false, err);
 }
 
 /* Reads up to `room` bytes; -1 with errno. */

@@ -17,10 +17,19 @@ struct shared_config {
     unsigned refs;
 };
 
+static const char *const origin_words[] = {"file", "push", "reload", "dns", "rollback"};
+
 const char *origin_word(enum origin origin)
 {
-    static const char *const words[] = {"file", "push", "reload", "dns"};
-    return words[origin];
+    return origin_words[origin];
+}
+
+enum origin origin_of_word(const char *word)
+{
+    for (size_t i = 0; word && i < COUNT_OF(origin_words); i++)
+        if (strcmp(origin_words[i], word) == 0)
+            return (enum origin)i;
+    return ORIGIN_FILE;
 }
 
 /* ---- one generation ---- */
@@ -51,7 +60,9 @@ struct generation *generation_new(struct config *config, enum origin origin)
 
 struct generation *generation_again(const struct generation *other, enum origin origin)
 {
-    return make(other->shared, origin);
+    struct generation *g = make(other->shared, origin);
+    g->entry = other->entry;
+    return g;
 }
 
 void generation_free(struct generation **gp)
@@ -70,24 +81,28 @@ void generation_free(struct generation **gp)
 
 /* ---- numbers ---- */
 
-static uint64_t read_number(const char *path)
+/* "12 file 0123456789abcdef" */
+static void read_numbers(struct generations *gs)
 {
-    char text[32] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char text[64] = "", *end;
+    int fd = open(gs->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return 0;
+        return;
     ssize_t n = read(fd, text, sizeof(text) - 1);
     close(fd);
-    return n > 0 ? strtoull(text, NULL, 10) : 0;
+    gs->last = n > 0 ? strtoull(text, &end, 10) : 0;
+    if (n > 0 && strncmp(end, " file ", 6) == 0)
+        gs->file_hash = strtoull(end + 6, NULL, 16);
 }
 
-static void keep_number(struct generations *gs)
+static void keep_numbers(struct generations *gs)
 {
     struct err err;
-    char text[32];
-    int len = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)gs->last);
+    char text[64];
+    int len = snprintf(text, sizeof(text), "%llu file %016llx\n", (unsigned long long)gs->last,
+                       (unsigned long long)gs->file_hash);
     if (files_make_parent(gs->path, &err) == 0 &&
-        files_write(gs->path, (struct view){text, (size_t)len}, &err) == 0)
+        files_write_soon(gs->path, (struct view){text, (size_t)len}, &err) == 0)
         return;
     gs->last = MAX(gs->last, (uint64_t)time(NULL));
     if (!gs->warned)
@@ -102,14 +117,28 @@ void generations_init(struct generations *gs, const char *state_dir)
     memset(gs, 0, sizeof(*gs));
     if (asprintf(&gs->path, "%s/generation", state_dir) < 0)
         log_fatal("generation", "out of memory");
-    gs->last = read_number(gs->path);
+    read_numbers(gs);
 }
 
 uint64_t generations_next_number(struct generations *gs)
 {
     gs->last++;
-    keep_number(gs);
+    keep_numbers(gs);
     return gs->last;
+}
+
+void generations_heard(struct generations *gs, uint64_t number)
+{
+    if (number > gs->last && number < UINT64_MAX / 2) /* else it is no number of ours */
+        gs->last = number;
+}
+
+void generations_saw_file(struct generations *gs, uint64_t hash)
+{
+    if (hash == gs->file_hash)
+        return;
+    gs->file_hash = hash;
+    keep_numbers(gs);
 }
 
 /* ---- candidate and answers ---- */

@@ -10,18 +10,22 @@
  * the refused one then has its answer told apart from the answer to what replaced it. A number that
  * was refused is never in force later.
  *
- * The last number is kept in the state directory (written beside, synced, renamed). Where that
+ * The last number is kept in the state directory, and with it the hash of the file as it was read
+ * last, by which a start knows whether the file has changed since. That outlives the process; it is
+ * not synced, because that would be waited for before each snapshot is sent. After a crash of the
+ * machine the history and what data planes say in their Hello bring the number up again. Where it
  * cannot be written, numbers continue from the clock's seconds, which are ahead of any count. */
 #pragma once
 
-#include "controlplane/config/config.h"
+#include "controlplane/config/compare.h"
 
-enum origin { ORIGIN_FILE, ORIGIN_PUSH, ORIGIN_RELOAD, ORIGIN_DNS };
+enum origin { ORIGIN_FILE, ORIGIN_PUSH, ORIGIN_RELOAD, ORIGIN_DNS, ORIGIN_ROLLBACK };
 
 struct shared_config; /* a struct config that several generations share; counted */
 
 struct generation {
     uint64_t number;
+    uint64_t entry; /* the number as which its configuration first came into force; 0 = not yet */
     enum origin origin;
     uint64_t created_ms;          /* wall clock */
     uint64_t in_force_ms;         /* 0 = it is not in force */
@@ -31,7 +35,7 @@ struct generation {
     size_t len;
     size_t backends, endpoints;
     uint64_t targets_hash;  /* see builder.h */
-    struct strings changes; /* against the one before; in the arena of config */
+    struct changes changes; /* against the one before; in the arena of config */
 };
 
 enum answer_state { ANSWER_PENDING, ANSWER_ACCEPTED, ANSWER_REFUSED };
@@ -49,6 +53,7 @@ enum verdict { VERDICT_PENDING, VERDICT_ACCEPTED, VERDICT_REFUSED };
 struct generations {
     char *path; /* owned: where the last number is kept */
     uint64_t last;
+    uint64_t file_hash;           /* of the file's content when it was read last; 0 = never */
     bool warned;                  /* that it cannot be kept */
     struct generation *in_force;  /* owned; NULL = none yet */
     struct generation *candidate; /* owned; NULL = none */
@@ -56,7 +61,8 @@ struct generations {
     size_t answer_count;
 };
 
-const char *origin_word(enum origin origin); /* "file", "push", "reload", "dns" */
+const char *origin_word(enum origin origin);  /* "file", "push", "reload", "dns", "rollback" */
+enum origin origin_of_word(const char *word); /* ORIGIN_FILE when it is none of them */
 
 /* A generation without number and snapshot. Takes `config` over. */
 struct generation *generation_new(struct config *config, enum origin origin);
@@ -71,6 +77,12 @@ void generations_fini(struct generations *gs);
 
 /* A new number, kept on disk before it is returned. */
 uint64_t generations_next_number(struct generations *gs);
+
+/* Somebody knows a generation of that number: ours are higher from now on. */
+void generations_heard(struct generations *gs, uint64_t number);
+
+/* The file was read, and has that content. */
+void generations_saw_file(struct generations *gs, uint64_t hash);
 
 /* Takes `g` over as candidate, of which there may be none yet; forgets the answers to the one
  * before. */

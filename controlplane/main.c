@@ -16,6 +16,7 @@
 #include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/start.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
 #include "proto/base/version.h"
@@ -128,20 +129,14 @@ static void start_signals(struct controlplane *cp)
 
 /* ---- life ---- */
 
-/* What the file says before anything is opened: a broken one is told whole, on stderr. */
-static struct config *load(const char *path, FILE *out)
+/* A broken file is told whole, on stderr. */
+static int check(const struct controlplane *cp)
 {
     struct diagnostics d;
     diagnostics_init(&d);
-    struct config *cfg = config_load_file(path, &d);
-    diagnostics_print(&d, out, isatty(fileno(out)));
+    struct config *cfg = config_load_file(cp->config, &d);
+    diagnostics_print(&d, stderr, isatty(STDERR_FILENO));
     diagnostics_fini(&d);
-    return cfg;
-}
-
-static int check(const struct controlplane *cp)
-{
-    struct config *cfg = load(cp->config, stderr);
     if (!cfg)
         return EXIT_FAILURE;
     printf("%s is valid: %zu route%s\n", cp->config, cfg->route_count,
@@ -150,8 +145,7 @@ static int check(const struct controlplane *cp)
     return EXIT_SUCCESS;
 }
 
-static int open_all(struct controlplane *cp, const struct config *cfg,
-                    const struct session_events *events, struct err *err)
+static int open_admin(struct controlplane *cp, const struct config *cfg, struct err *err)
 {
     const char *admin_socket = cp->admin_socket ? cp->admin_socket : cfg->admin.socket;
     struct admin_context context = {.publisher = &cp->publisher,
@@ -161,19 +155,7 @@ static int open_all(struct controlplane *cp, const struct config *cfg,
                                     .ledger = &cp->ledger,
                                     .started_at = ev_time(),
                                     .path = cp->config};
-    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
-    ledger_init(&cp->ledger, cp->state_dir);
-    if (sessions_init(&cp->sessions, cp->loop, cp->socket, events, err) < 0 ||
-        publisher_init(&cp->publisher, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions,
-                       err) < 0 ||
-        admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err) < 0)
-        return -1;
-    aggregate_init(&cp->aggregate, cp->state_dir); /* now that nobody else is at work there */
-    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
-    cp->publisher.in_force = on_in_force;
-    cp->publisher.committed = on_committed;
-    cp->publisher.owner = cp;
-    return 0;
+    return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
 }
 
 static void close_all(struct controlplane *cp)
@@ -184,10 +166,50 @@ static void close_all(struct controlplane *cp)
     sessions_fini(&cp->sessions);
     watcher_fini(&cp->watcher);
     aggregate_fini(&cp->aggregate);
-    ledger_fini(&cp->ledger);
 }
 
-static int run(struct controlplane *cp, const struct config *cfg)
+static void serve(struct controlplane *cp, struct start *start)
+{
+    log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
+             (int)getpid(), cp->socket, cp->config);
+    start_signals(cp);
+    watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
+    publisher_begin(&cp->publisher, start);
+    publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    ev_run(cp->loop, 0);
+}
+
+/* The socket is ours: nobody else is at work in the state directory. */
+static int run_with_state(struct controlplane *cp)
+{
+    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    struct publisher *p = &cp->publisher;
+    struct start start = {0};
+    struct err err;
+    int result = EXIT_FAILURE;
+    aggregate_init(&cp->aggregate, cp->state_dir);
+    endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
+    if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
+        log_error("main", "%s", err.text);
+    } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
+        const struct logging_config *logging = &start.config->logging;
+        log_set((enum log_level)logging->level,
+                logging->format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
+        p->in_force = on_in_force;
+        p->committed = on_committed;
+        p->owner = cp;
+        result = open_admin(cp, start.config, &err) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+        if (result == EXIT_SUCCESS)
+            serve(cp, &start);
+        else
+            log_error("main", "%s", err.text);
+    }
+    close_all(cp);
+    start_free(&start);
+    return result;
+}
+
+static int run(struct controlplane *cp)
 {
     const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
     struct err err;
@@ -195,18 +217,12 @@ static int run(struct controlplane *cp, const struct config *cfg)
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
-    if (open_all(cp, cfg, &events, &err) == 0) {
-        log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
-                 (int)getpid(), cp->socket, cp->config);
-        start_signals(cp);
-        watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
-        publisher_file_changed(&cp->publisher);
-        ev_run(cp->loop, 0);
-        result = EXIT_SUCCESS;
-    } else {
+    ledger_init(&cp->ledger, cp->state_dir);
+    if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
+        result = run_with_state(cp);
+    else
         log_error("main", "%s", err.text);
-    }
-    close_all(cp);
+    ledger_fini(&cp->ledger);
     ev_loop_destroy(cp->loop);
     return result;
 }
@@ -246,12 +262,5 @@ int main(int argc, char **argv)
     }
     if (cp.check)
         return check(&cp);
-    struct config *cfg = load(cp.config, stderr);
-    if (!cfg)
-        return EXIT_FAILURE;
-    log_set((enum log_level)cfg->logging.level,
-            cfg->logging.format == CONFIG_LOG_JSON ? LOG_JSON : LOG_CONSOLE);
-    int result = run(&cp, cfg);
-    config_free(&cfg);
-    return result;
+    return run(&cp);
 }

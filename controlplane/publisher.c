@@ -7,6 +7,8 @@
 #include "controlplane/builder.h"
 #include "controlplane/config/compare.h"
 #include "controlplane/files.h"
+#include "controlplane/start.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #define XXH_INLINE_ALL
@@ -15,7 +17,17 @@
 #define NAMES_SECONDS 2.
 #define GATHER_SECONDS 0.05
 
+/* Something that came while another candidate was under way. */
+struct turn {
+    struct list link; /* of publisher.waiting */
+    struct push push;
+    char *text; /* owned; NULL = the file is to be looked at */
+    size_t len;
+    double until; /* loop time: so long it waits */
+};
+
 static void finish(struct publisher *p, enum push_verdict verdict, const char *message);
+static void take_up(struct publisher *p);
 
 static uint64_t now_ms(void)
 {
@@ -102,6 +114,14 @@ static void send_rollback(struct publisher *p)
              (unsigned long long)before, (unsigned long long)g->number);
 }
 
+/* While the data planes are at work: nobody has to wait for it. */
+static void compare(const struct publisher *p, struct generation *g)
+{
+    const struct generation *before = p->generations.in_force;
+    if (p->push.origin != ORIGIN_DNS)
+        g->changes = compare_configs(before ? before->config : NULL, g->config, g->config->arena);
+}
+
 static void send_candidate(struct publisher *p)
 {
     struct generation *g = p->generations.candidate;
@@ -110,7 +130,9 @@ static void send_candidate(struct publisher *p)
     p->state = PUBLISHER_ANSWERS;
     p->addresses_wait = false;
     g->number = dry_run ? p->generations.last + 1 : generations_next_number(&p->generations);
+    uint64_t begun = clock_us();
     build(p, g, dry_run);
+    p->build_us = clock_us() - begun;
     if (g->len > FRAME_MAX_BYTES) {
         finish(p, PUSH_FAILED, "its snapshot is larger than a frame may be");
         return;
@@ -120,6 +142,8 @@ static void send_candidate(struct publisher *p)
         generations_expect(&p->generations, s->instance_id, s->name);
         send_to(s, g, dry_run);
     }
+    p->sent_us = clock_us();
+    compare(p, g);
     if (generations_verdict(&p->generations) == VERDICT_ACCEPTED) {
         finish(p, PUSH_ACCEPTED, "");
         return;
@@ -160,19 +184,39 @@ static void explain(const struct publisher *p, enum push_verdict verdict, const 
     }
 }
 
+/* Before anybody is told: what was said to be in force is there after a crash. */
+static void keep(struct publisher *p, struct generation *g)
+{
+    const struct config *c = g->config;
+    struct history_entry e = {.number = g->number,
+                              .time_ms = g->in_force_ms,
+                              .origin = g->origin,
+                              .again = p->push.again};
+    snprintf(e.user, sizeof(e.user), "%s", p->push.user);
+    snprintf(e.message, sizeof(e.message), "%s", p->push.message);
+    snprintf(e.source, sizeof(e.source), "%s", c->source);
+    history_add(&p->history, &e, (struct view){c->text, c->text_len});
+    g->entry = g->number;
+}
+
 static void commit(struct publisher *p)
 {
     struct generations *gs = &p->generations;
     struct generation *g = gs->candidate;
     bool same_config = gs->in_force && gs->in_force->config == g->config;
-    uint64_t before = number_of(gs->in_force);
+    uint64_t before = number_of(gs->in_force), answered = clock_us();
     generations_commit(gs, now_ms());
+    if (g->entry == 0)
+        keep(p, g);
     log_info("publisher",
-             "generation %llu -> %llu in force: %zu routes, %zu backends, %zu endpoints (%s)",
+             "generation %llu -> %llu in force: %zu routes, %zu backends, %zu endpoints (%s); "
+             "loaded in %.1f ms, built in %.1f ms, answered after %.1f ms",
              (unsigned long long)before, (unsigned long long)g->number, g->config->route_count,
-             g->backends, g->endpoints, origin_word(g->origin));
+             g->backends, g->endpoints, origin_word(g->origin), (double)p->load_us / 1000,
+             (double)p->build_us / 1000, (double)(answered - p->sent_us) / 1000);
     if (!same_config) {
-        remember(p, true, "");
+        if (!p->last_reload.at || p->last_reload.ok || before > 0)
+            remember(p, true, ""); /* not over what the start had to say */
         p->in_force(p->owner, g->config);
     }
     p->committed(p->owner, g);
@@ -198,17 +242,6 @@ static void give_up(struct publisher *p, const struct err *why)
     p->addresses_wait = true; /* they may have changed for the one that stays, too */
     if (is_out && !p->push.dry_run)
         send_rollback(p);
-}
-
-/* What came up while the candidate was under way. */
-static void take_up(struct publisher *p)
-{
-    if (p->file_waits) {
-        p->file_waits = false;
-        publisher_file_changed(p);
-    } else if (p->addresses_wait && p->generations.in_force) {
-        ev_timer_again(p->loop, &p->addresses);
-    }
 }
 
 /* The one way out of NAMES and ANSWERS. */
@@ -272,11 +305,8 @@ static void start(struct publisher *p, struct generation *g, const struct push *
 {
     const struct generation *before = p->generations.in_force;
     p->push = *push;
-    p->push.source = NULL;
     p->answered = false;
     p->state = PUBLISHER_NAMES;
-    if (push->origin != ORIGIN_DNS)
-        g->changes = compare_configs(before ? before->config : NULL, g->config, g->config->arena);
     generations_propose(&p->generations, g);
     resolver_want(p->resolver, before ? before->config : NULL, g->config);
     if (resolver_is_settled(p->resolver)) {
@@ -324,7 +354,9 @@ static void take_text(struct publisher *p, const struct push *push, char *text, 
     diagnostics_init(&p->diagnostics);
     free(p->diagnosed_text);
     p->diagnosed_text = text;
+    uint64_t begun = clock_us();
     struct config *cfg = config_load(push->source, (struct view){text, len}, &p->diagnostics);
+    p->load_us = clock_us() - begun;
     if (!cfg) {
         refuse_text(p, push);
         return;
@@ -343,26 +375,140 @@ static void take_text(struct publisher *p, const struct push *push, char *text, 
     start(p, generation_new(cfg, push->origin), push);
 }
 
-static bool turn_away_busy(struct publisher *p, const struct push *push)
+/* ---- turns ---- */
+
+static void turn_free(struct publisher *p, struct turn *t)
 {
-    if (p->state == PUBLISHER_IDLE)
-        return false;
+    list_remove(&t->link);
+    p->waiting_count -= t->text != NULL;
+    free(t->text);
+    free(t);
+}
+
+static void tell_busy(struct publisher *p, const struct push *push)
+{
     tell(p, push,
-         &(struct push_outcome){PUSH_BUSY, "another configuration is under way; try again when "
-                                           "the data planes have answered"});
+         &(struct push_outcome){PUSH_BUSY, "other configurations are under way; try again when the "
+                                           "data planes have answered"});
+}
+
+/* The soonest end of anybody's patience. */
+static void watch_patience(struct publisher *p)
+{
+    double soonest = 0;
+    list_each (node, &p->waiting) {
+        const struct turn *t = CONTAINER_OF(node, struct turn, link);
+        if (t->text && (soonest == 0 || t->until < soonest))
+            soonest = t->until;
+    }
+    ev_timer_stop(p->loop, &p->patience);
+    if (soonest == 0)
+        return;
+    ev_timer_set(&p->patience, MAX(soonest - ev_now(p->loop), 0.), 0.);
+    ev_timer_start(p->loop, &p->patience);
+}
+
+static void on_patience(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    struct publisher *p = w->data;
+    list_each_safe (node, &p->waiting) {
+        struct turn *t = CONTAINER_OF(node, struct turn, link);
+        if (!t->text || t->until > ev_now(loop))
+            continue;
+        tell_busy(p, &t->push);
+        turn_free(p, t);
+    }
+    watch_patience(p);
+}
+
+/* `text` is taken over; NULL = the file, which needs one turn only. */
+static void queue_turn(struct publisher *p, const struct push *push, char *text, size_t len)
+{
+    double wait = push->wait_seconds > 0 ? push->wait_seconds : PUBLISHER_ANSWER_SECONDS;
+    list_each (node, &p->waiting)
+        if (!text && !CONTAINER_OF(node, struct turn, link)->text)
+            return;
+    if (text && p->waiting_count == PUBLISHER_MAX_WAITING) {
+        tell_busy(p, push);
+        free(text);
+        return;
+    }
+    struct turn *t = calloc(1, sizeof(*t));
+    if (!t)
+        log_fatal("publisher", "out of memory");
+    *t = (struct turn){.push = *push, .text = text, .len = len};
+    t->until = ev_now(p->loop) + wait;
+    list_push_back(&p->waiting, &t->link);
+    p->waiting_count += text != NULL;
+    watch_patience(p);
+}
+
+/* ---- pushes ---- */
+
+/* DNS gives the same configuration new numbers: all of them stand for it. */
+static bool is_expected(const struct publisher *p, uint64_t number)
+{
+    const struct generation *g = p->generations.in_force;
+    return g ? number >= g->entry && number <= g->number : number == 0;
+}
+
+static bool turn_away_late(struct publisher *p, const struct push *push)
+{
+    const struct generation *g = p->generations.in_force;
+    struct err why;
+    if (!push->has_expected || is_expected(p, push->expected))
+        return false;
+    const struct history_entry *e = g ? history_find(&p->history, g->entry) : NULL;
+    err_set(&why, "generation %llu is in force, not %llu: by %s%s%s, %s",
+            (unsigned long long)number_of(g), (unsigned long long)push->expected,
+            g ? origin_word(g->origin) : "nobody", e && *e->user ? " of " : "", e ? e->user : "",
+            "look at it with gwpctl diff before you push again");
+    tell(p, push, &(struct push_outcome){PUSH_CONFLICT, why.text});
     return true;
+}
+
+/* The text is taken over. */
+static void begin(struct publisher *p, const struct push *push, char *text, size_t len)
+{
+    if (p->state != PUBLISHER_IDLE)
+        queue_turn(p, push, text, len);
+    else if (turn_away_late(p, push))
+        free(text);
+    else
+        take_text(p, push, text, len);
 }
 
 void publisher_push(struct publisher *p, const struct push *push, struct view text)
 {
-    if (turn_away_busy(p, push))
-        return;
     char *copy = malloc(text.len + 1);
     if (!copy)
         log_fatal("publisher", "out of memory: a configuration of %zu bytes", text.len);
     memcpy(copy, text.at, text.len);
     copy[text.len] = '\0';
-    take_text(p, push, copy, text.len);
+    begin(p, push, copy, text.len);
+}
+
+void publisher_rollback(struct publisher *p, const struct push *push, uint64_t number)
+{
+    const struct generation *g = p->generations.in_force;
+    const struct history_entry *e = number > 0 ? history_find(&p->history, number)
+                                               : history_before(&p->history, g ? g->entry : 0);
+    struct err err;
+    struct push named = *push;
+    if (!e && number > 0)
+        err_set(&err, "there is no generation %llu in the history; gwpctl history lists them",
+                (unsigned long long)number);
+    else if (!e)
+        err_set(&err, "there is no generation before the one in force");
+    char *text = e ? history_read(&p->history, e, &err) : NULL;
+    if (!text) {
+        tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
+        return;
+    }
+    named.origin = ORIGIN_ROLLBACK;
+    named.again = e->number;
+    snprintf(named.source, sizeof(named.source), "%s", e->source);
+    begin(p, &named, text, e->bytes);
 }
 
 /* ---- the file ---- */
@@ -390,36 +536,55 @@ void publisher_reload(struct publisher *p, const struct push *push)
 {
     struct push named = *push;
     size_t len;
-    if (turn_away_busy(p, push))
-        return;
     char *text = read_file(p, push, &len);
     if (!text)
         return;
-    named.source = base_name(p->path);
-    p->file_hash = XXH3_64bits(text, len);
-    take_text(p, &named, text, len);
+    snprintf(named.source, sizeof(named.source), "%s", base_name(p->path));
+    generations_saw_file(&p->generations, XXH3_64bits(text, len));
+    begin(p, &named, text, len);
 }
 
 void publisher_file_changed(struct publisher *p)
 {
-    struct push push = {.origin = ORIGIN_FILE,
-                        .source = base_name(p->path),
-                        .wait_seconds = PUBLISHER_ANSWER_SECONDS};
+    struct push push = {.origin = ORIGIN_FILE, .wait_seconds = PUBLISHER_ANSWER_SECONDS};
     size_t len;
+    snprintf(push.source, sizeof(push.source), "%s", base_name(p->path));
     if (p->state != PUBLISHER_IDLE) {
-        p->file_waits = true;
+        queue_turn(p, &push, NULL, 0);
         return;
     }
     char *text = read_file(p, &push, &len);
     if (!text)
         return;
     uint64_t hash = XXH3_64bits(text, len);
-    if (hash == p->file_hash) {
+    if (hash == p->generations.file_hash) {
         free(text);
         return;
     }
-    p->file_hash = hash;
+    generations_saw_file(&p->generations, hash);
     take_text(p, &push, text, len);
+}
+
+/* What came up while the candidate was under way. A text that is refused leaves us idle for the
+ * next one. */
+static void take_up(struct publisher *p)
+{
+    while (p->state == PUBLISHER_IDLE && !list_is_empty(&p->waiting)) {
+        struct turn *t = CONTAINER_OF(p->waiting.next, struct turn, link);
+        struct push push = t->push;
+        char *text = t->text;
+        size_t len = t->len;
+        t->text = NULL;
+        p->waiting_count -= text != NULL;
+        turn_free(p, t);
+        if (text)
+            begin(p, &push, text, len);
+        else
+            publisher_file_changed(p);
+    }
+    watch_patience(p);
+    if (p->state == PUBLISHER_IDLE && p->addresses_wait && p->generations.in_force)
+        ev_timer_again(p->loop, &p->addresses);
 }
 
 /* ---- addresses ---- */
@@ -461,6 +626,7 @@ static void on_addresses(struct ev_loop *loop, ev_timer *w, int revents)
 
 void publisher_opened(struct publisher *p, struct session *s)
 {
+    generations_heard(&p->generations, s->served);
     if (p->generations.in_force)
         send_to(s, p->generations.in_force, false);
 }
@@ -516,11 +682,35 @@ int publisher_init(struct publisher *p, struct ev_loop *loop, const char *path,
     if (!p->resolver)
         return -1;
     generations_init(&p->generations, state_dir);
+    history_open(&p->history, state_dir);
+    if (p->history.count > 0)
+        generations_heard(&p->generations, history_newest(&p->history)->number);
     diagnostics_init(&p->diagnostics);
+    list_init(&p->waiting);
     ev_timer_init(&p->deadline, on_deadline, 0., 0.);
     ev_timer_init(&p->addresses, on_addresses, 0., GATHER_SECONDS);
-    p->deadline.data = p->addresses.data = p;
+    ev_timer_init(&p->patience, on_patience, 0., 0.);
+    p->deadline.data = p->addresses.data = p->patience.data = p;
     return 0;
+}
+
+void publisher_begin(struct publisher *p, struct start *s)
+{
+    struct push push = {.origin = s->origin, .wait_seconds = PUBLISHER_ANSWER_SECONDS};
+    diagnostics_fini(&p->diagnostics);
+    p->diagnostics = s->diagnostics;
+    s->diagnostics.arena = NULL;
+    p->diagnostics.text = (struct view){NULL, 0};
+    log_diagnostics(&p->diagnostics);
+    if (s->refused.text[0]) {
+        log_error("start", "%s: generation %llu is begun with instead", s->refused.text,
+                  (unsigned long long)s->entry);
+        remember(p, false, s->refused.text);
+    }
+    struct generation *g = generation_new(s->config, s->origin);
+    g->entry = s->entry;
+    s->config = NULL;
+    start(p, g, &push);
 }
 
 void publisher_fini(struct publisher *p)
@@ -535,8 +725,17 @@ void publisher_fini(struct publisher *p)
                                                  .generation = p->generations.candidate->number,
                                                  .previous = number_of(p->generations.in_force),
                                                  .in_force = number_of(p->generations.in_force)});
+    list_each_safe (node, &p->waiting) {
+        struct turn *t = CONTAINER_OF(node, struct turn, link);
+        if (t->text)
+            tell(p, &t->push, &(struct push_outcome){PUSH_FAILED, "the control plane is stopping"});
+        turn_free(p, t);
+    }
+    ev_timer_stop(p->loop, &p->patience);
     resolver_free(&p->resolver);
     generations_fini(&p->generations);
+    history_close(&p->history);
     diagnostics_fini(&p->diagnostics);
     free(p->diagnosed_text);
+    memset(p, 0, sizeof(*p));
 }

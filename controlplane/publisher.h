@@ -5,34 +5,41 @@
  *   ANSWERS --all accepted--> IDLE, in force
  *   ANSWERS --one refused, left, or was too slow--> IDLE, as before
  *
- * One candidate at a time. What changes meanwhile (the file, addresses) is taken up afterwards; a
- * push is told "busy". With no data plane connected a good text is in force at once.
+ * One candidate at a time. What comes meanwhile (pushes, the file, addresses) waits for its turn,
+ * in the order of coming; a push that waits longer than it would for the data planes, or behind too
+ * many others, is told "busy". With no data plane connected a good text is in force at once.
  *
  * A refused candidate is undone everywhere: when anybody took it or may still take it, the
  * configuration in force is sent again to all, under a new number (generation.h says why). Only for
  * a change of addresses is a data plane that does not answer in time no reason to keep them from
  * the others.
  *
- * A pushed configuration is in force until the file's content changes, a reload is asked for
- * (SIGHUP, API), or the control plane starts again: then the file counts. */
+ * What came into force is kept in the history before anybody is told. A pushed configuration is in
+ * force until the file's content changes or a reload is asked for (SIGHUP, API). A control plane
+ * starts with it again, unless the file has another content than when it was read last: then the
+ * file counts (start.h). */
 #pragma once
 
 #include <ev.h>
 
 #include "controlplane/config/diagnostics.h"
 #include "controlplane/generation.h"
+#include "controlplane/history.h"
 #include "controlplane/resolver.h"
 #include "controlplane/session.h"
+#include "proto/base/list.h"
 
 #define PUBLISHER_CONFIG_MAX_BYTES (16u * 1024 * 1024)
 #define PUBLISHER_ANSWER_SECONDS 5. /* for who does not say how long to wait */
+#define PUBLISHER_MAX_WAITING 16    /* pushes */
 
 enum push_verdict {
     PUSH_ACCEPTED, /* in force, or would be (dry run), or under way (nobody wanted to wait) */
     PUSH_INVALID,  /* the text is wrong: see diagnostics */
     PUSH_REFUSED,  /* by a data plane */
     PUSH_TIMEOUT,  /* not every data plane answered */
-    PUSH_BUSY,     /* another one is under way */
+    PUSH_BUSY,     /* others are under way, for too long */
+    PUSH_CONFLICT, /* another generation is in force than the push was made for */
     PUSH_FAILED,   /* by the control plane itself: see message */
 };
 
@@ -44,7 +51,7 @@ struct push_outcome {
     uint64_t previous;   /* in force before, 0 = none */
     uint64_t in_force;   /* now */
     bool dry_run, unchanged;
-    struct strings changes;
+    struct changes changes;
     const struct diagnostics *diagnostics; /* NULL when there was no text to check */
     const struct answer *answers;
     size_t answer_count;
@@ -54,8 +61,13 @@ typedef void push_done_fn(void *owner, const struct push_outcome *outcome);
 
 struct push {
     enum origin origin;
-    const char *source; /* names the text in messages; borrowed for the call */
+    char source[HISTORY_SOURCE_BYTES]; /* names the text in messages */
+    char user[HISTORY_USER_BYTES];     /* who it is, for the history; may be "" */
+    char message[HISTORY_MESSAGE_BYTES];
+    uint64_t again; /* of a rollback: the number gone back to */
     bool dry_run;
+    bool has_expected;   /* only if the generation in force is that of `expected` */
+    uint64_t expected;   /* 0 = none */
     double wait_seconds; /* 0 = the outcome is told as soon as the candidate was sent */
     push_done_fn *done;  /* called exactly once, maybe before publisher_push() returns, or NULL */
     void *owner;
@@ -70,6 +82,8 @@ struct last_reload {
 
 enum publisher_state { PUBLISHER_IDLE, PUBLISHER_NAMES, PUBLISHER_ANSWERS };
 
+struct start; /* start.h */
+
 struct publisher {
     struct ev_loop *loop;
     const char *path;                                        /* of the file; borrowed */
@@ -81,16 +95,19 @@ struct publisher {
     void *owner;                                                /* of both; borrowed */
     struct resolver_events resolver_events;
     struct generations generations;
+    struct history history;
     enum publisher_state state;
-    struct push push;               /* of the candidate; source is NULL */
+    struct list waiting; /* of struct turn: pushes that came meanwhile, and the file; owned */
+    size_t waiting_count;
+    ev_timer patience;              /* until one of them has waited too long */
+    struct push push;               /* of the candidate */
     bool answered;                  /* push.done has been called */
     struct diagnostics diagnostics; /* of the candidate: its warnings */
     char *diagnosed_text;           /* owned: what diagnostics points into */
     ev_timer deadline;              /* of the state */
     ev_timer addresses;             /* gathers changes of addresses into one generation */
-    bool file_waits;                /* the file is to be read when the candidate is decided */
     bool addresses_wait;
-    uint64_t file_hash; /* of the content that was read last; 0 = none */
+    uint64_t load_us, build_us, sent_us; /* of the candidate: how long, and when; monotonic */
     struct last_reload last_reload;
 };
 
@@ -98,6 +115,9 @@ MUST_CHECK int publisher_init(struct publisher *p, struct ev_loop *loop, const c
                               const char *state_dir, const struct resolver_setup *names,
                               struct sessions *sessions, struct err *err);
 void publisher_fini(struct publisher *p); /* whoever waits for an outcome is told */
+
+/* Begins with what start_choose() has found; its configuration is taken over. */
+void publisher_begin(struct publisher *p, struct start *s);
 
 /* Reads the file and brings it into force as `push` says. Its `source` is ignored. */
 void publisher_reload(struct publisher *p, const struct push *push);
@@ -107,6 +127,9 @@ void publisher_file_changed(struct publisher *p);
 
 /* Brings a text into force. */
 void publisher_push(struct publisher *p, const struct push *push, struct view text);
+
+/* Brings an entry of the history into force again; 0 = the one before that in force. */
+void publisher_rollback(struct publisher *p, const struct push *push, uint64_t number);
 
 /* From the sessions. */
 void publisher_opened(struct publisher *p, struct session *s);

@@ -168,6 +168,7 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->instance_id = copy(hello->instance_id);
     s->version = copy(hello->version);
     s->pid = hello->pid;
+    s->served = hello->generation;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
     channel_opened(s->channel);

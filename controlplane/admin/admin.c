@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <microhttpd.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +75,30 @@ static void front_free(struct front **fp)
 const char *request_argument(const struct request *rq, const char *name)
 {
     return MHD_lookup_connection_value(rq->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+void request_user(const struct request *rq, char *out, size_t cap)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+    char room[1024], text[ADDR_TEXT_BYTES] = "";
+    struct passwd entry, *found = NULL;
+    const union MHD_ConnectionInfo *fd =
+        MHD_get_connection_info(rq->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct addr addr = {.len = sizeof(addr.sa)};
+    snprintf(out, cap, "unknown");
+    if (!fd)
+        return;
+    if (!rq->may_write) {
+        if (getpeername(fd->connect_fd, &addr.sa.any, &addr.len) == 0)
+            addr_format(&addr, text);
+        snprintf(out, cap, "token from %s", text);
+    } else if (getsockopt(fd->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0) {
+        if (getpwuid_r(peer.uid, &entry, room, sizeof(room), &found) == 0 && found)
+            snprintf(out, cap, "%s", found->pw_name);
+        else
+            snprintf(out, cap, "uid %u", (unsigned)peer.uid);
+    }
 }
 
 const char *request_header(const struct request *rq, const char *name)

@@ -86,6 +86,10 @@ void admin_apply(struct admin *a, const struct admin_config *cfg);
 /* The value of a query parameter, NULL when it is not there. Borrowed from the request. */
 const char *request_argument(const struct request *rq, const char *name);
 
+/* Who asks: the user of the process at the other end of the private socket, or the address of who
+ * brought the token. */
+void request_user(const struct request *rq, char *out, size_t cap);
+
 /* The value of a header field, NULL when it is not there. Borrowed from the request. */
 const char *request_header(const struct request *rq, const char *name);
 

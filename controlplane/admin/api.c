@@ -9,7 +9,7 @@
 #include "controlplane/admin/metrics.h"
 #include "proto/base/log.h"
 
-#define WAIT_MAX_SECONDS 60.
+#define WAIT_MAX_SECONDS 3600.
 
 /* ---- health ---- */
 
@@ -74,9 +74,10 @@ static void get_dataplanes(struct request *rq)
 static void on_pushed(void *owner, const struct push_outcome *outcome)
 {
     static const unsigned statuses[] = {
-        [PUSH_ACCEPTED] = MHD_HTTP_OK,      [PUSH_INVALID] = MHD_HTTP_UNPROCESSABLE_CONTENT,
-        [PUSH_REFUSED] = MHD_HTTP_CONFLICT, [PUSH_TIMEOUT] = MHD_HTTP_GATEWAY_TIMEOUT,
-        [PUSH_BUSY] = MHD_HTTP_CONFLICT,    [PUSH_FAILED] = MHD_HTTP_INTERNAL_SERVER_ERROR,
+        [PUSH_ACCEPTED] = MHD_HTTP_OK,       [PUSH_INVALID] = MHD_HTTP_UNPROCESSABLE_CONTENT,
+        [PUSH_REFUSED] = MHD_HTTP_CONFLICT,  [PUSH_TIMEOUT] = MHD_HTTP_GATEWAY_TIMEOUT,
+        [PUSH_BUSY] = MHD_HTTP_CONFLICT,     [PUSH_FAILED] = MHD_HTTP_INTERNAL_SERVER_ERROR,
+        [PUSH_CONFLICT] = MHD_HTTP_CONFLICT,
     };
     request_reply_json(owner, statuses[outcome->verdict], document_outcome(outcome));
 }
@@ -114,23 +115,152 @@ static struct view body_of(const struct request *rq)
     return (struct view){rq->body ? rq->body : "", rq->body_len};
 }
 
-static void post_config(struct request *rq)
+/* "?message=": what the user says about it, one line of text. */
+static bool read_message(struct request *rq, char out[HISTORY_MESSAGE_BYTES])
+{
+    const char *text = request_argument(rq, "message");
+    json_t *t = json_string(text ? text : ""); /* NULL when it is no UTF-8 */
+    bool ok = t && json_string_length(t) < HISTORY_MESSAGE_BYTES;
+    for (const char *c = text; ok && c && *c; c++)
+        ok = (unsigned char)*c >= 0x20 && *c != 0x7f;
+    json_decref(t);
+    if (ok)
+        snprintf(out, HISTORY_MESSAGE_BYTES, "%s", text ? text : "");
+    else
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
+                     "message is one line of text of less than %d bytes", HISTORY_MESSAGE_BYTES);
+    return ok;
+}
+
+static bool read_number(struct request *rq, const char *name, bool *given, uint64_t *number)
+{
+    const char *text = request_argument(rq, name);
+    *given = text != NULL;
+    if (!text)
+        return true;
+    if (*text && strlen(text) <= 18 && strspn(text, "0123456789") == strlen(text)) {
+        *number = strtoull(text, NULL, 10);
+        return true;
+    }
+    request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument", "%s is the number of a generation",
+                 name);
+    return false;
+}
+
+/* What all changes have in common. false: it has been answered. */
+static bool read_push(struct request *rq, struct push *push)
 {
     const char *dry_run = request_argument(rq, "dry_run");
-    struct push push = {.origin = ORIGIN_PUSH,
-                        .source = read_source(rq),
-                        .dry_run = dry_run && strcmp(dry_run, "0") != 0,
-                        .done = on_pushed,
-                        .owner = rq};
-    if (read_wait(rq, &push.wait_seconds))
+    push->dry_run = dry_run && strcmp(dry_run, "0") != 0;
+    push->done = on_pushed;
+    push->owner = rq;
+    request_user(rq, push->user, sizeof(push->user));
+    return read_wait(rq, &push->wait_seconds) && read_message(rq, push->message) &&
+           read_number(rq, "if_generation", &push->has_expected, &push->expected);
+}
+
+static void post_config(struct request *rq)
+{
+    struct push push = {.origin = ORIGIN_PUSH};
+    snprintf(push.source, sizeof(push.source), "%s", read_source(rq));
+    if (read_push(rq, &push))
         publisher_push(rq->admin->context.publisher, &push, body_of(rq));
 }
 
 static void post_reload(struct request *rq)
 {
-    struct push push = {.origin = ORIGIN_RELOAD, .done = on_pushed, .owner = rq};
-    if (read_wait(rq, &push.wait_seconds))
+    struct push push = {.origin = ORIGIN_RELOAD};
+    if (read_push(rq, &push))
         publisher_reload(rq->admin->context.publisher, &push);
+}
+
+static void post_rollback(struct request *rq)
+{
+    struct push push = {.origin = ORIGIN_ROLLBACK};
+    uint64_t number = 0;
+    bool given;
+    if (read_push(rq, &push) && read_number(rq, "generation", &given, &number))
+        publisher_rollback(rq->admin->context.publisher, &push, number);
+}
+
+/* ---- generations ---- */
+
+static void get_generations(struct request *rq)
+{
+    request_reply_json(rq, MHD_HTTP_OK, document_history(&rq->admin->context));
+}
+
+/* "current" is the one in force. NULL: it has been answered that there is none such. */
+static const struct history_entry *find_entry(struct request *rq, const char *word)
+{
+    const struct publisher *p = rq->admin->context.publisher;
+    const struct generation *g = p->generations.in_force;
+    const struct history_entry *e;
+    if (strcmp(word, "current") == 0)
+        e = history_find(&p->history, g ? g->entry : 0);
+    else if (strcmp(word, "previous") == 0)
+        e = history_before(&p->history, g ? g->entry : 0);
+    else /* the one in force may have been given another number since */
+        e = history_find(&p->history, g && strtoull(word, NULL, 10) == g->number
+                                          ? g->entry
+                                          : strtoull(word, NULL, 10));
+    if (!e)
+        request_fail(rq, MHD_HTTP_NOT_FOUND, "unknown_generation",
+                     "there is no generation %.40s in the history; gwpctl history lists them",
+                     word);
+    return e;
+}
+
+/* Its text, owned by the caller. NULL: it has been answered. */
+static char *read_entry(struct request *rq, const struct history_entry *e)
+{
+    struct err err;
+    char *text = history_read(&rq->admin->context.publisher->history, e, &err);
+    if (!text)
+        request_fail(rq, MHD_HTTP_INTERNAL_SERVER_ERROR, "failed", "%s", err.text);
+    return text;
+}
+
+static void get_generation(struct request *rq)
+{
+    const struct history_entry *e = find_entry(rq, rq->argument);
+    char *text = e ? read_entry(rq, e) : NULL;
+    if (text)
+        request_reply_json(rq, MHD_HTTP_OK, document_entry(&rq->admin->context, e, text));
+    free(text);
+}
+
+/* One side of a comparison: "body", or a generation. NULL: it has been answered. */
+static struct config *load_side(struct request *rq, const char *word)
+{
+    struct diagnostics d;
+    const struct history_entry *e = NULL;
+    struct config *cfg = NULL;
+    char *text = NULL;
+    bool is_body = strcmp(word, "body") == 0;
+    if (!is_body && (!(e = find_entry(rq, word)) || !(text = read_entry(rq, e))))
+        return NULL;
+    diagnostics_init(&d);
+    cfg = config_load(is_body ? read_source(rq) : e->source,
+                      is_body ? body_of(rq) : (struct view){text, e->bytes}, &d);
+    if (!cfg)
+        request_reply_json(rq, MHD_HTTP_UNPROCESSABLE_CONTENT, document_validity(&d));
+    diagnostics_fini(&d);
+    free(text);
+    return cfg;
+}
+
+static void post_diff(struct request *rq)
+{
+    const char *from = request_argument(rq, "from"), *to = request_argument(rq, "to");
+    struct config *before = load_side(rq, from ? from : "previous");
+    struct config *now = before ? load_side(rq, to ? to : "current") : NULL;
+    if (now) {
+        struct changes changes = compare_configs(before, now, now->arena);
+        request_reply_json(rq, MHD_HTTP_OK, document_changes(&changes, before, now));
+    }
+    config_free(&before);
+    config_free(&now);
 }
 
 static void post_validate(struct request *rq)
@@ -199,8 +329,8 @@ static void post_breaker_reset(struct request *rq)
 
 /* ---- the table ---- */
 
-/* Validation reads, but its messages may quote what ${VAR} stands for here: so it is not for
- * everybody. */
+/* Validation and comparing read, but their messages may quote what ${VAR} stands for here, and
+ * configurations may hold secrets: so these are not for everybody. */
 static const struct endpoint endpoints[] = {
     {"GET", "/healthz", READ, get_healthz},
     {"GET", "/readyz", READ, get_readyz},
@@ -213,6 +343,10 @@ static const struct endpoint endpoints[] = {
     {"POST", "/api/v1/config", WRITE, post_config},
     {"POST", "/api/v1/validate", WRITE, post_validate},
     {"POST", "/api/v1/reload", WRITE, post_reload},
+    {"POST", "/api/v1/rollback", WRITE, post_rollback},
+    {"GET", "/api/v1/generations", READ, get_generations},
+    {"GET", "/api/v1/generations/{number}", WRITE, get_generation},
+    {"POST", "/api/v1/diff", WRITE, post_diff},
     {"POST", "/api/v1/endpoints/{address}/drain", WRITE, post_drain},
     {"DELETE", "/api/v1/endpoints/{address}/drain", WRITE, delete_drain},
     {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},
@@ -220,8 +354,8 @@ static const struct endpoint endpoints[] = {
     {"POST", "/api/v1/endpoints/{address}/breaker/reset", WRITE, post_breaker_reset},
 };
 
-/* Does the path fit? What stands for "{address}" goes to `argument`, which is "" when it is too
- * long: no address is. */
+/* Does the path fit? What stands for "{...}" goes to `argument`, which is "" when it is too
+ * long: no address or number is. */
 static bool fits(const char *pattern, const char *path, char argument[API_ARGUMENT_BYTES])
 {
     const char *open = strchr(pattern, '{');

@@ -73,6 +73,23 @@ json_t *document_dataplanes(const struct admin_context *c)
 
 /* ---- status ---- */
 
+/* Came it from somebody, and not from the file? */
+static bool is_order(enum origin origin)
+{
+    return origin == ORIGIN_PUSH || origin == ORIGIN_ROLLBACK;
+}
+
+/* start.h has the rule. */
+static json_t *next_start(const struct admin_context *c)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    const struct history_entry *e = g ? history_find(&c->publisher->history, g->entry) : NULL;
+    if (e && is_order(e->origin))
+        return json_sprintf("with generation %llu again, or with %s if its content has changed",
+                            (unsigned long long)g->entry, c->path);
+    return json_sprintf("with %s", c->path);
+}
+
 static json_t *config_of(const struct admin_context *c)
 {
     const struct publisher *p = c->publisher;
@@ -82,9 +99,10 @@ static json_t *config_of(const struct admin_context *c)
     if (g)
         snprintf(hash, sizeof(hash), "%016llx", (unsigned long long)g->config->hash);
     return json_pack(
-        "{s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source",
-        text_of(g && g->origin == ORIGIN_PUSH ? g->config->source : c->path), "generation",
-        number_of(g ? g->number : 0), "origin", g ? origin_word(g->origin) : "", "since",
+        "{s:o, s:o, s:o, s:o, s:s, s:o, s:s, s:I, s:I, s:I, s:{s:b, s:o, s:o}}", "source",
+        text_of(g && is_order(g->origin) ? g->config->source : c->path), "generation",
+        number_of(g ? g->number : 0), "accepted_as", number_of(g ? g->entry : 0), "next_start",
+        next_start(c), "origin", g ? origin_word(g->origin) : "", "since",
         document_time(g ? (double)g->in_force_ms / 1000 : 0), "hash", hash, "routes",
         (json_int_t)(g ? g->config->route_count : 0), "backends", (json_int_t)(g ? g->backends : 0),
         "endpoints", (json_int_t)(g ? g->endpoints : 0), "last_reload", "ok", (int)last->ok, "at",
@@ -374,12 +392,22 @@ static json_t *answers_of(const struct push_outcome *o)
     return list;
 }
 
+static json_t *sentences_of(const struct changes *c)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < c->count; i++)
+        json_array_append_new(list, text_of(c->at[i].sentence));
+    if (c->dropped > 0)
+        json_array_append_new(list, json_sprintf("%zu more changes", c->dropped));
+    return list;
+}
+
 static json_t *accepted_outcome(const struct push_outcome *o)
 {
     json_t *document =
         json_pack("{s:I, s:I, s:b, s:b, s:o, s:o, s:o}", "generation", (json_int_t)o->generation,
                   "previous", (json_int_t)o->previous, "dry_run", (int)o->dry_run, "unchanged",
-                  (int)o->unchanged, "changes", strings_of(&o->changes), "warnings",
+                  (int)o->unchanged, "changes", sentences_of(&o->changes), "warnings",
                   diagnostics_of(o->diagnostics, true), "dataplanes", answers_of(o));
     if (o->answer_count == 0 && !o->unchanged)
         json_object_set_new(document, "note",
@@ -391,9 +419,10 @@ static json_t *accepted_outcome(const struct push_outcome *o)
 json_t *document_outcome(const struct push_outcome *o)
 {
     static const char *const codes[] = {
-        [PUSH_ACCEPTED] = "",       [PUSH_INVALID] = "invalid_config",
-        [PUSH_REFUSED] = "refused", [PUSH_TIMEOUT] = "timeout",
-        [PUSH_BUSY] = "busy",       [PUSH_FAILED] = "failed"};
+        [PUSH_ACCEPTED] = "",        [PUSH_INVALID] = "invalid_config",
+        [PUSH_REFUSED] = "refused",  [PUSH_TIMEOUT] = "timeout",
+        [PUSH_BUSY] = "busy",        [PUSH_FAILED] = "failed",
+        [PUSH_CONFLICT] = "conflict"};
     if (o->verdict == PUSH_ACCEPTED)
         return accepted_outcome(o);
     json_t *document =
@@ -401,10 +430,73 @@ json_t *document_outcome(const struct push_outcome *o)
     if (o->verdict == PUSH_INVALID) {
         json_object_set_new(document, "diagnostics", diagnostics_of(o->diagnostics, false));
         json_object_set_new(document, "text", printed(o->diagnostics));
+    } else if (o->verdict == PUSH_CONFLICT) {
+        json_object_set_new(document, "in_force", number_of(o->in_force));
     } else if (o->verdict == PUSH_REFUSED || o->verdict == PUSH_TIMEOUT) {
         json_object_set_new(document, "generation", number_of(o->generation));
         json_object_set_new(document, "in_force", number_of(o->in_force));
         json_object_set_new(document, "dataplanes", answers_of(o));
     }
     return document;
+}
+
+/* ---- generations ---- */
+
+static json_t *entry_of(const struct admin_context *c, const struct history_entry *e)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    char hash[17];
+    snprintf(hash, sizeof(hash), "%016llx", (unsigned long long)e->hash);
+    return json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:s, s:I, s:b}", "generation",
+                     number_of(e->number), "at", document_time((double)e->time_ms / 1000), "origin",
+                     origin_word(e->origin), "again", e->again ? number_of(e->again) : json_null(),
+                     "user", text_of(e->user), "message", text_of(e->message), "source",
+                     text_of(e->source), "hash", hash, "bytes", (json_int_t)e->bytes, "in_force",
+                     (int)(g && g->entry == e->number));
+}
+
+json_t *document_history(const struct admin_context *c)
+{
+    const struct history *h = &c->publisher->history;
+    json_t *list = json_array();
+    for (size_t i = h->count; i > 0; i--)
+        json_array_append_new(list, entry_of(c, &h->at[i - 1]));
+    return json_pack("{s:o}", "generations", list);
+}
+
+json_t *document_entry(const struct admin_context *c, const struct history_entry *e,
+                       const char *text)
+{
+    json_t *document = entry_of(c, e);
+    json_object_set_new(document, "text", text_of(text));
+    return document;
+}
+
+static json_t *place_of(const char *source, uint32_t line)
+{
+    return line > 0 ? json_sprintf("%s:%u", source, line) : json_null();
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return text ? text_of(text) : json_null();
+}
+
+json_t *document_changes(const struct changes *changes, const struct config *before,
+                         const struct config *now)
+{
+    static const char *const kinds[] = {
+        [CHANGE_ADDED] = "added", [CHANGE_REMOVED] = "removed", [CHANGE_CHANGED] = "changed"};
+    json_t *list = json_array();
+    for (size_t i = 0; i < changes->count; i++) {
+        const struct change *one = &changes->at[i];
+        json_array_append_new(
+            list, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "change",
+                            kinds[one->kind], "route", text_or_null(one->route), "backend",
+                            text_or_null(one->backend), "key", text_or_null(one->key), "from",
+                            text_or_null(one->from), "to", text_or_null(one->to), "from_place",
+                            place_of(before->source, one->from_line), "to_place",
+                            place_of(now->source, one->to_line), "text", text_of(one->sentence)));
+    }
+    return json_pack("{s:o, s:I}", "changes", list, "more", (json_int_t)changes->dropped);
 }

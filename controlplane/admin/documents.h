@@ -23,6 +23,15 @@ json_t *document_ordered(const struct endpoints *es, const struct order *order, 
 /* What became of a push, for every verdict. */
 json_t *document_outcome(const struct push_outcome *outcome);
 
+/* The generations that are kept, the newest first; one of them with its text. */
+json_t *document_history(const struct admin_context *c);
+json_t *document_entry(const struct admin_context *c, const struct history_entry *e,
+                       const char *text);
+
+/* What is different between the two. */
+json_t *document_changes(const struct changes *changes, const struct config *before,
+                         const struct config *now);
+
 /* {"valid": true, "diagnostics": [...], "text": "..."} */
 json_t *document_validity(const struct diagnostics *d);
 

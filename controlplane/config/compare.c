@@ -2,224 +2,192 @@
 
 #include <string.h>
 
+#include "controlplane/config/express.h"
 #include "controlplane/table.h"
 
-/* ---- values ---- */
+#define MEMBER(type, base, at) (*(type *)(const void *)((const char *)(base) + (at)))
 
-static bool same_text(const char *a, const char *b)
+struct comparison {
+    struct arena *arena; /* borrowed */
+    struct changes out;
+    /* Where we are. */
+    const char *route, *backend;
+    uint32_t from_line, to_line;
+};
+
+static void compare_section(struct comparison *c, const struct section *s, const void *x,
+                            const void *y);
+
+/* ---- telling ---- */
+
+static const char *sentence_of(const struct comparison *c, const struct change *one)
 {
-    return strcmp(a ? a : "", b ? b : "") == 0;
+    static const char *const words[] = {
+        [CHANGE_ADDED] = " added", [CHANGE_REMOVED] = " removed", [CHANGE_CHANGED] = " changed"};
+    const char *where = "", *what = one->key;
+    if (one->route)
+        where = one->backend || one->key ? arena_printf(c->arena, "route %s: ", one->route)
+                                         : arena_printf(c->arena, "route %s", one->route);
+    if (one->backend)
+        where = arena_printf(c->arena, "%sbackend %s%s", where, one->backend, one->key ? ": " : "");
+    if (one->from)
+        return arena_printf(c->arena, "%s%s %s -> %s", where, what, one->from, one->to);
+    return arena_printf(c->arena, "%s%s%s", where, what ? what : "", words[one->kind]);
 }
 
-static bool same_strings(const struct strings *a, const struct strings *b)
+static void tell(struct comparison *c, enum change_kind kind, const char *key, const char *from,
+                 const char *to)
 {
-    if (a->count != b->count)
-        return false;
-    for (size_t i = 0; i < a->count; i++)
-        if (!same_text(a->at[i], b->at[i]))
-            return false;
-    return true;
-}
-
-static bool same_statuses(const struct status_set *a, const struct status_set *b)
-{
-    if (a->count != b->count)
-        return false;
-    for (size_t i = 0; i < a->count; i++)
-        if (a->at[i].first != b->at[i].first || a->at[i].last != b->at[i].last)
-            return false;
-    return true;
-}
-
-static bool same_fields(const struct header_field *a, size_t a_count, const struct header_field *b,
-                        size_t b_count)
-{
-    if (a_count != b_count)
-        return false;
-    for (size_t i = 0; i < a_count; i++)
-        if (!same_text(a[i].name, b[i].name) || !same_text(a[i].value, b[i].value))
-            return false;
-    return true;
-}
-
-/* ---- parts of a route; places do not count, since a line moves when one is put in above it ----
- */
-
-static bool same_edits(const struct header_edits *a, const struct header_edits *b)
-{
-    return same_fields(a->set, a->set_count, b->set, b->set_count) &&
-           same_fields(a->add, a->add_count, b->add, b->add_count) &&
-           same_strings(&a->remove, &b->remove);
-}
-
-static bool same_backends(const struct route_config *a, const struct route_config *b)
-{
-    if (a->backend_count != b->backend_count)
-        return false;
-    for (size_t i = 0; i < a->backend_count; i++) {
-        const struct backend_config *x = &a->backends[i], *y = &b->backends[i];
-        if (!same_text(x->url, y->url) || x->weight != y->weight ||
-            x->max_connections != y->max_connections)
-            return false;
+    struct changes *out = &c->out;
+    if (out->count == COMPARE_MAX) {
+        out->dropped++;
+        return;
     }
-    return true;
+    if (out->count == out->room) {
+        size_t room = out->room ? 2 * out->room : 16;
+        struct change *bigger = arena_array(c->arena, room, sizeof(*bigger));
+        if (out->count > 0)
+            memcpy(bigger, out->at, out->count * sizeof(*bigger));
+        out->at = bigger;
+        out->room = room;
+    }
+    struct change *one = &out->at[out->count++];
+    *one = (struct change){.kind = kind,
+                           .route = c->route,
+                           .backend = c->backend,
+                           .key = key,
+                           .from = from,
+                           .to = to,
+                           .from_line = kind == CHANGE_ADDED ? 0 : c->from_line,
+                           .to_line = kind == CHANGE_REMOVED ? 0 : c->to_line};
+    one->sentence = sentence_of(c, one);
 }
 
-static bool same_check(const struct health_check_config *a, const struct health_check_config *b)
+/* "rate_limit.rate" of "routes[].rate_limit.rate". */
+static const char *name_within(const struct key *k)
 {
-    return a->enabled == b->enabled && same_text(a->path, b->path) && same_text(a->host, b->host) &&
-           a->interval_ms == b->interval_ms && a->timeout_ms == b->timeout_ms &&
-           a->unhealthy_interval_ms == b->unhealthy_interval_ms &&
-           a->healthy_threshold == b->healthy_threshold &&
-           a->unhealthy_threshold == b->unhealthy_threshold &&
-           same_statuses(&a->expected_status, &b->expected_status) &&
-           a->until_checked == b->until_checked;
+    const char *name = k->path;
+    for (const char *p = name; (p = strstr(p, "[].")); name = p)
+        p += 3;
+    return name;
 }
 
-static bool same_limit(const struct rate_limit_config *a, const struct rate_limit_config *b)
+/* ---- lists: routes and backends ---- */
+
+/* What a member of a list is known by: its name, or its URL. */
+static const char *identity(const struct section *s, const void *member)
 {
-    if (!a || !b)
-        return a == b;
-    return a->mode == b->mode && a->algorithm == b->algorithm && a->rate == b->rate &&
-           a->burst == b->burst && a->window_ms == b->window_ms && a->key_by == b->key_by &&
-           same_text(a->user_header, b->user_header) &&
-           same_text(a->api_key_header, b->api_key_header) && a->ipv6_prefix == b->ipv6_prefix &&
-           a->max_keys == b->max_keys && same_text(a->redis_url, b->redis_url) &&
-           a->redis_timeout_ms == b->redis_timeout_ms &&
-           a->on_redis_failure == b->on_redis_failure && a->headers == b->headers;
+    for (size_t i = 0; i < s->count; i++)
+        if (s->keys[i].key->type == VALUE_NAME || s->keys[i].key->type == VALUE_BACKEND_URL)
+            return MEMBER(const char *const, member, s->keys[i].key->offset);
+    return "";
 }
 
-static bool same_breaker(const struct circuit_breaker_config *a,
-                         const struct circuit_breaker_config *b)
+/* Goes into a member, which is a route, or a backend of the route that we are in. */
+static void visit(struct comparison *c, const struct section *s, const void *x, const void *y)
 {
-    if (!a || !b)
-        return a == b;
-    return a->enabled == b->enabled &&
-           a->failure_threshold_percent == b->failure_threshold_percent &&
-           a->min_requests == b->min_requests && a->window_ms == b->window_ms &&
-           a->open_duration_ms == b->open_duration_ms &&
-           a->max_open_duration_ms == b->max_open_duration_ms &&
-           a->half_open_requests == b->half_open_requests &&
-           a->max_open_percent == b->max_open_percent &&
-           same_statuses(&a->failure_status, &b->failure_status);
+    struct comparison outer = *c;
+    const char *name = identity(s, y ? y : x);
+    if (c->route)
+        c->backend = name;
+    else
+        c->route = name;
+    c->from_line = x ? MEMBER(const struct place, x, 0).line : 0;
+    c->to_line = y ? MEMBER(const struct place, y, 0).line : 0;
+    if (!x || !y)
+        tell(c, x ? CHANGE_REMOVED : CHANGE_ADDED, NULL, NULL, NULL);
+    else
+        compare_section(c, s, x, y);
+    outer.out = c->out;
+    *c = outer;
 }
 
-static bool same_matching(const struct route_config *a, const struct route_config *b)
+struct list_of {
+    const char *at;
+    size_t count;
+};
+
+static struct list_of list_of(const struct key *k, const void *base)
 {
-    return same_text(a->host, b->host) && same_text(a->path_prefix, b->path_prefix) &&
-           same_strings(&a->methods, &b->methods) && a->strip_prefix == b->strip_prefix &&
-           a->preserve_host == b->preserve_host;
+    return (struct list_of){MEMBER(const char *const, base, k->offset),
+                            MEMBER(const size_t, base, k->count_offset)};
 }
 
-static bool same_bounds(const struct route_config *a, const struct route_config *b)
+/* The same members in the same order: the usual case needs no table. */
+static bool is_parallel(const struct section *s, struct list_of a, struct list_of b)
 {
-    return a->timeout_ms == b->timeout_ms && a->connect_timeout_ms == b->connect_timeout_ms &&
-           a->response_idle_timeout_ms == b->response_idle_timeout_ms && a->retries == b->retries &&
-           a->max_body_bytes == b->max_body_bytes;
+    size_t step = s->key->bytes;
+    for (size_t i = 0; a.count == b.count && i < a.count; i++)
+        if (strcmp(identity(s, a.at + i * step), identity(s, b.at + i * step)) != 0)
+            return false;
+    return a.count == b.count;
 }
 
-static bool same_balancing(const struct route_config *a, const struct route_config *b)
+static void compare_list(struct comparison *c, const struct section *s, const void *x,
+                         const void *y)
 {
-    return a->lb_algorithm == b->lb_algorithm && same_backends(a, b) &&
-           same_check(&a->health_check, &b->health_check) && a->slow_start_ms == b->slow_start_ms &&
-           a->panic_threshold_percent == b->panic_threshold_percent;
-}
-
-static bool same_route(const struct route_config *a, const struct route_config *b)
-{
-    return same_matching(a, b) && same_bounds(a, b) && same_balancing(a, b) &&
-           same_edits(&a->request_headers, &b->request_headers) &&
-           same_edits(&a->response_headers, &b->response_headers) &&
-           same_limit(a->rate_limit, b->rate_limit) &&
-           same_breaker(a->circuit_breaker, b->circuit_breaker);
-}
-
-/* ---- the other sections ---- */
-
-static bool same_server(const struct server_config *a, const struct server_config *b)
-{
-    return same_strings(&a->addr, &b->addr) && a->workers == b->workers &&
-           a->read_timeout_ms == b->read_timeout_ms && a->write_timeout_ms == b->write_timeout_ms &&
-           a->header_timeout_ms == b->header_timeout_ms &&
-           a->idle_timeout_ms == b->idle_timeout_ms && a->max_header_bytes == b->max_header_bytes &&
-           a->max_headers == b->max_headers && a->max_body_bytes == b->max_body_bytes &&
-           a->max_connections == b->max_connections &&
-           a->max_requests_per_connection == b->max_requests_per_connection &&
-           a->drain_delay_ms == b->drain_delay_ms && a->shutdown_grace_ms == b->shutdown_grace_ms &&
-           same_strings(&a->trusted_proxies, &b->trusted_proxies) &&
-           a->proxy_protocol == b->proxy_protocol;
-}
-
-static bool same_admin(const struct admin_config *a, const struct admin_config *b)
-{
-    return same_text(a->addr, b->addr) && same_text(a->socket, b->socket) &&
-           same_text(a->token, b->token);
-}
-
-static bool same_logging(const struct logging_config *a, const struct logging_config *b)
-{
-    return a->level == b->level && a->format == b->format &&
-           same_text(a->access_log, b->access_log) && a->access_log_sample == b->access_log_sample;
-}
-
-static bool same_metrics(const struct config *a, const struct config *b)
-{
-    return a->duration_bucket_count == b->duration_bucket_count &&
-           memcmp(a->duration_buckets, b->duration_buckets,
-                  a->duration_bucket_count * sizeof(*a->duration_buckets)) == 0;
-}
-
-/* ---- the whole ---- */
-
-static void say(struct strings *list, struct arena *a, const char *what, const char *name,
-                const char *how)
-{
-    list->at[list->count++] =
-        name ? arena_printf(a, "%s %s %s", what, name, how) : arena_printf(a, "%s %s", what, how);
-}
-
-static void compare_sections(const struct config *before, const struct config *now,
-                             struct strings *list, struct arena *a)
-{
-    if (!same_server(&before->server, &now->server))
-        say(list, a, "server", NULL, "changed");
-    if (!same_admin(&before->admin, &now->admin))
-        say(list, a, "admin", NULL, "changed");
-    if (!same_logging(&before->logging, &now->logging))
-        say(list, a, "logging", NULL, "changed");
-    if (!same_metrics(before, now))
-        say(list, a, "metrics", NULL, "changed");
-}
-
-static void compare_routes(const struct config *before, const struct config *now,
-                           struct strings *list, struct arena *a)
-{
+    struct list_of a = list_of(s->key, x), b = list_of(s->key, y);
+    size_t step = s->key->bytes;
     struct table old;
-    table_init(&old);
-    for (size_t i = 0; i < before->route_count; i++)
-        table_add(&old, view_of(before->routes[i].name), &before->routes[i]);
-    for (size_t i = 0; i < now->route_count; i++) {
-        const struct route_config *route = &now->routes[i];
-        const struct route_config *was = table_remove(&old, view_of(route->name));
-        if (!was)
-            say(list, a, "route", route->name, "added");
-        else if (!same_route(was, route))
-            say(list, a, "route", route->name, "changed");
+    if (is_parallel(s, a, b)) {
+        for (size_t i = 0; i < a.count; i++)
+            visit(c, s, a.at + i * step, b.at + i * step);
+        return;
     }
-    for (size_t i = 0; i < before->route_count && old.count > 0; i++)
-        if (table_remove(&old, view_of(before->routes[i].name)))
-            say(list, a, "route", before->routes[i].name, "removed");
+    table_init(&old);
+    for (size_t i = 0; i < a.count; i++)
+        table_add(&old, view_of(identity(s, a.at + i * step)), (void *)(a.at + i * step));
+    for (size_t i = 0; i < b.count; i++)
+        visit(c, s, table_remove(&old, view_of(identity(s, b.at + i * step))), b.at + i * step);
+    for (size_t i = 0; i < a.count && old.count > 0; i++)
+        if (table_remove(&old, view_of(identity(s, a.at + i * step))))
+            visit(c, s, a.at + i * step, NULL);
     table_fini(&old);
 }
 
-struct strings compare_configs(const struct config *before, const struct config *now,
+/* ---- sections ---- */
+
+static void compare_optional(struct comparison *c, const struct section *s, const void *x,
+                             const void *y)
+{
+    const void *a = MEMBER(const void *const, x, s->key->offset);
+    const void *b = MEMBER(const void *const, y, s->key->offset);
+    if (a && b)
+        compare_section(c, s, a, b);
+    else if (a || b)
+        tell(c, a ? CHANGE_REMOVED : CHANGE_ADDED, name_within(s->key), NULL, NULL);
+}
+
+static void compare_value(struct comparison *c, const struct key *k, const void *x, const void *y)
+{
+    bool secret = (k->flags & KEY_SECRET) != 0;
+    if (!express_same(k, x, y))
+        tell(c, CHANGE_CHANGED, name_within(k), secret ? NULL : express_value(k, x, c->arena),
+             secret ? NULL : express_value(k, y, c->arena));
+}
+
+static void compare_section(struct comparison *c, const struct section *s, const void *x,
+                            const void *y)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        const struct key *k = s->keys[i].key;
+        const struct section *inner = s->keys[i].section;
+        if (!inner)
+            compare_value(c, k, x, y);
+        else if (k->type == VALUE_SECTION_LIST)
+            compare_list(c, inner, x, y);
+        else if (k->type == VALUE_OPTIONAL_SECTION)
+            compare_optional(c, inner, x, y);
+        else
+            compare_section(c, inner, (const char *)x + k->offset, (const char *)y + k->offset);
+    }
+}
+
+struct changes compare_configs(const struct config *before, const struct config *now,
                                struct arena *a)
 {
-    struct strings list = {NULL, 0};
-    if (!before)
-        return list;
-    list.at = arena_alloc(a, (before->route_count + now->route_count + 4) * sizeof(*list.at));
-    compare_sections(before, now, &list, a);
-    compare_routes(before, now, &list, a);
-    return list;
+    struct comparison c = {.arena = a};
+    if (before)
+        compare_section(&c, schema_open(a), before, now);
+    return c.out;
 }

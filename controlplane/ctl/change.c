@@ -78,7 +78,7 @@ static char *read_all(FILE *in, size_t *len, struct err *err)
     return NULL;
 }
 
-static char *read_file(const char *path, size_t *len, struct err *err)
+char *change_read_file(const char *path, size_t *len, struct err *err)
 {
     struct err why;
     bool is_stdin = strcmp(path, "-") == 0;
@@ -95,23 +95,52 @@ static char *read_file(const char *path, size_t *len, struct err *err)
     return text;
 }
 
+/* What all changes may say: how long to wait, why, and what must still be in force. False: a part
+ * of it is too long. */
+static bool describe(const struct invocation *in, char *out, size_t cap)
+{
+    char message[3200] = "";
+    const struct arguments *a = &in->arguments;
+    const char *text = arguments_value(a, ARG_MESSAGE);
+    const char *expected = arguments_value(a, ARG_IF_GENERATION);
+    if (text && !client_encode(message, sizeof(message), text))
+        return false;
+    snprintf(out, cap, "wait=%g%s%s%s%s%s", wait_of(in), text ? "&message=" : "", message,
+             expected ? "&if_generation=" : "", expected ? expected : "",
+             arguments_value(a, ARG_DRY_RUN) ? "&dry_run=1" : "");
+    return true;
+}
+
 int change_push(const struct invocation *in)
 {
     struct err err;
-    char source[1024], target[1200];
+    char source[1024], more[4000], target[5200];
     size_t len = 0;
-    const char *base =
-        strrchr(in->operands[0], '/') ? strrchr(in->operands[0], '/') + 1 : in->operands[0];
+    const char *file = in->operands[0], *slash = strrchr(file, '/');
+    const char *base = slash ? slash + 1 : file;
     if (!client_encode(source, sizeof(source), strcmp(base, "-") == 0 ? "stdin" : base))
         return call_complain(EXIT_USAGE, "the name of the file is too long");
-    snprintf(target, sizeof(target), "/api/v1/config?wait=%g&source=%s%s", wait_of(in), source,
-             arguments_value(&in->arguments, ARG_DRY_RUN) ? "&dry_run=1" : "");
-    char *text = read_file(in->operands[0], &len, &err);
+    if (!describe(in, more, sizeof(more)))
+        return call_complain(EXIT_USAGE, "the message is too long");
+    snprintf(target, sizeof(target), "/api/v1/config?%s&source=%s", more, source);
+    char *text = change_read_file(file, &len, &err);
     if (!text)
         return call_complain(EXIT_NO, err.text);
     int code = change(in, target, (struct view){text, len});
     free(text);
     return code;
+}
+
+int change_rollback(const struct invocation *in)
+{
+    char more[4000], target[4200];
+    const char *number = in->operands[0] ? in->operands[0] : "0";
+    if (!*number || strspn(number, "0123456789") != strlen(number) || strlen(number) > 18)
+        return call_complain(EXIT_USAGE, "a generation is a number; gwpctl history lists them");
+    if (!describe(in, more, sizeof(more)))
+        return call_complain(EXIT_USAGE, "the message is too long");
+    snprintf(target, sizeof(target), "/api/v1/rollback?generation=%s&%s", number, more);
+    return change(in, target, (struct view){NULL, 0});
 }
 
 int change_reload(const struct invocation *in)

@@ -1,10 +1,12 @@
 #include "controlplane/ctl/commands.h"
 
+#include "controlplane/ctl/await.h"
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/completion.h"
 #include "controlplane/ctl/manual.h"
 #include "controlplane/ctl/order.h"
+#include "controlplane/ctl/revisions.h"
 #include "controlplane/ctl/show.h"
 
 /* ---- what there is ---- */
@@ -41,7 +43,8 @@ static const struct field push_fields[] = {
     {"dataplanes[]", "name, instance_id, accepted (null = no answer yet), reason, compile_us, "
                      "swap_us"},
     {"note", "a sentence, where there is something to be said"},
-    {"error", "only when it was refused: invalid_config, refused, timeout, busy, failed"},
+    {"error", "only when it was refused: invalid_config, refused, timeout, busy, conflict, failed"},
+    {"in_force", "with refused, timeout and conflict: the generation in force"},
     {"message", "with error: why, in a sentence"},
     {"diagnostics[]", "with invalid_config: as warnings"},
     {"text", "with invalid_config: the diagnostics as people read them"},
@@ -59,8 +62,9 @@ static const struct field status_fields[] = {
     {"version", "of the control plane"},
     {"protocol", "that it speaks with data planes"},
     {"uptime_seconds", "since it was started"},
-    {"config", "generation, source, origin, since, hash, routes, backends, endpoints; last_reload: "
-               "ok, at, message"},
+    {"config",
+     "generation, accepted_as (in the history), source, origin, since, hash, routes, "
+     "backends, endpoints; next_start: with what, in words; last_reload: ok, at, message"},
     {"health", "up, down, unknown, draining, routes_without_backend"},
     {"overrides[]", "orders in effect: address, route (null = every one), draining, weight (or "
                     "null), since"},
@@ -92,6 +96,28 @@ static const struct field dataplanes_fields[] = {
     {NULL, NULL},
 };
 
+#define ENTRY_FIELDS                                                                               \
+    "generation, at, origin (file, reload, push, rollback), again (of a rollback: the generation " \
+    "gone back to, or null), user, message, source, hash, bytes, in_force"
+
+static const struct field history_fields[] = {
+    {"generations[]", "the newest first: " ENTRY_FIELDS},
+    {NULL, NULL},
+};
+
+static const struct field show_fields[] = {
+    {"generation ...", ENTRY_FIELDS},
+    {"text", "the configuration"},
+    {NULL, NULL},
+};
+
+static const struct field diff_fields[] = {
+    {"changes[]", "change (added, removed, changed), route, backend and key (or null), from and to "
+                  "(values, or null), from_place and to_place (file:line, or null), text"},
+    {"more", "how many changes are not listed"},
+    {NULL, NULL},
+};
+
 static const struct field order_fields[] = {
     {"address", "of the endpoint"},
     {"route", "that the order was for; null = every one"},
@@ -107,6 +133,7 @@ static const struct field order_fields[] = {
     {                                                                                              \
         "FILE", "a file", .is_file = true                                                          \
     }
+#define CHANGE_OPTIONS (TAKES(DRY_RUN) | TAKES(WAIT) | TAKES(MESSAGE) | TAKES(IF_GENERATION))
 #define ENDPOINT_OPERAND                                                                           \
     {                                                                                              \
         "ENDPOINT", "an endpoint"                                                                  \
@@ -119,10 +146,14 @@ const struct command commands[] = {
         .text = "Sends FILE (\"-\" is standard input) to the control plane, which checks it whole "
                 "and hands it to every connected data plane. Prints the new generation and what "
                 "changed. Exits with 0 only when every data plane has accepted; otherwise the old "
-                "configuration stays in force and all errors are printed as file:line:column.",
+                "configuration stays in force and all errors are printed as file:line:column.\n\n"
+                "Pushes of several people take turns. With --if-generation one that was made for "
+                "another generation than the one in force is refused.",
         .operands = {FILE_OPERAND},
-        .takes = TAKES(DRY_RUN) | TAKES(WAIT),
-        .examples = {"gwpctl push config gateway.yaml", "gwpctl push config gateway.yaml --dry-run",
+        .takes = CHANGE_OPTIONS,
+        .examples = {"gwpctl push config gateway.yaml -m 'users: timeout 30 s'",
+                     "gwpctl push config gateway.yaml --dry-run",
+                     "gwpctl push config gateway.yaml --if-generation 12",
                      "sed s/9001/9002/ gateway.yaml | gwpctl push config - --wait 30"},
         .fields = push_fields,
         .run = change_push,
@@ -149,6 +180,57 @@ const struct command commands[] = {
         .examples = {"gwpctl reload", "gwpctl reload -o json"},
         .fields = push_fields,
         .run = change_reload,
+    },
+    {
+        .name = "rollback",
+        .summary = "put a configuration in force that was before",
+        .text =
+            "Without GEN the one before that in force. It gets a new number, and is accepted by "
+            "every data plane or refused, as a push is.",
+        .operands = {{"GEN", "a generation", .is_optional = true}},
+        .takes = CHANGE_OPTIONS,
+        .examples = {"gwpctl rollback", "gwpctl rollback 12 -m 'the limit was too low'",
+                     "gwpctl rollback 12 --dry-run"},
+        .fields = push_fields,
+        .run = change_rollback,
+    },
+    {
+        .name = "history",
+        .summary = "show the configurations that were in force",
+        .text = "The last 50, the newest first: when each came into force, whether by the file, a "
+                "push or a rollback, by whom, and what they said about it.",
+        .examples = {"gwpctl history", "gwpctl history -o json | jq '.generations[0]'"},
+        .fields = history_fields,
+        .run = revisions_history,
+    },
+    {
+        .name = "show",
+        .summary = "print a configuration that was in force",
+        .text =
+            "GEN is a number as gwpctl history shows it, current (the default) or previous. The "
+            "text goes to standard output as it was, what is known about it to standard error.",
+        .operands = {{"GEN", "a generation", .is_optional = true, .words = "current previous"}},
+        .examples = {"gwpctl show 12", "gwpctl show previous > gateway.yaml"},
+        .fields = show_fields,
+        .run = revisions_show,
+    },
+    {
+        .name = "diff",
+        .summary = "show what is different between two configurations",
+        .text =
+            "Each is a generation (a number, current, previous) or a file (\"-\" is standard "
+            "input). Without any: what the last change was. With one generation: what has "
+            "changed since. With one file: what a push of it would change. Routes, backends and "
+            "keys are compared by what they mean, with -u by their lines.",
+        .operands = {{"GEN|FILE", "a generation or a file", .is_optional = true, .is_file = true,
+                      .words = "current previous"},
+                     {"GEN|FILE", "a generation or a file", .is_optional = true, .is_file = true,
+                      .words = "current previous"}},
+        .takes = TAKES(UNIFIED),
+        .examples = {"gwpctl diff", "gwpctl diff 12", "gwpctl diff 12 14 -u",
+                     "gwpctl diff gateway.yaml"},
+        .fields = diff_fields,
+        .run = revisions_diff,
     },
     {
         .name = "status",
@@ -187,6 +269,18 @@ const struct command commands[] = {
         .examples = {"gwpctl dataplanes", "watch gwpctl dataplanes"},
         .fields = dataplanes_fields,
         .run = run_dataplanes,
+    },
+    {
+        .name = "wait",
+        .summary = "wait until the gateway is ready, or has drained",
+        .text =
+            "ready: a configuration is in force, a data plane is connected, and some route has a "
+            "healthy backend. drained: no data plane is connected any more. Exits with 1 when "
+            "that has not come true in time; --wait 0 asks once.",
+        .operands = {{"STATE", "a state: ready or drained", .words = "ready drained"}},
+        .takes = TAKES(WAIT),
+        .examples = {"gwpctl wait ready --wait 30", "gwpctl wait drained"},
+        .run = await_run,
     },
     {
         .name = "drain",

@@ -140,7 +140,8 @@ void completion_print_bash(FILE *out)
     put_skeleton(out);
     fputs("    if [[ $cur == -?* ]]; then\n        operands=$options files=\"\"\n    fi\n"
           "    if [[ $files ]]; then\n        compopt -o filenames 2>/dev/null\n"
-          "        mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n    else\n"
+          "        mapfile -t COMPREPLY < <(compgen -W \"$operands\" -- \"$cur\"; compgen -f -- "
+          "\"$cur\")\n    else\n"
           "        mapfile -t COMPREPLY < <(compgen -W \"$operands\" -- \"$cur\")\n    fi\n}\n"
           "complete -F _gwpctl gwpctl\n",
           out);
@@ -219,11 +220,12 @@ static void put_fish_command(FILE *out, size_t i)
         fprintf(out, "complete -c gwpctl -n '__gwpctl_is \"%s\"", c->name);
         for (size_t n = 0; n < k; n++)
             fputs(" \"*\"", out);
-        fputs(o->is_file ? "' -F\n" : "' -a ", out);
-        if (!o->is_file) {
+        fputs(o->is_file ? "' -F" : "'", out);
+        if (o->words) {
+            fputs(" -a ", out);
             put_quoted(out, o->words);
-            putc('\n', out);
         }
+        putc('\n', out);
     }
     for (enum argument a = ARG_OF_ALL; a < ARG_COUNT; a++)
         if (c->takes & (1u << a))

@@ -130,6 +130,11 @@ static void show_config(const json_t *config, FILE *out, bool color)
     }
     putc('\n', out);
     show_last_reload(json_object_get(config, "last_reload"), out, color);
+    if (*text_of(config, "next_start")) {
+        fputs("next start: ", out);
+        print_text(out, text_of(config, "next_start"));
+        putc('\n', out);
+    }
 }
 
 /* One line for endpoints as a whole, one for each order of an operator. */
@@ -342,6 +347,70 @@ void show_ordered(const json_t *document, FILE *out, bool color)
         print_tinted(out, color, TINT_WARN, note);
         putc('\n', out);
     }
+}
+
+/* ---- generations ---- */
+
+/* "push by root", "rollback to 5 by root", "file". */
+static void add_origin(struct print_table *t, const json_t *one)
+{
+    char text[300], again[PRINT_VALUE_BYTES];
+    const char *user = text_of(one, "user"), *origin = text_of(one, "origin");
+    bool is_again = json_is_integer(json_object_get(one, "again"));
+    snprintf(text, sizeof(text), "%.40s%s%s%s%.150s", origin, is_again ? " to " : "",
+             is_again ? print_value(one, "again", again) : "", *user ? " by " : "", user);
+    print_table_cell(t, TINT_NONE, text);
+}
+
+void show_history(const json_t *document, FILE *out, bool color)
+{
+    static const char *const titles[] = {"GENERATION", "AT", "ORIGIN", "SOURCE", "HASH", "MESSAGE"};
+    const json_t *list = json_object_get(document, "generations");
+    struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        char room[PRINT_VALUE_BYTES], number[PRINT_VALUE_BYTES + 16];
+        bool is_now = json_is_true(json_object_get(one, "in_force"));
+        snprintf(number, sizeof(number), "%s%s", print_value(one, "generation", room),
+                 is_now ? " in force" : "");
+        print_table_cell(t, is_now ? TINT_GOOD : TINT_NONE, number);
+        add_value(t, one, "at");
+        add_origin(t, one);
+        add_value(t, one, "source");
+        add_value(t, one, "hash");
+        add_value(t, one, "message");
+    }
+    write_and_free(t, out, color);
+}
+
+void show_entry(const json_t *document, FILE *out, bool color)
+{
+    json_t *list = json_pack("{s:[O]}", "generations", document);
+    show_history(list, out, color);
+    json_decref(list);
+}
+
+/* One line each, with the place where it stands. */
+void show_changes(const json_t *document, FILE *out, bool color)
+{
+    const json_t *list = json_object_get(document, "changes");
+    char room[PRINT_VALUE_BYTES];
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        const char *kind = text_of(one, "change"), *place = text_of(one, "to_place");
+        enum tint tint = strcmp(kind, "added") == 0     ? TINT_GOOD
+                         : strcmp(kind, "removed") == 0 ? TINT_BAD
+                                                        : TINT_WARN;
+        print_tinted(out, color, tint, text_of(one, "text"));
+        place = *place ? place : text_of(one, "from_place");
+        fputs(*place ? "  (" : "", out);
+        print_text(out, place);
+        fputs(*place ? ")\n" : "\n", out);
+    }
+    if (json_integer_value(json_object_get(document, "more")) > 0)
+        fprintf(out, "%s more changes\n", print_value(document, "more", room));
+    if (json_array_size(list) == 0)
+        fputs("they mean the same\n", out);
 }
 
 /* ---- push ---- */

@@ -17,6 +17,11 @@ void show_dataplanes(const json_t *document, FILE *out, bool color);
 /* What a push or a reload came to. */
 void show_push(const json_t *document, FILE *out, bool color);
 
+/* The generations that are kept; one of them in a line; what is different between two. */
+void show_history(const json_t *document, FILE *out, bool color);
+void show_entry(const json_t *document, FILE *out, bool color);
+void show_changes(const json_t *document, FILE *out, bool color);
+
 /* What an order about an endpoint came to. */
 void show_ordered(const json_t *document, FILE *out, bool color);
 

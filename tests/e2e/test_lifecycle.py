@@ -2,9 +2,10 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 
-from harness import DEADLINE, route, wait_until
+from harness import BUILD, DEADLINE, route, wait_until
 
 
 def test_control_plane_may_come_first(make_pair, backend):
@@ -47,15 +48,20 @@ def test_traffic_flows_on_without_control_plane(pair):
 
 
 def test_new_control_plane_goes_on_counting(pair, backend):
-    """The file counts again, under a number that was never used before."""
+    """What was pushed is in force again, under a number that was never used before; a changed file counts more."""
     pushed = pair.push(pair.yaml([route("new", "/new", backend)]), "&wait=10").json()
     assert pair.get("/new").status == 200
     pair.controlplane.kill()
     assert pair.get("/new").status == 200
     pair.controlplane.start()
-    wait_until(lambda: pair.get("/").status == 200, "the file is in force")
-    pair.wait_ready()
-    assert pair.generation() > pushed["generation"]
+    pair.wait_ready(pushed["generation"] + 1)
+    assert pair.get("/new").status == 200
+    assert pair.status()["config"]["accepted_as"] == pushed["generation"]
+    pair.controlplane.kill()
+    pair.write_config(pair.yaml([route("file", "/file", backend)]))
+    pair.controlplane.start()
+    pair.wait_ready(pushed["generation"] + 2)
+    assert pair.get("/file").status == 200 and pair.get("/new").status == 404
 
 
 def test_hanging_control_plane_stops_nothing(pair):
@@ -124,20 +130,29 @@ def test_data_plane_without_state_or_control_plane_waits(make_pair, backend):
     assert pair.dataplane.stop() == 0
 
 
-def test_control_plane_on_a_broken_file_harms_nobody(make_pair, backend):
-    """It says what is wrong, the data plane serves on, and a mended file is taken."""
+def test_control_plane_on_a_broken_file_starts_with_the_last_good_one(make_pair, backend):
+    """It says what is wrong, and a mended file is taken."""
     pair = make_pair([route("all", "/", backend)])
     assert pair.controlplane.stop() == 0
+    pair.expect_log('"module":"start"|path_prefx')
     pair.write_config(pair.yaml().replace("path_prefix", "path_prefx"))
     pair.controlplane.start()
-    wait_until(lambda: "path_prefx" in pair.controlplane.log(), "the mistake is told")
-    assert "gateway.yaml:" in pair.controlplane.log()
+    pair.wait_ready(2)
+    config = pair.status()["config"]
+    assert config["accepted_as"] == 1 and config["last_reload"]["ok"] is False
+    assert "path_prefx" in pair.controlplane.log() and "gateway.yaml:" in pair.controlplane.log()
     assert pair.get("/").status == 200
-    pair.controlplane.kill()
-    pair.write_config()
+    pair.write_config(pair.yaml([route("mended", "/mended", backend)]))
+    wait_until(lambda: pair.get("/mended").status == 200, "the mended file is in force")
+
+
+def test_control_plane_without_anything_good_does_not_start(make_pair, backend):
+    """Every mistake is told, and the data plane serves on."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    pair.write_config(pair.yaml().replace("path_prefix", "path_prefx"))
     pair.controlplane.start()
-    pair.wait_ready()
-    assert pair.get("/").status == 200
+    assert pair.controlplane.wait() == 1
+    assert "path_prefx" in pair.controlplane.log() and "gateway.yaml:" in pair.controlplane.log()
 
 
 def test_nonsense_on_the_control_socket_harms_nobody(pair):
@@ -165,3 +180,35 @@ def test_leftover_sockets_do_not_hinder_a_start(pair):
     assert pair.socket.exists()
     pair.controlplane.start()
     pair.wait_ready()
+
+
+def self_check(pair):
+    """gwp-dataplane --self-check: its exit code and what it says."""
+    done = subprocess.run([BUILD / "gwp-dataplane", "--self-check", f"127.0.0.1:{pair.port}"],
+                          capture_output=True, text=True, check=False, timeout=DEADLINE)
+    return done.returncode, done.stderr
+
+
+def test_self_check_sees_whether_the_data_plane_works(pair):
+    """A data plane that hangs takes connections still, since the kernel does that. The check is no request: it is
+    neither counted nor logged."""
+    assert self_check(pair) == (0, "")
+    pair.dataplane.signal(signal.SIGSTOP)
+    code, said = self_check(pair)
+    pair.dataplane.signal(signal.SIGCONT)
+    assert code == 1 and "nobody there has answered" in said
+    wait_until(lambda: self_check(pair)[0] == 0, "it works again")
+    assert pair.access_lines() == [] and pair.metric("gateway_requests_total") == 0
+    pair.dataplane.stop()
+    code, said = self_check(pair)
+    assert code == 1 and f"127.0.0.1:{pair.port}" in said
+
+
+def test_self_check_takes_a_full_data_plane_for_healthy(make_pair, backend):
+    """No room for another client is no reason to restart it."""
+    pair = make_pair([route("all", "/", backend)], server={"max_connections": 1})
+    busy = pair.client()
+    busy.send(b"GET /delay/30 HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    wait_until(lambda: backend.get("/connections")["requests"] == 1, "the request is under way")
+    assert pair.get("/").status == 503
+    assert self_check(pair) == (0, "")

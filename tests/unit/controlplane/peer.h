@@ -19,6 +19,7 @@ struct peer {
     ev_io io;
     enum peer_manner manner;
     bool welcome, refused;
+    uint64_t serves; /* what it says so of in its Hello */
     unsigned snapshots;
     Gwp__Snapshot *last; /* owned */
     unsigned states;
@@ -106,6 +107,7 @@ static inline void peer_greet(struct peer *p, const char *name, uint32_t protoco
     hello.name = (char *)name;
     hello.instance_id = instance;
     hello.version = (char *)"0.1.0";
+    hello.generation = p->serves;
     peer_send(p, MSG_HELLO, &hello.base);
 }
 

@@ -33,7 +33,7 @@ static void on_told(void *owner, const struct push_outcome *o)
     told.answers = o->answer_count;
     snprintf(told.message, sizeof(told.message), "%s", o->message);
     snprintf(told.first_change, sizeof(told.first_change), "%s",
-             o->changes.count ? o->changes.at[0] : "");
+             o->changes.count ? o->changes.at[0].sentence : "");
 }
 
 static void on_opened(void *owner, struct session *s)
@@ -224,7 +224,7 @@ Test(publisher, who_dies_of_a_snapshot_has_not_accepted_it)
     cr_expect_eq(publisher.generations.in_force->config->routes[0].name[0], 'f');
 }
 
-Test(publisher, one_candidate_at_a_time)
+Test(publisher, what_comes_meanwhile_takes_turns_in_the_order_of_coming)
 {
     peer_join(&one, loop, socket_path, "dp-1");
     LOOP_UNTIL(loop, one.snapshots == 1);
@@ -232,14 +232,153 @@ Test(publisher, one_candidate_at_a_time)
     push_with(yaml("second"), 0, false);
     cr_expect_eq(told.times, 1, "who does not wait is told at once");
     push(yaml("third"));
-    cr_expect_eq(told.verdict, PUSH_BUSY);
+    cr_expect_eq(told.times, 0);
     write_config(yaml("fourth"));
+    publisher_file_changed(&publisher);
     publisher_file_changed(&publisher);
     LOOP_UNTIL(loop, one.snapshots == 2);
     one.manner = PEER_ACCEPTS;
     peer_answer(&one, 2, true, false);
-    LOOP_UNTIL(loop, in_force() == 3);
+    LOOP_UNTIL(loop, told.times == 1);
+    cr_expect_eq(told.verdict, PUSH_ACCEPTED);
+    cr_expect_eq(told.generation, 3, "the push came before the file");
+    LOOP_UNTIL(loop, in_force() == 4);
     cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "fourth");
+    cr_expect_eq(one.snapshots, 4, "the file took one turn");
+}
+
+Test(publisher, a_broken_text_in_the_row_holds_nobody_up)
+{
+    peer_join(&one, loop, socket_path, "dp-1");
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    one.manner = PEER_IS_SILENT;
+    push_with(yaml("second"), 0, false);
+    push("routes: [{nme: x}]");
+    LOOP_UNTIL(loop, one.snapshots == 2);
+    write_config(yaml("fourth"));
+    publisher_file_changed(&publisher);
+    one.manner = PEER_ACCEPTS;
+    peer_answer(&one, 2, true, false);
+    LOOP_UNTIL(loop, in_force() == 3);
+    cr_expect_eq(told.verdict, PUSH_INVALID);
+    cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "fourth");
+}
+
+Test(publisher, patience_and_room_for_those_who_wait_are_bounded)
+{
+    peer_join(&one, loop, socket_path, "dp-1");
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    one.manner = PEER_IS_SILENT;
+    push_with(yaml("second"), 5, false);
+    push_with(yaml("third"), 0.05, false);
+    LOOP_UNTIL(loop, told.times == 1);
+    cr_expect_eq(told.verdict, PUSH_BUSY);
+    for (unsigned i = 0; i < PUBLISHER_MAX_WAITING; i++) {
+        push(yaml("more"));
+        cr_assert_eq(told.times, 0);
+    }
+    push(yaml("too_many"));
+    cr_expect_eq(told.times, 1);
+    cr_expect_eq(told.verdict, PUSH_BUSY);
+    publisher_fini(&publisher);
+    publisher = (struct publisher){0};
+    cr_expect_eq(told.times, 1 + 1 + PUBLISHER_MAX_WAITING, "a stop is told to them all");
+}
+
+Test(publisher, who_expects_another_generation_is_turned_away)
+{
+    struct push p = {.origin = ORIGIN_PUSH,
+                     .source = "pushed.yaml",
+                     .has_expected = true,
+                     .wait_seconds = 5,
+                     .done = on_told,
+                     .expected = 1};
+    publisher_push(&publisher, &p, view_of(yaml("second")));
+    cr_expect_eq(told.verdict, PUSH_ACCEPTED);
+    told.times = 0;
+    publisher_push(&publisher, &p, view_of(yaml("third")));
+    cr_expect_eq(told.times, 1);
+    cr_expect_eq(told.verdict, PUSH_CONFLICT);
+    cr_expect(strstr(told.message, "generation 2 is in force, not 1"), "%s", told.message);
+    cr_expect_eq(in_force(), 2);
+}
+
+Test(publisher, addresses_and_rollbacks_of_others_do_not_make_a_generation_unexpected)
+{
+    struct push p = {.origin = ORIGIN_PUSH,
+                     .source = "pushed.yaml",
+                     .has_expected = true,
+                     .wait_seconds = 5,
+                     .done = on_told,
+                     .expected = 1};
+    peer_join(&one, loop, socket_path, "dp-1");
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    one.manner = PEER_IS_SILENT;
+    push_with(yaml("second"), 0.05, false);
+    LOOP_UNTIL(loop, told.times == 1 && told.verdict == PUSH_TIMEOUT);
+    one.manner = PEER_ACCEPTS;
+    cr_expect_eq(in_force(), 3, "the first again, under another number");
+    cr_expect_eq(publisher.generations.in_force->entry, 1);
+    told.times = 0;
+    publisher_push(&publisher, &p, view_of(yaml("third")));
+    LOOP_UNTIL(loop, told.times == 1);
+    cr_expect_eq(told.verdict, PUSH_ACCEPTED);
+}
+
+/* ---- history ---- */
+
+static void rollback(uint64_t number)
+{
+    struct push p = {.user = "anna", .message = "no", .wait_seconds = 5, .done = on_told};
+    told.times = 0;
+    publisher_rollback(&publisher, &p, number);
+}
+
+Test(publisher, what_was_in_force_is_kept_and_can_be_gone_back_to)
+{
+    push(yaml("second"));
+    push(yaml("third"));
+    rollback(0);
+    cr_expect_eq(told.verdict, PUSH_ACCEPTED);
+    cr_expect_eq(in_force(), 4);
+    cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "second");
+    rollback(1);
+    cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "first");
+    const struct history_entry *e = history_newest(&publisher.history);
+    cr_expect_eq(publisher.history.count, 5);
+    cr_expect_eq(e->number, 5);
+    cr_expect_eq(e->origin, ORIGIN_ROLLBACK);
+    cr_expect_eq(e->again, 1);
+    cr_expect_str_eq(e->user, "anna");
+    cr_expect_str_eq(e->message, "no");
+    rollback(77);
+    cr_expect_eq(told.verdict, PUSH_FAILED);
+    cr_expect(strstr(told.message, "no generation 77"));
+}
+
+Test(publisher, what_was_refused_or_tried_is_not_kept)
+{
+    peer_join(&one, loop, socket_path, "dp-1");
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    one.manner = PEER_REFUSES;
+    push(yaml("second"));
+    LOOP_UNTIL(loop, told.times == 1);
+    one.manner = PEER_ACCEPTS;
+    push_with(yaml("third"), 5, true);
+    LOOP_UNTIL(loop, told.times == 1);
+    push("nonsense");
+    cr_expect_eq(publisher.history.count, 1);
+}
+
+Test(publisher, numbers_are_above_what_data_planes_have_served)
+{
+    peer_connect(&one, loop, socket_path);
+    one.serves = 41;
+    peer_greet(&one, "dp-1", 1);
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    push(yaml("second"));
+    LOOP_UNTIL(loop, told.times == 1);
+    cr_expect_eq(told.generation, 42);
 }
 
 Test(publisher, a_dry_run_changes_nothing)
