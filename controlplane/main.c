@@ -15,7 +15,9 @@
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "controlplane/succession.h"
@@ -31,10 +33,13 @@ struct controlplane {
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
+    struct events events;
+    struct log_levels log_levels;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct inquiries inquiries;
     struct fd_keeper keeper;
     struct succession succession;
     struct admin admin;
@@ -48,6 +53,7 @@ struct controlplane {
 static void on_opened(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
+    log_levels_opened(&cp->log_levels, s);
     fd_keeper_opened(&cp->keeper, s, cp->publisher.generations.in_force != NULL);
     endpoints_opened(&cp->endpoints, s);
     publisher_opened(&cp->publisher, s);
@@ -107,6 +113,12 @@ static void on_gone(void *owner, struct session *s)
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
     succession_gone(&cp->succession, s);
+}
+
+static void on_explained(void *owner, const Gwp__Explanation *e)
+{
+    struct controlplane *cp = owner;
+    inquiries_answered(&cp->inquiries, e);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -193,7 +205,10 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
+                                    .events = &cp->events,
+                                    .log_levels = &cp->log_levels,
                                     .keeper = &cp->keeper,
                                     .succession = &cp->succession,
                                     .started_at = ev_time(),
@@ -203,6 +218,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
 
 static void close_all(struct controlplane *cp)
 {
+    inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
     succession_fini(&cp->succession);
@@ -235,6 +251,7 @@ static int run_with_state(struct controlplane *cp)
     struct err err;
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
+    inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
     succession_init(&cp->succession, cp->loop, &cp->sessions);
@@ -266,18 +283,22 @@ static int run(struct controlplane *cp)
                                           .gone = on_gone,
                                           .listeners = on_listeners,
                                           .replaced = on_replaced,
-                                          .owner = cp};
+                                          .owner = cp,
+                                          .explained = on_explained};
     struct err err;
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
+    events_init(&cp->events);
     ledger_init(&cp->ledger, cp->state_dir);
+    log_levels_init(&cp->log_levels, &cp->sessions);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
         result = run_with_state(cp);
     else
         log_error("main", "%s", err.text);
     ledger_fini(&cp->ledger);
+    events_fini(&cp->events);
     ev_loop_destroy(cp->loop);
     return result;
 }

@@ -76,7 +76,7 @@ static bool is_at(int fd, const char *path)
 static int open_locked(const char *path, struct err *err)
 {
     for (int tries = 0; tries < LOCK_TRIES; tries++) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         if (fd < 0)
             return err_set_errno(err, "%s could not be opened for writing", path);
         bool is_locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
