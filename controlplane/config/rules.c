@@ -12,6 +12,7 @@
 #define BODY_AS_SERVER UINT64_MAX
 
 #define TOKEN_MIN_BYTES 16
+#define PAIRWISE_MAX 16
 
 /* Routes with the same host and prefix, told apart by their methods. */
 struct match {
@@ -174,38 +175,56 @@ static void check_breaker(struct rules *r, const struct node *map, struct circui
 
 /* ---- routes ---- */
 
-static void name_backend(struct rules *r, struct backend_config *b)
+/* False: the URL is none, which has been reported. */
+static bool name_backend(struct rules *r, struct node *n, struct backend_config *b)
 {
     struct url url;
     struct err err, advice;
-    int bad = url_parse_backend(&url, r->reader.arena, b->url, &advice, &err);
-    assert(!bad);
-    if (bad)
-        return;
+    struct node *text = (struct node *)given(n, "url");
+    if (url_parse_backend(&url, r->reader.arena, b->url, &advice, &err)) {
+        node_error(r->reader.d, text, *advice.text ? advice.text : NULL, "%s", err.text);
+        text->bad = true;
+        b->url = NULL;
+        return false;
+    }
     b->host = url.host;
     b->port = url.port;
     b->base_path = url.path;
+    return true;
+}
+
+/* One of the same route before it that would be the same endpoint. A few are compared one by one; a
+ * table of their own would cost each of ten thousand routes more. */
+static const struct backend_config *find_same(struct rules *r, struct symbols *seen,
+                                              const struct route_config *route,
+                                              struct backend_config *b)
+{
+    if (route->backend_count > PAIRWISE_MAX)
+        return symbols_put(
+            seen, view_of(arena_printf(r->scratch, "%s %u %s", b->host, b->port, b->base_path)), b);
+    for (const struct backend_config *other = route->backends; other < b; other++)
+        if (other->host && other->port == b->port && strcmp(other->host, b->host) == 0 &&
+            strcmp(other->base_path, b->base_path) == 0)
+            return other;
+    return NULL;
 }
 
 /* An endpoint's identity is made from route, URL and address: a second one would be the same. */
 static void check_backends(struct rules *r, const struct node *map, struct route_config *route)
 {
     const struct node *list = given(map, "backends");
-    const struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
+    struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
     struct symbols seen = {.arena = r->scratch};
-    for (size_t i = 0; i < route->backend_count; i++, n = n ? n->next : NULL) {
+    for (size_t i = 0; i < route->backend_count && n; i++, n = n->next) {
         struct backend_config *b = &route->backends[i];
-        if (!b->url)
+        if (!b->url || !name_backend(r, n, b))
             continue;
-        name_backend(r, b);
-        const char *canonical =
-            arena_printf(r->scratch, "%s %u %s", b->host, b->port, b->base_path);
-        const struct backend_config *earlier = symbols_put(&seen, view_of(canonical), b);
-        if (earlier && n)
+        const struct backend_config *earlier = find_same(r, &seen, route, b);
+        if (earlier)
             node_error(r->reader.d, given(n, "url"), "give it a \"weight\" instead",
                        "duplicate backend \"%.100s\", first given on line %u", b->url,
                        earlier->place.line);
-        if (n && route->lb_algorithm != LB_WEIGHTED)
+        if (route->lb_algorithm != LB_WEIGHTED)
             warn_idle(r, n, "weight", "unless \"lb_algorithm\" is weighted");
     }
 }
