@@ -148,12 +148,11 @@ static enum reason ask_limit(struct rehearsal *x)
 {
     struct exchange *ex = &x->ex;
     const struct limit_policy *p = ex->route->limit;
-    struct view key;
     if (!p)
         return R_SERVED;
-    struct digest128 digest = decide_limit_key(p, &ex->head, x->client.in, ex->ip, &key);
-    struct limit_verdict v = limiter_peek(p, digest, clock_us() * 1000);
-    tell_limit(x, &v, key);
+    struct limit_subject who = decide_limit_subject(p, &ex->head, x->client.in, ex->ip);
+    struct limit_verdict v = limiter_peek(p, limiter_key(p, &who), clock_us() * 1000);
+    tell_limit(x, &v, who.text);
     return v.allowed || p->observe ? R_SERVED : R_LIMITED;
 }
 

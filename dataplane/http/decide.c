@@ -64,11 +64,11 @@ static struct view find_value(const struct head *h, const struct buffer *b, stru
     return (struct view){NULL, 0};
 }
 
-struct digest128 decide_limit_key(const struct limit_policy *p, const struct head *h,
-                                  const struct buffer *b, struct ip ip, struct view *value)
+struct limit_subject decide_limit_subject(const struct limit_policy *p, const struct head *h,
+                                          const struct buffer *b, struct ip ip)
 {
-    *value = (struct view){NULL, 0};
+    struct limit_subject who = {.ip = ip};
     if (p->key_by != LIMITER_BY_IP)
-        *value = find_value(h, b, p->header);
-    return value->len > 0 ? limiter_key_of_text(p, *value) : limiter_key_of_ip(p, ip);
+        who.text = find_value(h, b, p->header);
+    return who;
 }

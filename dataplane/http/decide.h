@@ -25,7 +25,7 @@ enum reason decide_route(const struct snapshot *s, const struct head *h,
                          const struct request_target *where, struct view host,
                          const struct route **route, uint64_t *allowed);
 
-/* Whose requests the route's limit counts together: by the header's value, which `*value` then is,
- * or by the address, then it is empty. */
-struct digest128 decide_limit_key(const struct limit_policy *p, const struct head *h,
-                                  const struct buffer *b, struct ip ip, struct view *value);
+/* Whose requests the route's limit counts together: by the header's value, or by the address where
+ * there is none. */
+struct limit_subject decide_limit_subject(const struct limit_policy *p, const struct head *h,
+                                          const struct buffer *b, struct ip ip);

@@ -137,6 +137,7 @@ static void account(struct exchange *ex)
     if (ex->upstream)
         upstream_close(&ex->upstream);
     attempt_end(ex, R_SERVED);
+    admit_cancel(ex);
     if (ex->started_s > 0) {
         double now = worker_now(w);
         count(ex, now);
@@ -381,6 +382,7 @@ static void look_for_end(struct exchange *ex)
 void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
     struct worker *w = worker_of(ex);
+    admit_cancel(ex);
     if (!ex->snapshot)
         adopt(ex);
     if (ex->upstream)
@@ -482,12 +484,22 @@ static void on_head(struct exchange *ex)
         ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
         ex->upgrade = tunnel_may_upgrade(h, c->in);
         find_trace(ex);
-        r = exchange_find_where(ex);
+        r = http1_count_forwards(h, c->in, &ex->detail);
     }
     if (r == R_SERVED)
-        r = find_route(ex);
+        r = exchange_find_where(ex);
     if (r == R_SERVED)
-        r = admit_request(ex);
+        r = find_route(ex);
+    if (r == R_SERVED && !admit_request(ex, &r)) {
+        exchange_rest_client(ex);
+        ex->where_stale = true; /* what comes meanwhile may move it */
+        return;
+    }
+    exchange_admitted(ex, r);
+}
+
+void exchange_admitted(struct exchange *ex, enum reason r)
+{
     if (r != R_SERVED) {
         exchange_answer(ex, r, ex->detail);
         return;
