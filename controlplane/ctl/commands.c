@@ -1,5 +1,6 @@
 #include "controlplane/ctl/commands.h"
 
+#include "controlplane/ctl/await.h"
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/completion.h"
@@ -39,7 +40,8 @@ static const struct field push_fields[] = {
     {"unchanged", "it was in force already"},
     {"changes[]", "sentences: what is different from the one before"},
     {"warnings[]", "severity, source, line, column, length, message, suggestion (or null)"},
-    {"dataplanes[]", "name, instance_id, accepted (null = no answer yet), reason, compile_us, "
+    {"dataplanes[]", "name, role (starting, serving, draining), instance_id, accepted (null = no "
+                     "answer yet), reason, compile_us, "
                      "swap_us"},
     {"note", "a sentence, where there is something to be said"},
     {"error", "only when it was refused: invalid_config, refused, timeout, busy, conflict, failed"},
@@ -268,6 +270,18 @@ const struct command commands[] = {
         .examples = {"gwpctl dataplanes", "watch gwpctl dataplanes"},
         .fields = dataplanes_fields,
         .run = run_dataplanes,
+    },
+    {
+        .name = "wait",
+        .summary = "wait until the gateway is ready, or has drained",
+        .text =
+            "ready: a configuration is in force, a data plane is connected, and some route has a "
+            "healthy backend. drained: no data plane is connected any more. Exits with 1 when "
+            "that has not come true in time; --wait 0 asks once.",
+        .operands = {{"STATE", "a state: ready or drained", .words = "ready drained"}},
+        .takes = TAKES(WAIT),
+        .examples = {"gwpctl wait ready --wait 30", "gwpctl wait drained"},
+        .run = await_run,
     },
     {
         .name = "drain",
