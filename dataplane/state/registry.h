@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "dataplane/route/breaker.h"
+#include "dataplane/route/redis_server.h"
 #include "dataplane/state/names.h"
 #include "proto/base/addr.h"
 #include "proto/base/list.h"
@@ -88,6 +89,10 @@ void registry_each_route(const struct registry *r, registry_visit_fn *visit, voi
 struct endpoint *registry_endpoint(struct registry *r, const struct addr *addr);
 struct target_state *registry_target(struct registry *r, uint64_t id);
 struct route_state *registry_route(struct registry *r, const char *name);
+
+/* The same for a Redis, by its URL; it is remembered, so nobody counts references. */
+struct redis_server *registry_redis(struct registry *r, const char *url, const char *name);
+struct redis_server *registry_redis_first(const struct registry *r);
 
 /* Find without making or referring; NULL if unknown. */
 struct target_state *registry_find_target(const struct registry *r, uint64_t id);
