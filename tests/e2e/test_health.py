@@ -690,7 +690,7 @@ def test_wrong_orders_are_refused(trio):
     path = f"/api/v1/endpoints/{address(a)}/"
     assert pair.admin("POST", path + "drain", private=False).status == 403
     assert pair.admin("GET", path + "drain").status == 405
-    assert pair.admin("GET", path + "drain").get("allow") == "POST, DELETE"
+    assert pair.admin("GET", path + "drain").get("allow") == "POST, DELETE, OPTIONS"
     assert pair.admin("POST", path + "nothing").status == 404
     assert pair.admin("POST", path + "weight?weight=1001").status == 400
     assert pair.admin("POST", f"/api/v1/endpoints/{'x' * 500}/drain").status == 404
@@ -729,17 +729,17 @@ def test_thousands_of_endpoints_are_checked(make_pair):
         # Only 127.0.0.1 is listened on: of 127.0.x.y nobody answers.
         routes[0]["backends"] = [{"url": f"http://127.0.0.1:{port}"} for port in ports]
         pair = make_pair(routes)
-        slowest = 0
+        took = []
 
         def health():
-            nonlocal slowest
             start = time.monotonic()
             told = pair.status()["health"]
-            slowest = max(slowest, time.monotonic() - start)
+            took.append(time.monotonic() - start)
             return told
         wait_until(lambda: health()["unknown"] == 0, "every verdict", 60)
         assert health()["up"] == len(ports) and health()["down"] == count - 100
-        assert slowest < 0.5 * SCALE
+        # Nine of ten: a single one may have waited for a processor.
+        assert sorted(took)[len(took) * 9 // 10] < 0.25 * SCALE
     finally:
         child.kill()
         child.wait()
