@@ -42,7 +42,6 @@ static double monotonic_s(void)
 /* All workers of the process, so that one which has nothing idle can ask the others. Set before any
  * of them runs. */
 static struct worker *_Atomic team[MAX_WORKERS];
-static _Atomic uint32_t shed_wanted;
 
 static struct downstream *idlest_client(const struct worker *w)
 {
@@ -51,18 +50,21 @@ static struct downstream *idlest_client(const struct worker *w)
                : CONTAINER_OF(w->idle_clients.next, struct downstream, link);
 }
 
-static bool shed_client(struct worker *w)
-{
-    struct downstream *c = idlest_client(w);
-    if (c)
-        downstream_shed(c);
-    return c != NULL;
-}
-
 static void tell_idlest(struct worker *w)
 {
     struct downstream *c = idlest_client(w);
     atomic_store_explicit(&w->idle_since_s, c ? downstream_idle_since(c) : 0, memory_order_relaxed);
+}
+
+static bool shed_client(struct worker *w)
+{
+    struct downstream *c = idlest_client(w);
+    if (!c)
+        return false;
+    list_remove(&c->link);
+    tell_idlest(w); /* nobody shall ask for the next one because of this one */
+    downstream_shed(c);
+    return true;
 }
 
 /* The other worker whose client has been idle longest; NULL if none has been since before that. */
@@ -86,7 +88,7 @@ static bool ask(struct worker *other)
 {
     if (!other)
         return false;
-    atomic_fetch_add_explicit(&shed_wanted, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&other->shed_wanted, 1, memory_order_relaxed);
     ev_async_send(other->loop, &other->wake);
     return true;
 }
@@ -107,12 +109,11 @@ bool worker_shed_client(struct worker *w)
     return ask(find_idler(w, c ? downstream_idle_since(c) : INFINITY)) || shed_client(w);
 }
 
-/* Whoever is woken takes what has been asked for; one that finds nothing idle leaves it undone,
- * since the need may be over. */
+/* What it has no more idle clients for it passes on. */
 static void shed_for_others(struct worker *w)
 {
-    uint32_t wanted = atomic_exchange_explicit(&shed_wanted, 0, memory_order_relaxed);
-    while (wanted-- > 0 && shed_client(w))
+    uint32_t wanted = atomic_exchange_explicit(&w->shed_wanted, 0, memory_order_relaxed);
+    while (wanted-- > 0 && (shed_client(w) || ask_another(w)))
         ;
 }
 

@@ -46,8 +46,9 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
+    _Atomic uint32_t shed_wanted;       /* so many idle clients other workers want it to close */
     _Atomic double idle_since_s; /* of its client that is idle longest, 0 = none; written by this
-                                  * worker at the end of its turns */
+                                  * worker at the end of its turns, and before it sheds one */
     _Atomic bool ended;          /* the thread has left its loop */
     ev_async wake;               /* "look at published and order" */
     void (*tell_control)(
