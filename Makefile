@@ -21,10 +21,13 @@ Q       := $(if $(V),,@) # make V=1 shows the commands
 BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
     libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
 TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace \
-    redis-server zsh fish groff-base prometheus python3-prometheus-client
+    redis-server zsh fish groff-base prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light haproxy linux-perf
+IMAGE_PACKAGES := podman runc catatonit debootstrap
+DEPLOY_PACKAGES := podman-compose iproute2 python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian \
+    $(if $(shell command -v npm),,npm)
 
 GOALS  := $(or $(MAKECMDGOALS),all)
 NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
@@ -32,14 +35,16 @@ NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
     $(if $(filter deps test unit e2e asan tsan %-units,$(GOALS)),$(TEST_PACKAGES)) \
     $(if $(filter deps lint format,$(GOALS)),$(LINT_PACKAGES)) \
     $(if $(filter deps fuzz,$(GOALS)),$(FUZZ_PACKAGES)) \
-    $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES))
+    $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES)) \
+    $(if $(filter images deploy-test,$(GOALS)),$(IMAGE_PACKAGES)) \
+    $(if $(filter deploy-test,$(GOALS)),$(DEPLOY_PACKAGES))
 installed = dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -q '^install ok installed'
 MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
     for p in $(NEEDED); do $(call installed,$$p) || echo $$p; done; \
     pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
 
 ifneq ($(MISSING),)
-ifneq ($(filter run test unit e2e asan tsan lint fuzz bench bench-limiter deps,$(GOALS)),)
+ifneq ($(filter run test unit e2e asan tsan lint fuzz bench bench-limiter deps build-deps images deb deploy-test,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
 $(B)/installed.mk: FORCE
@@ -209,12 +214,12 @@ $(1)-units: $$($(1)_UNITS) $$($(1)_FUZZ)
 endef
 
 $(foreach v,release asan tsan fuzz,$(eval $(call VARIANT,$(v))))
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deploy -prune -o -name '*.d' -type f -print 2>/dev/null)
 
 programs: release-programs
 
 # Pages of the admin API are compiled in.
-$(foreach v,release asan tsan,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
+$(foreach v,release asan tsan fuzz,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
 
 # ---- running and testing ----
 
@@ -292,7 +297,7 @@ lint: $(B)/gen/proto/gateway.pb-c.h
 format:
 	$(Q)clang-format-14 -i $(C_FILES)
 
-deps:
+deps build-deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."
 
 # Manual pages and what shells complete are said by the programs themselves, from the tables that they go by.
@@ -323,6 +328,8 @@ install: programs man $(COMPLETIONS)
 	install -m 755 $(B)/gwp-dataplane $(B)/gwp-controlplane $(B)/gwpctl $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 configs/gateway.yaml $(DESTDIR)$(PREFIX)/share/gateway-pro/
 
+-include deploy/deploy.mk # images, packages and charts; not there while an image is being built
+
 clean:
 	rm -rf $(B)
 
@@ -339,6 +346,9 @@ help:
 	@echo "make bench-limiter       ns per decision"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make man       the manual pages, into $(B)/man/"
+	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
+	@echo "make deb       Debian packages, into $(B)/deb/"
+	@echo "make deploy-test  images, pods, compose, chart and packages, really run (as root)"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 

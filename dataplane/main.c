@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include "dataplane/control.h"
+#include "dataplane/explain.h"
+#include "dataplane/selfcheck.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/log.h"
 #include "proto/base/options.h"
@@ -21,7 +23,8 @@ static int parse_workers(const char *text, unsigned *workers, struct err *err)
     return 0;
 }
 
-static int parse(int argc, char **argv, struct control_options *o, struct err *err)
+static int parse(int argc, char **argv, struct control_options *o, const char **check,
+                 bool *explains, struct err *err)
 {
     static char host_name[256];
     const char *workers;
@@ -35,6 +38,11 @@ static int parse(int argc, char **argv, struct control_options *o, struct err *e
         {"id", "GWP_ID", host_name, "NAME", "this data plane's name", &o->name, NULL},
         {"workers", "GWP_WORKERS", "0", "N",
          "worker threads, whatever the configuration says; 0 = as it says", &workers, NULL},
+        {"explain", NULL, NULL, NULL,
+         "tell what would become of one request, as gwpctl explain --file asks", NULL, explains},
+        {"self-check", NULL, NULL, "HOST:PORT",
+         "asks the data plane that listens there whether it works, and exits with 0 or 1", check,
+         NULL},
     };
     const struct option_table table = {.program = "gwp-dataplane",
                                        .summary = "forwards HTTP as its control plane says",
@@ -63,14 +71,24 @@ static void raise_descriptor_limit(void)
 int main(int argc, char **argv)
 {
     struct control_options options = {0};
+    const char *check;
     struct err err;
     log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
-    int result = parse(argc, argv, &options, &err);
+    bool explains = false;
+    int result = parse(argc, argv, &options, &check, &explains, &err);
     if (result > 0)
         return 0;
     if (result < 0) {
         fprintf(stderr, "gwp-dataplane: %s\n", err.text);
         return EXIT_USAGE;
+    }
+    if (explains)
+        return explain_once();
+    if (check) {
+        result = selfcheck(check, &err);
+        if (result < 0)
+            fprintf(stderr, "gwp-dataplane: %s\n", err.text);
+        return result < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
     }
     raise_descriptor_limit();
     return control_run(&options);

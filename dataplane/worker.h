@@ -29,12 +29,14 @@ struct listener_watch; /* worker.c: this worker's watcher on one listening socke
 enum worker_order {
     WORKER_RUN,   /* serve */
     WORKER_QUIET, /* still accept, but tell keep-alive clients to close */
-    WORKER_DRAIN, /* accept no more, finish what is in flight, then end */
+    WORKER_YIELD, /* another process accepts: no more here; clients are told at their next request,
+                     and the worker ends with the last of them */
+    WORKER_DRAIN, /* accept what waits and no more, finish what is in flight, then end */
     WORKER_STOP   /* end now */
 };
 
 /* What a wheel_entry of the worker's wheel is embedded in. */
-enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM, DEADLINE_REDIS, DEADLINE_ASK };
 
 struct worker {
     unsigned index;
@@ -46,6 +48,7 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
+    _Atomic bool accepts_no_more;       /* and will not again; written by this worker */
     _Atomic uint32_t shed_wanted;       /* so many idle clients other workers want it to close */
     _Atomic double idle_since_s; /* of its client that is idle longest, 0 = none; written by this
                                   * worker at the end of its turns, and before it sheds one */
@@ -61,7 +64,8 @@ struct worker {
     struct buffer_stock buffers;
     struct upstream_pool pool;
     struct stats stats;
-    struct log_ring *log; /* of the log writer */
+    struct limit_redis *redis; /* owned; NULL until a snapshot has one */
+    struct log_ring *log;      /* of the log writer */
     bool log_console;
     uint64_t log_share;       /* of what went well: when a random number is less; all ones = all */
     struct list clients;      /* downstream connections with a request under way */
@@ -93,9 +97,9 @@ struct worker {
 };
 
 /* Makes the worker and starts its thread. Ends the program if it cannot. `log` is this worker's
- * ring. */
-struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_control)(void *),
-                            void *control);
+ * ring; `lineage` that of the counters of all workers. */
+struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *log,
+                            void (*tell_control)(void *), void *control);
 
 /* Control thread: hand over a snapshot; order. Both wake the worker. */
 void worker_publish(struct worker *w, struct snapshot *s);

@@ -10,6 +10,8 @@ static const char *const level_words[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error", NULL};
 static const char *const format_words[] = {
     [CONFIG_LOG_JSON] = "json", [CONFIG_LOG_CONSOLE] = "console", NULL};
+static const char *const ready_words[] = {
+    [READY_ANY] = "any", [READY_ALL] = "all", [READY_NONE] = "none", NULL};
 static const char *const trace_words[] = {[TRACE_PASS] = "pass", [TRACE_CREATE] = "create", NULL};
 static const char *const balancer_words[] = {[LB_ROUND_ROBIN] = "round_robin",
                                              [LB_LEAST_CONN] = "least_conn",
@@ -94,6 +96,10 @@ static const struct key keys[] = {
     {"admin.token", VALUE_TOKEN, 0, KEY_SECRET, "", IN(admin_config, token),
      .doc = "If set, changes are also taken on addr with \"Authorization: Bearer\" and this."},
 
+    {"admin.ready_routes", VALUE_WORD, 0, 0, "any", .words = ready_words,
+     IN(admin_config, ready_routes),
+     .doc = "How many routes must have a healthy backend for /readyz to say 200: any, all, none."},
+
     {"metrics", VALUE_SECTION, 0, 0, .doc = "What is measured."},
     {"metrics.duration_buckets_seconds", VALUE_FLOATS, 0, 0,
      "[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, "
@@ -167,7 +173,7 @@ static const struct key keys[] = {
      IN(backend_config, url),
      .doc = "Every address of its name is an endpoint, looked up again as its TTL says."},
     {"routes[].backends[].weight", VALUE_INT, 0, KEY_GO, "1", RANGE(1, 1000),
-     IN(backend_config, weight), .doc = "Its share under lb_algorithm weighted."},
+     IN(backend_config, weight), .doc = "Its share; under lb_algorithm round_robin all have the same."},
     {"routes[].backends[].max_connections", VALUE_INT, 0, 0, "0", RANGE(0, MANY),
      IN(backend_config, max_connections),
      .doc = "To each of its endpoints at once; 0 is unlimited."},

@@ -1,13 +1,14 @@
 """gwpctl: commands, formats, exit codes."""
 import os
 import pty
+import signal
 import socket
 import subprocess
 import threading
 
 import pytest
 
-from harness import BUILD, DEADLINE, free_port, route, run_ctl
+from harness import BUILD, DEADLINE, free_port, route, run_ctl, wait_until
 
 CTL = BUILD / "gwpctl"
 
@@ -334,3 +335,30 @@ def test_full_disk_is_told(pair):
         done = subprocess.run([CTL, "--admin", f"unix:{pair.admin_socket}", "status"], stdout=full,
                               stderr=subprocess.PIPE, timeout=DEADLINE, check=False)
     assert done.returncode == 74 and b"gwpctl:" in done.stderr
+
+
+def test_wait_ready_returns_once_it_is(make_pair, backend):
+    """It may be asked before anything runs; without an answer in time the reason is told."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    refused = pair.ctl("wait", "ready", "--wait", "0")
+    assert refused.code == 2 and str(pair.admin_socket) in refused.err
+    waiting = subprocess.Popen([BUILD / "gwpctl", "--admin", f"unix:{pair.admin_socket}", "wait", "ready",
+                                "--wait", str(DEADLINE)])
+    pair.start()
+    assert waiting.wait(DEADLINE) == 0
+    pair.dataplane.stop()
+    wait_until(lambda: not pair.status()["dataplanes"], "the data plane is gone")
+    answer = pair.ctl("wait", "ready", "--wait", "0")
+    assert answer.code == 1 and "no data plane connected" in answer.err
+
+
+def test_wait_drained_returns_when_the_last_data_plane_has_gone(pair):
+    """What the control plane's preStop in a pod does: it stays until the data plane has finished."""
+    assert pair.ctl("wait", "drained", "--wait", "0").code == 1
+    slow = pair.client()
+    slow.send(b"GET /delay/1 HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    wait_until(lambda: pair.metric("gateway_active_connections") >= 1 or None, "the request is under way")
+    pair.dataplane.signal(signal.SIGTERM)
+    assert pair.ctl("wait", "drained", "--wait", "20").code == 0
+    assert slow.read_response().status == 200
+    assert pair.ctl("wait", "nonsense").code == 64

@@ -2,9 +2,10 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 
-from harness import DEADLINE, route, wait_until
+from harness import BUILD, DEADLINE, route, wait_until
 
 
 def test_control_plane_may_come_first(make_pair, backend):
@@ -179,3 +180,36 @@ def test_leftover_sockets_do_not_hinder_a_start(pair):
     assert pair.socket.exists()
     pair.controlplane.start()
     pair.wait_ready()
+
+
+def self_check(pair):
+    """gwp-dataplane --self-check: its exit code and what it says."""
+    done = subprocess.run([BUILD / "gwp-dataplane", "--self-check", f"127.0.0.1:{pair.port}"],
+                          capture_output=True, text=True, check=False, timeout=DEADLINE)
+    return done.returncode, done.stderr
+
+
+def test_self_check_sees_whether_the_data_plane_works(pair):
+    """A data plane that hangs takes connections still, since the kernel does that. The check is no request: it is
+    neither counted nor logged."""
+    assert self_check(pair) == (0, "")
+    pair.dataplane.signal(signal.SIGSTOP)
+    code, said = self_check(pair)
+    pair.dataplane.signal(signal.SIGCONT)
+    assert code == 1 and "nobody there has answered" in said
+    wait_until(lambda: self_check(pair)[0] == 0, "it works again")
+    assert pair.access_lines() == [] and pair.metric("gateway_requests_total") == 0
+    pair.dataplane.stop()
+    pair.controlplane.stop()  # which would stand in for it
+    code, said = self_check(pair)
+    assert code == 1 and f"127.0.0.1:{pair.port}" in said
+
+
+def test_self_check_takes_a_full_data_plane_for_healthy(make_pair, backend):
+    """No room for another client is no reason to restart it."""
+    pair = make_pair([route("all", "/", backend)], server={"max_connections": 1})
+    busy = pair.client()
+    busy.send(b"GET /delay/30 HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    wait_until(lambda: backend.get("/connections")["requests"] == 1, "the request is under way")
+    assert pair.get("/").status == 503
+    assert self_check(pair) == (0, "")
