@@ -15,6 +15,7 @@
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
@@ -25,7 +26,7 @@
 
 struct controlplane {
     struct ev_loop *loop;
-    const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
+    const char *config, *socket, *state_dir, *admin_socket, *dns_servers; /* options; borrowed */
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
@@ -33,6 +34,7 @@ struct controlplane {
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct inquiries inquiries;
     struct fd_keeper keeper;
     struct admin admin;
     struct watcher watcher;
@@ -93,6 +95,12 @@ static void on_gone(void *owner, struct session *s)
     aggregate_gone(&cp->aggregate, s->instance_id);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
+}
+
+static void on_explained(void *owner, const Gwp__Explanation *e)
+{
+    struct controlplane *cp = owner;
+    inquiries_answered(&cp->inquiries, e);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -170,6 +178,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
                                     .keeper = &cp->keeper,
                                     .started_at = ev_time(),
@@ -179,6 +188,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
 
 static void close_all(struct controlplane *cp)
 {
+    inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
     admin_fini(&cp->admin);
@@ -202,12 +212,13 @@ static void serve(struct controlplane *cp, struct start *start)
 /* The socket is ours: nobody else is at work in the state directory. */
 static int run_with_state(struct controlplane *cp)
 {
-    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    const struct resolver_setup names = {cp->dns_servers, &cp->ledger};
     struct publisher *p = &cp->publisher;
     struct start start = {0};
     struct err err;
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
+    inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
@@ -237,7 +248,8 @@ static int run(struct controlplane *cp)
                                           .report = on_report,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
-                                          .owner = cp};
+                                          .owner = cp,
+                                          .explained = on_explained};
     struct err err;
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
@@ -291,8 +303,9 @@ int main(int argc, char **argv)
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
         {"keep-seconds", "GWP_KEEP_SECONDS", "600", "N",
          "how long sockets are kept that no data plane comes for", &keep_seconds, NULL},
-        {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
-         "names of backends are asked of its servers", &cp.resolv_conf, NULL},
+        {"dns-servers", "GWP_DNS_SERVERS", NULL, "LIST",
+         "name servers instead of those of /etc/resolv.conf, as 10.0.0.2,10.0.0.3:5353",
+         &cp.dns_servers, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
         {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
          &cp.reference},

@@ -196,6 +196,8 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     for (size_t i = 0; i < hello->n_capabilities; i++)
         s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
     s->served = hello->generation;
+    for (size_t i = 0; i < hello->n_capabilities; i++)
+        s->explains |= strcmp(hello->capabilities[i], "explain") == 0;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
     channel_opened(s->channel);
@@ -275,6 +277,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);
+        return 0;
+    case MSG_EXPLANATION:
+        if (s->sessions->events->explained)
+            s->sessions->events->explained(s->sessions->events->owner,
+                                           (const Gwp__Explanation *)(const void *)m->body);
         return 0;
     case MSG_REFUSAL:
         return err_set(err, "it refused: %s",

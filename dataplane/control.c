@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "dataplane/explain.h"
 #include "dataplane/keeping.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
@@ -105,6 +106,7 @@ static void on_poked(void *owner)
 {
     struct control *c = owner;
     targets_look(&c->targets);
+    redis_servers_tell(registry_redis_first(c->rollout.registry));
 }
 
 /* ---- messages ---- */
@@ -133,6 +135,21 @@ static void on_result(void *owner, const struct rollout_result *r)
     if (!c->rollout.is_from_disk)
         keeping_settle_down(&c->keeping);
     keeping_tell(&c->keeping);
+}
+
+/* Before anything is in force there is nothing to explain by: the asker's patience ends. */
+static void on_explained(void *owner, const Gwp__Explanation *answer)
+{
+    struct control *c = owner;
+    struct err err;
+    if (!uplink_send(&c->uplink, MSG_EXPLANATION, &answer->base, &err))
+        log_debug("control", "an explanation was not sent: %s", err.text);
+}
+
+static void explain_to(struct control *c, const Gwp__Explain *question)
+{
+    if (c->rollout.in_force)
+        explain(c->rollout.in_force, question, on_explained, c);
 }
 
 static void begin_drain(struct control *c, enum worker_order first, const char *why);
@@ -194,6 +211,9 @@ static int on_message(void *owner, const struct message *m, struct err *err)
             return 0;
         }
         targets_take(&c->targets, (const Gwp__EndpointState *)(const void *)m->body);
+        return 0;
+    case MSG_EXPLAIN:
+        explain_to(c, (const Gwp__Explain *)(const void *)m->body);
         return 0;
     case MSG_STATS_REQUEST:
         send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);

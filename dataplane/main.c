@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "dataplane/control.h"
+#include "dataplane/explain.h"
 #include "dataplane/selfcheck.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/log.h"
@@ -23,7 +24,7 @@ static int parse_workers(const char *text, unsigned *workers, struct err *err)
 }
 
 static int parse(int argc, char **argv, struct control_options *o, const char **check,
-                 struct err *err)
+                 bool *explains, struct err *err)
 {
     static char host_name[256];
     const char *workers;
@@ -37,6 +38,8 @@ static int parse(int argc, char **argv, struct control_options *o, const char **
         {"id", "GWP_ID", host_name, "NAME", "this data plane's name", &o->name, NULL},
         {"workers", "GWP_WORKERS", "0", "N",
          "worker threads, whatever the configuration says; 0 = as it says", &workers, NULL},
+        {"explain", NULL, NULL, NULL,
+         "tell what would become of one request, as gwpctl explain --file asks", NULL, explains},
         {"self-check", NULL, NULL, "HOST:PORT",
          "asks the data plane that listens there whether it works, and exits with 0 or 1", check,
          NULL},
@@ -71,13 +74,16 @@ int main(int argc, char **argv)
     const char *check;
     struct err err;
     log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
-    int result = parse(argc, argv, &options, &check, &err);
+    bool explains = false;
+    int result = parse(argc, argv, &options, &check, &explains, &err);
     if (result > 0)
         return 0;
     if (result < 0) {
         fprintf(stderr, "gwp-dataplane: %s\n", err.text);
         return EXIT_USAGE;
     }
+    if (explains)
+        return explain_once();
     if (check) {
         result = selfcheck(check, &err);
         if (result < 0)

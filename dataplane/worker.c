@@ -14,6 +14,7 @@
 
 #include "dataplane/http/downstream.h"
 #include "dataplane/http/exchange.h"
+#include "dataplane/route/limit_redis.h"
 #include "proto/base/log.h"
 
 /* Connections taken at one readiness: enough to empty a burst, few enough to leave other workers
@@ -277,6 +278,10 @@ static void adopt_snapshot(struct worker *w)
         atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_YIELD)
         watch_listeners(w);
     upstream_sweep(w);
+    if (s->redis_count > 0 && !w->redis)
+        w->redis = limit_redis_new(w);
+    if (w->redis)
+        limit_redis_adopt(w->redis, s);
     atomic_store_explicit(&w->serving, s, memory_order_release);
     w->tell_control(w->control);
 }
@@ -411,6 +416,8 @@ static void arm_tick(struct worker *w)
 static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
 {
     struct worker *w = prepare->data;
+    if (w->redis)
+        limit_redis_flush(w->redis); /* may close something: before the dead are taken away */
     while (!list_is_empty(&w->dead_clients))
         downstream_recycle(CONTAINER_OF(w->dead_clients.next, struct downstream, link));
     while (!list_is_empty(&w->dead_upstreams))
@@ -422,10 +429,19 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
 
 static void on_deadline(void *owner, struct wheel_entry *e)
 {
-    if (e->kind == DEADLINE_UPSTREAM)
+    struct worker *w = owner;
+    switch ((enum deadline_kind)e->kind) {
+    case DEADLINE_UPSTREAM:
         upstream_on_deadline(CONTAINER_OF(e, struct upstream, deadline));
-    else
+        break;
+    case DEADLINE_DOWNSTREAM:
         downstream_on_deadline(CONTAINER_OF(e, struct downstream, deadline));
+        break;
+    case DEADLINE_REDIS:
+    case DEADLINE_ASK:
+        limit_redis_on_deadline(w->redis, e);
+        break;
+    }
 }
 
 /* ---- life ---- */
@@ -444,6 +460,7 @@ static void *run(void *arg)
     on_wake(w->loop, &w->wake, 0);
     ev_run(w->loop, 0);
     /* Idle connections to backends are all that may be left. */
+    limit_redis_free(&w->redis);
     w->draining = true;
     for (uint32_t i = 0; i < w->pool.slot_count; i++) {
         list_each_safe (node, &w->pool.slots[i].idle) {

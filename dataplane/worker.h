@@ -36,7 +36,7 @@ enum worker_order {
 };
 
 /* What a wheel_entry of the worker's wheel is embedded in. */
-enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM, DEADLINE_REDIS, DEADLINE_ASK };
 
 struct worker {
     unsigned index;
@@ -62,7 +62,8 @@ struct worker {
     struct buffer_stock buffers;
     struct upstream_pool pool;
     struct stats stats;
-    struct log_ring *log; /* of the log writer */
+    struct limit_redis *redis; /* owned; NULL until a snapshot has one */
+    struct log_ring *log;      /* of the log writer */
     bool log_console;
     uint64_t log_share;       /* of what went well: when a random number is less; all ones = all */
     struct list clients;      /* downstream connections with a request under way */

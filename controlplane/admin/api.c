@@ -7,9 +7,11 @@
 
 #include "controlplane/admin/documents.h"
 #include "controlplane/admin/metrics.h"
+#include "controlplane/explanation.h"
 #include "proto/base/log.h"
 
 #define WAIT_MAX_SECONDS 3600.
+#define EXPLAIN_MAX_BYTES (1u << 20)
 
 /* ---- health ---- */
 
@@ -274,6 +276,28 @@ static void post_validate(struct request *rq)
     diagnostics_fini(&d);
 }
 
+/* ---- explaining ---- */
+
+static void on_explained(void *owner, const Gwp__Explanation *answer, const char *why)
+{
+    if (answer)
+        request_reply_json(owner, MHD_HTTP_OK, explanation_document(answer));
+    else
+        request_fail(owner, MHD_HTTP_SERVICE_UNAVAILABLE, "no_answer", "%s", why);
+}
+
+/* The body is the head of a request, as a client would send it. */
+static void post_explain(struct request *rq)
+{
+    const char *client = request_argument(rq, "client");
+    if (rq->body_len > EXPLAIN_MAX_BYTES || (client && strlen(client) > 64))
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
+                     "a head has at most %u bytes, a client is an address", EXPLAIN_MAX_BYTES);
+    else
+        inquiries_ask(rq->admin->context.inquiries, body_of(rq), client ? client : "", on_explained,
+                      rq);
+}
+
 /* ---- orders about endpoints ---- */
 
 static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
@@ -347,6 +371,7 @@ static const struct endpoint endpoints[] = {
     {"GET", "/api/v1/generations", READ, get_generations},
     {"GET", "/api/v1/generations/{number}", WRITE, get_generation},
     {"POST", "/api/v1/diff", WRITE, post_diff},
+    {"POST", "/api/v1/explain", WRITE, post_explain},
     {"POST", "/api/v1/endpoints/{address}/drain", WRITE, post_drain},
     {"DELETE", "/api/v1/endpoints/{address}/drain", WRITE, delete_drain},
     {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},

@@ -4,6 +4,7 @@
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/completion.h"
+#include "controlplane/ctl/inquire.h"
 #include "controlplane/ctl/manual.h"
 #include "controlplane/ctl/order.h"
 #include "controlplane/ctl/revisions.h"
@@ -94,6 +95,23 @@ static const struct field dataplanes_fields[] = {
     {"dataplanes[]", "name, instance_id, version, pid, workers, connected_since, generation, state "
                      "(in_sync, pending, refused), reason, active_connections, requests_total, "
                      "rss_bytes"},
+    {NULL, NULL},
+};
+
+static const struct field explain_fields[] = {
+    {"generation, reason, status, detail",
+     "the generation asked; reason ok and status null: it would be passed on; else the gateway's "
+     "own answer"},
+    {"client, peer_trusted, host, path", "who is asking for what, as it is worked out"},
+    {"route, place, algorithm, panic", "the route, where it stands, how it chooses"},
+    {"limit", "null, or place, algorithm, key_by, key, keyed_by_header, allowed, observe, "
+              "remaining, quota, window_seconds, retry_seconds, reset_seconds"},
+    {"candidates[]", "address, url, place, weight, active, max_connections, healthy, draining, "
+                     "starting, breaker, usable, chosen"},
+    {"breaker_place", "of the circuit breaker's policy, or null"},
+    {"chosen", "the address that the request would go to, or null"},
+    {"forwarded", "the head as it would be sent there"},
+    {"retry_seconds", "when breakers are why nobody can be asked: until one asks for probes"},
     {NULL, NULL},
 };
 
@@ -270,6 +288,24 @@ const struct command commands[] = {
         .examples = {"gwpctl dataplanes", "watch gwpctl dataplanes"},
         .fields = dataplanes_fields,
         .run = run_dataplanes,
+    },
+    {
+        .name = "explain",
+        .summary = "tell what would become of a request",
+        .text = "Which route takes it, whether its limit lets it pass, which endpoint would be "
+                "chosen among which, and what would be sent there; each with its line in the file. "
+                "A data plane answers with the code and the state by which it would go; nothing is "
+                "counted or sent. With --file its code answers about a file: a fresh gateway's "
+                "state, names as this machine resolves them.\n\n"
+                "URL may be a path alone; then -H 'Host: NAME' says which host is asked.",
+        .operands = {{"METHOD", "a method", .words = "GET HEAD POST PUT PATCH DELETE OPTIONS"},
+                     {"URL", "a URL"}},
+        .takes = TAKES(HEADER) | TAKES(CLIENT) | TAKES(FILE),
+        .examples = {"gwpctl explain GET http://api.example.com/api/users/7",
+                     "gwpctl explain POST /api/orders -H 'X-API-Key: abc' --client 203.0.113.9",
+                     "gwpctl explain GET /api/users --file gateway.yaml"},
+        .fields = explain_fields,
+        .run = inquire_explain,
     },
     {
         .name = "wait",

@@ -87,6 +87,8 @@ struct snapshot {
     struct route *routes;
     uint32_t route_count;
     const struct router *router;
+    struct redis_use *redis; /* each Redis once */
+    uint32_t redis_count;
     struct endpoint **endpoints; /* each once */
     uint32_t endpoint_count;
     uint32_t endpoint_slots;  /* pools must have room for so many */

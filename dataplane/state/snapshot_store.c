@@ -53,7 +53,7 @@ static int write_file(const char *path, const uint8_t *packed, size_t len, struc
 {
     struct head head = {.format = FORMAT, .length = len, .hash = XXH3_64bits(packed, len)};
     memcpy(head.magic, magic, sizeof(magic));
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_set_errno(err, "%s could not be opened for writing", path);
     int result = 0;
