@@ -21,7 +21,7 @@ Q       := $(if $(V),,@) # make V=1 shows the commands
 BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
     libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
 TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace \
-    redis-server zsh fish groff-base prometheus python3-prometheus-client
+    redis-server zsh fish groff-base prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light haproxy linux-perf
@@ -222,7 +222,7 @@ $(foreach v,release asan tsan fuzz,$(eval $(call VARIANT,$(v))))
 programs: release-programs
 
 # Pages of the admin API are compiled in.
-$(foreach v,release asan tsan,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
+$(foreach v,release asan tsan fuzz,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
 
 # ---- running and testing ----
 

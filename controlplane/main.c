@@ -17,6 +17,7 @@
 #include "controlplane/fd_keeper.h"
 #include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "controlplane/start.h"
@@ -30,6 +31,8 @@ struct controlplane {
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
+    struct events events;
+    struct log_levels log_levels;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
@@ -46,6 +49,7 @@ struct controlplane {
 static void on_opened(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
+    log_levels_opened(&cp->log_levels, s);
     fd_keeper_opened(&cp->keeper, s, cp->publisher.generations.in_force != NULL);
     endpoints_opened(&cp->endpoints, s);
     publisher_opened(&cp->publisher, s);
@@ -180,6 +184,8 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .endpoints = &cp->endpoints,
                                     .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
+                                    .events = &cp->events,
+                                    .log_levels = &cp->log_levels,
                                     .keeper = &cp->keeper,
                                     .started_at = ev_time(),
                                     .path = cp->config};
@@ -255,12 +261,15 @@ static int run(struct controlplane *cp)
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
+    events_init(&cp->events);
     ledger_init(&cp->ledger, cp->state_dir);
+    log_levels_init(&cp->log_levels, &cp->sessions);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
         result = run_with_state(cp);
     else
         log_error("main", "%s", err.text);
     ledger_fini(&cp->ledger);
+    events_fini(&cp->events);
     ev_loop_destroy(cp->loop);
     return result;
 }

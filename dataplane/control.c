@@ -194,6 +194,15 @@ static void on_entering(void *owner)
     targets_entering(&c->targets);
 }
 
+/* Its numbers are ours; a later release may have more. */
+static void take_log_level(const Gwp__LogLevel *order)
+{
+    enum log_level level = (enum log_level)MIN((unsigned)order->level, LOG_ERROR);
+    log_override(!order->as_configured, level);
+    log_info("control", "the log level is ordered: %s",
+             order->as_configured ? "as configured" : log_level_word(level));
+}
+
 static int on_message(void *owner, const struct message *m, struct err *err)
 {
     struct control *c = owner;
@@ -218,6 +227,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
     case MSG_STATS_REQUEST:
         send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);
         return 0;
+    case MSG_LOG_LEVEL: {
+        const Gwp__LogLevel *order = (const Gwp__LogLevel *)(const void *)m->body;
+        take_log_level(order);
+        return 0;
+    }
     case MSG_DRAIN: {
         const Gwp__Drain *drain = (const Gwp__Drain *)(const void *)m->body;
         c->grace_ms = drain->grace_ms;

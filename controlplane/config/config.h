@@ -39,10 +39,13 @@ struct server_config {
     enum trace_context trace_context;
 };
 
+enum ready_routes { READY_ANY, READY_ALL, READY_NONE };
+
 struct admin_config {
     const char *addr; /* "" = no TCP side */
     const char *socket;
-    const char *token; /* "" = none */
+    const char *token;              /* "" = none */
+    enum ready_routes ready_routes; /* how many must have a healthy backend */
 };
 
 struct logging_config {

@@ -10,6 +10,8 @@ static const char *const level_words[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error", NULL};
 static const char *const format_words[] = {
     [CONFIG_LOG_JSON] = "json", [CONFIG_LOG_CONSOLE] = "console", NULL};
+static const char *const ready_words[] = {
+    [READY_ANY] = "any", [READY_ALL] = "all", [READY_NONE] = "none", NULL};
 static const char *const trace_words[] = {[TRACE_PASS] = "pass", [TRACE_CREATE] = "create", NULL};
 static const char *const balancer_words[] = {[LB_ROUND_ROBIN] = "round_robin",
                                              [LB_LEAST_CONN] = "least_conn",
@@ -93,6 +95,10 @@ static const struct key keys[] = {
      .doc = "The private Unix socket, mode 0660: everything, changes included."},
     {"admin.token", VALUE_TOKEN, 0, KEY_SECRET, "", IN(admin_config, token),
      .doc = "If set, changes are also taken on addr with \"Authorization: Bearer\" and this."},
+
+    {"admin.ready_routes", VALUE_WORD, 0, 0, "any", .words = ready_words,
+     IN(admin_config, ready_routes),
+     .doc = "How many routes must have a healthy backend for /readyz to say 200: any, all, none."},
 
     {"metrics", VALUE_SECTION, 0, 0, .doc = "What is measured."},
     {"metrics.duration_buckets_seconds", VALUE_FLOATS, 0, 0,

@@ -6,6 +6,7 @@
 #include "controlplane/ctl/completion.h"
 #include "controlplane/ctl/inquire.h"
 #include "controlplane/ctl/manual.h"
+#include "controlplane/ctl/observe.h"
 #include "controlplane/ctl/order.h"
 #include "controlplane/ctl/revisions.h"
 #include "controlplane/ctl/show.h"
@@ -143,6 +144,20 @@ static const struct field order_fields[] = {
     {"targets[]", "what is so now: route, url, draining, weight, weight_override (or null)"},
     {"dataplanes", "how many were told"},
     {"note", "a sentence, where there is something to be said"},
+    {NULL, NULL},
+};
+
+static const struct field events_fields[] = {
+    {"last", "id of the newest event"},
+    {"events[]", "id, at, level (info, warn or error), kind, message; with --follow each is a line "
+                 "of its own"},
+    {NULL, NULL},
+};
+
+static const struct field log_level_fields[] = {
+    {"configured", "by logging.level"},
+    {"controlplane", "as ordered; null = as configured"},
+    {"dataplane", "likewise, of every data plane"},
     {NULL, NULL},
 };
 
@@ -366,6 +381,32 @@ const struct command commands[] = {
                      "gwpctl breaker reset 10.0.0.7:8080 --route users"},
         .fields = order_fields,
         .run = order_breaker_reset,
+    },
+    {
+        .name = "events",
+        .summary = "show what has happened lately: breakers, health, configurations, data planes",
+        .text = "The last 512 events that the control plane has in memory, the oldest first. "
+                "With --follow it stays and prints each one as it happens.",
+        .takes = TAKES(FOLLOW) | TAKES(KIND),
+        .examples = {"gwpctl events", "gwpctl events --follow --kind breaker",
+                     "gwpctl events -f -o json | jq .message"},
+        .fields = events_fields,
+        .run = observe_events,
+    },
+    {
+        .name = "loglevel",
+        .summary = "show or change what the programs write down",
+        .text = "PROGRAM is controlplane or dataplane (every data plane); without it LEVEL is for "
+                "both. LEVEL is debug, info, warn, error, or default: as logging.level says. The "
+                "order holds until it is changed, or until the control plane ends.",
+        .operands = {{"PROGRAM", "a program", .is_optional = true,
+                      .words = "controlplane dataplane"},
+                     {"LEVEL", "a level", .is_optional = true,
+                      .words = "debug info warn error default"}},
+        .examples = {"gwpctl loglevel", "gwpctl loglevel dataplane debug",
+                     "gwpctl loglevel default"},
+        .fields = log_level_fields,
+        .run = observe_log_level,
     },
     {
         .name = "completion",

@@ -25,6 +25,10 @@ void show_changes(const json_t *document, FILE *out, bool color);
 /* What an order about an endpoint came to. */
 void show_ordered(const json_t *document, FILE *out, bool color);
 
+/* What has happened, a line each; the levels of the programs' logs. */
+void show_events(const json_t *document, FILE *out, bool color);
+void show_log_levels(const json_t *document, FILE *out, bool color);
+
 /* Each error and warning as file:line:column. The control plane's own rendering, which shows the
  * lines as well, is preferred where there is one. */
 void show_diagnostics(const json_t *document, FILE *out, bool color);
