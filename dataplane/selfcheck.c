@@ -28,7 +28,7 @@ static int ask(int fd, const struct addr *addr, const char *address, struct err 
     /* A worker that has no room for another client answers 503 before the end: it is busy, not ill.
      * The control plane does the same in the place of a data plane that is not there. */
     if (memmem(answer, (size_t)n, STAND_IN_WORD, strlen(STAND_IN_WORD)))
-        return err_set(err, "%s is answered by the control plane: there is no data plane", address);
+        return err_set(err, "%s is answered by the control plane: no data plane serves", address);
     return 0;
 }
 
