@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 from harness import BUILD, DEADLINE, route, wait_until
 
@@ -194,6 +195,8 @@ def test_self_check_sees_whether_the_data_plane_works(pair):
     neither counted nor logged."""
     assert self_check(pair) == (0, "")
     pair.dataplane.signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{pair.dataplane.pid}/task")
+    wait_until(lambda: all("\nState:\tT" in t.read_text() for t in threads.glob("*/status")), "all threads have stopped")
     code, said = self_check(pair)
     pair.dataplane.signal(signal.SIGCONT)
     assert code == 1 and "nobody there has answered" in said
