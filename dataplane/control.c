@@ -375,7 +375,8 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     if (c->order != WORKER_RUN)
         return;
     log_info("control", "shutting down: %s; what is in flight is finished first", why);
-    notify_manager("STOPPING=1");
+    if (first != WORKER_YIELD) /* else the service goes on, in another process */
+        notify_manager("STOPPING=1");
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
     c->draining_since = ev_now(c->loop);
