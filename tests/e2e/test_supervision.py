@@ -126,6 +126,7 @@ def test_sockets_of_a_service_manager_are_served(make_pair, backend):
     pair.wait_ready()
 
 
+@pytest.mark.heavy
 def test_stuck_worker_ends_the_process_with_its_stack(make_pair, backend, tmp_path):
     """Rather than serve half; the next one goes on."""
     library = tmp_path / "stuck.so"
