@@ -16,6 +16,7 @@
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
 #include "controlplane/ledger.h"
+#include "controlplane/limit_query.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "controlplane/start.h"
@@ -33,6 +34,7 @@ struct controlplane {
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct limit_queries limits;
     struct fd_keeper keeper;
     struct admin admin;
     struct watcher watcher;
@@ -87,10 +89,17 @@ static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
         log_transition(cp, s, r->transitions[i]);
 }
 
+static void on_limits(void *owner, struct session *s, const Gwp__LimitsReport *r)
+{
+    struct controlplane *cp = owner;
+    limit_queries_take(&cp->limits, s, r);
+}
+
 static void on_gone(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
     aggregate_gone(&cp->aggregate, s->instance_id);
+    limit_queries_gone(&cp->limits, s);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
 }
@@ -170,6 +179,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .limits = &cp->limits,
                                     .ledger = &cp->ledger,
                                     .keeper = &cp->keeper,
                                     .started_at = ev_time(),
@@ -180,6 +190,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
 static void close_all(struct controlplane *cp)
 {
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
+    limit_queries_fini(&cp->limits);
     publisher_fini(&cp->publisher);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);
@@ -208,6 +219,7 @@ static int run_with_state(struct controlplane *cp)
     struct err err;
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
+    limit_queries_init(&cp->limits, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
@@ -235,6 +247,7 @@ static int run(struct controlplane *cp)
     const struct session_events events = {.opened = on_opened,
                                           .result = on_result,
                                           .report = on_report,
+                                          .limits = on_limits,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
                                           .owner = cp};

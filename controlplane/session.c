@@ -15,6 +15,7 @@
 #define GREETING_SECONDS 5.
 #define ACCEPTS_PER_TURN 16
 #define CAPABILITY_KEEPING "keeping"
+#define CAPABILITY_LIMITS "limits"
 
 /* ---- ending ---- */
 
@@ -193,8 +194,10 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->version = copy(hello->version);
     s->pid = hello->pid;
     s->started_ms = hello->started_ms;
-    for (size_t i = 0; i < hello->n_capabilities; i++)
+    for (size_t i = 0; i < hello->n_capabilities; i++) {
         s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
+        s->tells_limits = s->tells_limits || strcmp(hello->capabilities[i], CAPABILITY_LIMITS) == 0;
+    }
     s->served = hello->generation;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
@@ -272,6 +275,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         if (s->sessions->events->replaced)
             s->sessions->events->replaced(s->sessions->events->owner, s,
                                           (const Gwp__ReplaceResult *)(const void *)m->body);
+        return 0;
+    case MSG_LIMITS_REPORT:
+        if (s->sessions->events->limits)
+            s->sessions->events->limits(s->sessions->events->owner, s,
+                                        (const Gwp__LimitsReport *)(const void *)m->body);
         return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);

@@ -24,6 +24,7 @@ struct session {
     struct channel *channel; /* owned */
     ev_io io;
     bool is_open;
+    bool tells_limits;   /* it can be asked about them: limit_query.h */
     bool keeps;          /* it leaves its sockets here, and takes over what others have left */
     bool serves;         /* it has said so, by leaving them or by accepting a generation */
     bool leaving;        /* it accepts no more, or was told to leave */
@@ -48,6 +49,7 @@ struct session_events {
     void (*opened)(void *owner, struct session *s);
     void (*result)(void *owner, struct session *s, const Gwp__SnapshotResult *r);
     void (*report)(void *owner, struct session *s, const Gwp__StatsReport *r);
+    void (*limits)(void *owner, struct session *s, const Gwp__LimitsReport *r); /* or NULL */
     void (*gone)(void *owner, struct session *s); /* only for those that were opened */
     /* Takes the descriptors over. -1 with `err` ends the session. NULL: nothing is kept. */
     int (*listeners)(void *owner, struct session *s, const Gwp__Listeners *m, const int *fds,

@@ -51,6 +51,7 @@ struct worker {
     _Atomic bool accepts_no_more; /* and will not again; written by this worker */
     _Atomic bool ended;           /* the thread has left its loop */
     ev_async wake;                /* "look at published and order" */
+    struct limit_forget *_Atomic forget; /* orders to forget limits, limit_redis.h */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;

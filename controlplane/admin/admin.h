@@ -15,6 +15,7 @@
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/limit_query.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
@@ -29,6 +30,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct limit_queries *limits;
     struct ledger *ledger;
     const struct fd_keeper *keeper;
     double started_at; /* wall clock */
