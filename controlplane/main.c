@@ -26,7 +26,7 @@
 
 struct controlplane {
     struct ev_loop *loop;
-    const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
+    const char *config, *socket, *state_dir, *admin_socket, *dns_servers; /* options; borrowed */
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
@@ -213,7 +213,7 @@ static void serve(struct controlplane *cp, struct start *start)
 /* The socket is ours: nobody else is at work in the state directory. */
 static int run_with_state(struct controlplane *cp)
 {
-    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    const struct resolver_setup names = {cp->dns_servers, &cp->ledger};
     struct publisher *p = &cp->publisher;
     struct start start = {0};
     struct err err;
@@ -304,8 +304,9 @@ int main(int argc, char **argv)
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
         {"keep-seconds", "GWP_KEEP_SECONDS", "600", "N",
          "how long sockets are kept that no data plane comes for", &keep_seconds, NULL},
-        {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
-         "names of backends are asked of its servers", &cp.resolv_conf, NULL},
+        {"dns-servers", "GWP_DNS_SERVERS", NULL, "LIST",
+         "name servers instead of those of /etc/resolv.conf, as 10.0.0.2,10.0.0.3:5353",
+         &cp.dns_servers, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
         {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
          &cp.reference},

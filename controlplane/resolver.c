@@ -354,16 +354,20 @@ struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_setup 
     struct ares_options options = {.timeout = QUERY_TIMEOUT_MS,
                                    .tries = QUERY_TRIES,
                                    .sock_state_cb = on_socket_state,
-                                   .sock_state_cb_data = r,
-                                   .resolvconf_path = (char *)setup->resolv_conf};
+                                   .sock_state_cb_data = r};
     int status = ares_library_init(ARES_LIB_INIT_ALL);
     if (status == ARES_SUCCESS)
         status = ares_init_options(&r->ares, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
-                                       (setup->resolv_conf ? ARES_OPT_RESOLVCONF : 0));
+                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+    if (status == ARES_SUCCESS && setup->servers) {
+        status = ares_set_servers_ports_csv(r->ares, setup->servers);
+        if (status != ARES_SUCCESS)
+            ares_destroy(r->ares);
+    }
     if (status == ARES_SUCCESS)
         return r;
-    err_set(err, "names cannot be looked up: %s", ares_strerror(status));
+    err_set(err, "names cannot be looked up%s%s: %s", setup->servers ? " at " : "",
+            setup->servers ? setup->servers : "", ares_strerror(status));
     free(r);
     return NULL;
 }

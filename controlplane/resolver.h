@@ -1,6 +1,6 @@
 /* resolver: the addresses of every name that backends and Redis URLs use, looked up again before
  * they grow stale. Owned by main.c; on the control plane's loop, through c-ares, which reads
- * /etc/hosts and /etc/resolv.conf or another file of its format.
+ * /etc/hosts and /etc/resolv.conf, or the servers that it is given.
  *
  * A name is looked up once however many backends share it. All its A and AAAA addresses count,
  * sorted as text, so that the order in which a server tells them means nothing. Literal addresses
@@ -29,8 +29,8 @@ struct resolver_events {
 
 /* Both borrowed. */
 struct resolver_setup {
-    const char *resolv_conf; /* which name servers to ask; NULL = /etc/resolv.conf */
-    struct ledger *ledger;   /* where look-ups are counted, as in the names below */
+    const char *servers;   /* to ask: "10.0.0.2,[::1]:5353"; NULL = those of /etc/resolv.conf */
+    struct ledger *ledger; /* where look-ups are counted, as in the names below */
 };
 
 #define RESOLVER_COUNT_OK "dns_lookups/ok"

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "dataplane/http/date.h"
 #include "dataplane/http/upstream_pool.h"
 #include "dataplane/io/transport.h"
 #include "dataplane/io/buffer.h"
@@ -81,6 +82,7 @@ struct worker {
     uint32_t watch_count;
     bool draining; /* order is QUIET or more */
     double now_s;  /* monotonic, taken once per turn */
+    struct date date;
     ev_check turn_begin;
     ev_prepare turn_end;
     ev_timer tick;    /* the wheel's next deadline */

@@ -167,7 +167,7 @@ static const struct key keys[] = {
      IN(backend_config, url),
      .doc = "Every address of its name is an endpoint, looked up again as its TTL says."},
     {"routes[].backends[].weight", VALUE_INT, 0, KEY_GO, "1", RANGE(1, 1000),
-     IN(backend_config, weight), .doc = "Its share under lb_algorithm weighted."},
+     IN(backend_config, weight), .doc = "Its share; under lb_algorithm round_robin all have the same."},
     {"routes[].backends[].max_connections", VALUE_INT, 0, 0, "0", RANGE(0, MANY),
      IN(backend_config, max_connections),
      .doc = "To each of its endpoints at once; 0 is unlimited."},

@@ -510,8 +510,10 @@ static void on_head(struct exchange *ex)
         ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
         ex->upgrade = tunnel_may_upgrade(h, c->in);
         find_trace(ex);
-        r = exchange_find_where(ex);
+        r = http1_count_forwards(h, c->in, &ex->detail);
     }
+    if (r == R_SERVED)
+        r = exchange_find_where(ex);
     if (r == R_SERVED)
         r = find_route(ex);
     if (r == R_SERVED && !admit_request(ex, &r)) {

@@ -17,7 +17,7 @@ struct pick {
         *avoid; /* of a failed attempt: taken only when there is no other; or NULL */
     /* Answers. */
     breaker_permit permit; /* of the target's breaker; the caller owes its report */
-    bool moved;            /* a breaker has changed its state */
+    bool moved;            /* a breaker has changed its state, or the roster is to be called anew */
     uint64_t retry_ms;     /* when nobody could be had and breakers are why: how long until one asks
                               for probes, at least 1; else 0 */
 };
@@ -50,7 +50,8 @@ typedef const struct target *balancer_choose_fn(const struct route *route, struc
  * the turns would fall to whoever stands behind the one that fails. */
 balancer_choose_fn lb_rr_choose; /* lb_rr.c; lb_weighted.c differs in the roster's shares only */
 
-/* The one with the fewest requests under way for its weight; among equals each in turn. */
+/* The one with the fewest requests under way for its weight; among equals each in turn, as often as
+ * its weight says. Refreshing all of them begins the turns anew. */
 balancer_choose_fn lb_least_choose; /* lb_least.c */
 struct least_tree *lb_least_new(uint32_t targets, struct arena *arena);
 void lb_least_refresh(const struct route *route, uint32_t i, uint64_t now_ms);

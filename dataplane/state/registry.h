@@ -42,6 +42,7 @@ struct target_state {
     struct target_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
     _Atomic uint32_t weight_override;                   /* 0 = as configured */
+    _Atomic uint64_t paid;                              /* for its turns (lb_least.c) */
     _Atomic bool unhealthy, draining;
     _Atomic uint64_t fresh_since_ms; /* when it turned healthy, or joined a route that was there:
                                         slow start; 0 = long ago */
@@ -53,7 +54,8 @@ struct route_state {
     uint32_t refs; /* control thread */
     struct route_state *next;
     struct list limiters; /* control thread: those that snapshots refer to (route/limiter.h) */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;       /* whose turn it is, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position; /* whose turn it is, all workers */
+    _Atomic uint64_t paid; /* by who was chosen last, about (lb_least.c) */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t *breakers_open; /* those that are not closed: in the
                                                                    breakers' segment, or: */
     _Atomic uint32_t own_breakers_open;                         /* when that has no room */

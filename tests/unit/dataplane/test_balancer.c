@@ -377,6 +377,41 @@ Test(balancer, least_conn_shares_alike_among_the_idle_wherever_they_stand)
     }
 }
 
+Test(balancer, least_conn_lets_nobody_catch_up_for_long)
+{
+    uint32_t run = 0, counts[3];
+    const struct route *r = pool(GWP__ROUTE__ALGORITHM__LEAST_CONN, 3, NULL);
+    atomic_store(&state(r, 1)->active, 1000); /* slow for a long time, then idle */
+    visit_many(r, 50000, counts);
+    cr_assert_eq(counts[1], 0);
+    atomic_store(&state(r, 1)->active, 0);
+    struct pick p = {.now_ms = NOW};
+    visit_many(r, 3, counts); /* within a round it is seen */
+    while (run < 1000 && visit(r, &p) == 1)
+        run++;
+    cr_assert_leq(run, 150, "%u in a row", run);
+    visit_many(r, 3000, counts);
+    for (int i = 0; i < 3; i++)
+        cr_assert_float_eq(counts[i], 1000, 100);
+}
+
+Test(balancer, least_conn_asks_for_a_new_roster_before_its_numbers_are_too_large)
+{
+    const uint32_t weights[] = {1, 2};
+    uint32_t counts[2];
+    const struct route *r = pool(GWP__ROUTE__ALGORITHM__LEAST_CONN, 2, weights);
+    struct pick p = {.now_ms = NOW};
+    uint64_t picks = 0;
+    for (; !p.moved && picks < 10000000; picks++)
+        visit(r, &p);
+    cr_assert(picks > 1000000 && p.moved, "after %lu", (unsigned long)picks);
+    roster_call(r, NOW);
+    visit_many(r, 3000, counts);
+    cr_assert(counts[0] == 1000 && counts[1] == 2000);
+    visit(r, &p);
+    cr_assert_not(p.moved);
+}
+
 Test(balancer, attempts_are_shared_alike_however_many_are_retries)
 {
     static const Gwp__Route__Algorithm algorithms[] = {GWP__ROUTE__ALGORITHM__ROUND_ROBIN,
