@@ -49,13 +49,13 @@ struct session_events {
     void (*opened)(void *owner, struct session *s);
     void (*result)(void *owner, struct session *s, const Gwp__SnapshotResult *r);
     void (*report)(void *owner, struct session *s, const Gwp__StatsReport *r);
-    void (*limits)(void *owner, struct session *s, const Gwp__LimitsReport *r); /* or NULL */
     void (*gone)(void *owner, struct session *s); /* only for those that were opened */
     /* Takes the descriptors over. -1 with `err` ends the session. NULL: nothing is kept. */
     int (*listeners)(void *owner, struct session *s, const Gwp__Listeners *m, const int *fds,
                      unsigned fd_count, struct err *err);
     /* May be NULL. */
     void (*replaced)(void *owner, struct session *s, const Gwp__ReplaceResult *r);
+    void (*limits)(void *owner, struct session *s, const Gwp__LimitsReport *r);
     void *owner;
 };
 
