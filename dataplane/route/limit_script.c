@@ -45,7 +45,8 @@ static const char window[] =
     " if #gone>0 then redis.call('HDEL',KEYS[1],unpack(gone)) end\n"
     " redis.call('HSET',KEYS[1],'c',string.format('%.0f',cell),'s',string.format('%.0f',sum))\n"
     "end\n"
-    "local over=math.max(1,(cell+cells+1)*len-now)\n"
+    "local function till(n) return math.max(1,math.ceil(n*len-now)+1) end\n"
+    "local over=till(cell+cells+1)\n"
     "if sum<quota then\n"
     " redis.call('HINCRBY',KEYS[1],string.format('%.0f',cell),1)\n"
     " redis.call('HSET',KEYS[1],'c',string.format('%.0f',cell),'s',string.format('%.0f',sum+1))\n"
@@ -61,7 +62,7 @@ static const char window[] =
     " room=room+cells+1\n"
     " redis.call('HSET',KEYS[1],'r',string.format('%.0f',room),'q',ARGV[1])\n"
     "end\n"
-    "return {0,0,math.max(1,room*len-now),over}\n";
+    "return {0,0,till(room),over}\n";
 
 static const char greeting[] =
     "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000)\n"
