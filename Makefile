@@ -21,7 +21,7 @@ Q       := $(if $(V),,@) # make V=1 shows the commands
 BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
     libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
 TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace \
-    redis-server zsh fish groff-base prometheus python3-prometheus-client
+    redis-server zsh fish groff-base prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light haproxy linux-perf
@@ -219,7 +219,7 @@ $(foreach v,release asan tsan fuzz,$(eval $(call VARIANT,$(v))))
 programs: release-programs
 
 # Pages of the admin API are compiled in.
-$(foreach v,release asan tsan,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
+$(foreach v,release asan tsan fuzz,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
 
 # ---- running and testing ----
 
@@ -269,6 +269,11 @@ $(BENCH_PROGRAMS): $(B)/bench/%: tests/bench/%.c tests/bench/endpoints.h
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -O2 $(CFLAGS) -o $@ $<
 ROUNDS  ?= 5
 SECONDS ?= 3
+# Kills, freezes and replaces both programs under load. KILLS=100 takes some minutes.
+KILLS ?= 5
+drill: programs
+	@$(PYTHON) -B tests/drill/drill.py --kills $(KILLS)
+
 bench: programs $(BENCH_PROGRAMS)
 	@$(PYTHON) -B tests/bench/bench.py --build $(B) --rounds $(ROUNDS) --seconds $(SECONDS) \
 	    $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
@@ -344,6 +349,7 @@ help:
 	@echo "make bench     beside a relay, nginx and HAProxy   (SCENARIOS='plain new' ROUNDS=5 SECONDS=3)"
 	@echo "make bench-instructions  user instructions per request, against those recorded"
 	@echo "make bench-limiter       ns per decision"
+	@echo "make drill     both programs killed, frozen and replaced under load, KILLS=$(KILLS) times each"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
@@ -352,4 +358,4 @@ help:
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 
-.PHONY: all programs run test unit e2e asan tsan fuzz bench bench-limiter lint format deps man install clean help
+.PHONY: all programs run test unit e2e asan tsan fuzz drill bench bench-limiter lint format deps man install clean help

@@ -15,12 +15,16 @@
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
 #include "controlplane/limit_query.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/succession.h"
 #include "controlplane/start.h"
 #include "proto/base/log.h"
+#include "proto/base/notify.h"
 #include "proto/base/options.h"
 #include "proto/base/version.h"
 
@@ -30,15 +34,20 @@ struct controlplane {
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
+    struct events events;
+    struct log_levels log_levels;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
     struct limit_queries limits;
+    struct inquiries inquiries;
     struct fd_keeper keeper;
+    struct succession succession;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
+    ev_timer alive; /* signs of life for the service manager */
 };
 
 /* ---- between the modules ---- */
@@ -46,6 +55,7 @@ struct controlplane {
 static void on_opened(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
+    log_levels_opened(&cp->log_levels, s);
     fd_keeper_opened(&cp->keeper, s, cp->publisher.generations.in_force != NULL);
     endpoints_opened(&cp->endpoints, s);
     publisher_opened(&cp->publisher, s);
@@ -55,7 +65,16 @@ static int on_listeners(void *owner, struct session *s, const Gwp__Listeners *m,
                         unsigned fd_count, struct err *err)
 {
     struct controlplane *cp = owner;
-    return fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    int result = fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    if (result == 0)
+        succession_served(&cp->succession, s);
+    return result;
+}
+
+static void on_replaced(void *owner, struct session *s, const Gwp__ReplaceResult *r)
+{
+    struct controlplane *cp = owner;
+    succession_started(&cp->succession, s, r);
 }
 
 static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult *r)
@@ -102,6 +121,13 @@ static void on_gone(void *owner, struct session *s)
     limit_queries_gone(&cp->limits, s);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
+    succession_gone(&cp->succession, s);
+}
+
+static void on_explained(void *owner, const Gwp__Explanation *e)
+{
+    struct controlplane *cp = owner;
+    inquiries_answered(&cp->inquiries, e);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -142,8 +168,17 @@ static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
     publisher_reload(&cp->publisher, &push);
 }
 
+static void on_alive(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    notify_manager("WATCHDOG=1");
+}
+
 static void start_signals(struct controlplane *cp)
 {
+    double interval = notify_watchdog_seconds();
+    ev_timer_init(&cp->alive, on_alive, interval, interval);
+    if (interval > 0)
+        ev_timer_start(cp->loop, &cp->alive);
     signal(SIGPIPE, SIG_IGN);
     ev_signal_init(&cp->terminate, on_stop, SIGTERM);
     ev_signal_init(&cp->interrupt, on_stop, SIGINT);
@@ -180,8 +215,12 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
                                     .limits = &cp->limits,
+                                    .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
+                                    .events = &cp->events,
+                                    .log_levels = &cp->log_levels,
                                     .keeper = &cp->keeper,
+                                    .succession = &cp->succession,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
@@ -189,9 +228,11 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
 
 static void close_all(struct controlplane *cp)
 {
+    inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     limit_queries_fini(&cp->limits);
     publisher_fini(&cp->publisher);
+    succession_fini(&cp->succession);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);
     fd_keeper_fini(&cp->keeper);
@@ -207,7 +248,9 @@ static void serve(struct controlplane *cp, struct start *start)
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);
     publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    notify_manager("READY=1");
     ev_run(cp->loop, 0);
+    notify_manager("STOPPING=1");
 }
 
 /* The socket is ours: nobody else is at work in the state directory. */
@@ -220,8 +263,10 @@ static int run_with_state(struct controlplane *cp)
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
     limit_queries_init(&cp->limits, cp->loop, &cp->sessions);
+    inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
+    succession_init(&cp->succession, cp->loop, &cp->sessions);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
     } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
@@ -250,18 +295,23 @@ static int run(struct controlplane *cp)
                                           .limits = on_limits,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
-                                          .owner = cp};
+                                          .replaced = on_replaced,
+                                          .owner = cp,
+                                          .explained = on_explained};
     struct err err;
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
+    events_init(&cp->events);
     ledger_init(&cp->ledger, cp->state_dir);
+    log_levels_init(&cp->log_levels, &cp->sessions);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
         result = run_with_state(cp);
     else
         log_error("main", "%s", err.text);
     ledger_fini(&cp->ledger);
+    events_fini(&cp->events);
     ev_loop_destroy(cp->loop);
     return result;
 }

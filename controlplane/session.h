@@ -25,6 +25,7 @@ struct session {
     ev_io io;
     bool is_open;
     bool tells_limits;   /* it can be asked about them: limit_query.h */
+    bool explains;       /* it has the capability */
     bool keeps;          /* it leaves its sockets here, and takes over what others have left */
     bool serves;         /* it has said so, by leaving them or by accepting a generation */
     bool leaving;        /* it accepts no more, or was told to leave */
@@ -57,6 +58,7 @@ struct session_events {
     void (*replaced)(void *owner, struct session *s, const Gwp__ReplaceResult *r);
     void (*limits)(void *owner, struct session *s, const Gwp__LimitsReport *r);
     void *owner;
+    void (*explained)(void *owner, const Gwp__Explanation *e); /* may be NULL */
 };
 
 struct sessions {
@@ -69,7 +71,8 @@ struct sessions {
     struct list all; /* of struct session.link, owned */
     size_t count;    /* of all */
     size_t open_count;
-    uint64_t sequence; /* of heartbeats */
+    uint64_t sequence;  /* of heartbeats */
+    bool cannot_listen; /* that has been said */
 };
 
 /* -1 with `err`, for example when another control plane listens there. */

@@ -35,6 +35,9 @@ enum worker_order {
     WORKER_STOP   /* end now */
 };
 
+/* The one signal that workers take: see watchdog.h. */
+#define WORKER_STACK_SIGNAL SIGUSR2
+
 /* What a wheel_entry of the worker's wheel is embedded in. */
 enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM, DEADLINE_REDIS, DEADLINE_ASK };
 
@@ -48,7 +51,9 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic uint32_t idle_count;  /* of idle_clients that may be closed; written by this worker */
+    _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
+    _Atomic uint32_t ping; /* written by the control thread: how often it has asked for a sign */
+    _Atomic uint32_t pong; /* written by this worker: which of these it has seen */
     _Atomic bool accepts_no_more; /* and will not again; written by this worker */
     _Atomic bool ended;           /* the thread has left its loop */
     ev_async wake;                /* "look at published and order" */
@@ -102,6 +107,10 @@ struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *l
 /* Control thread: hand over a snapshot; order. Both wake the worker. */
 void worker_publish(struct worker *w, struct snapshot *s);
 void worker_order(struct worker *w, enum worker_order order);
+
+/* Control thread: asks for a sign of life; has the last one that was asked for come? */
+void worker_ping(struct worker *w);
+bool worker_has_answered(const struct worker *w);
 
 /* Control thread, after WORKER_STOP or a finished drain: waits for the thread and frees everything.
  */

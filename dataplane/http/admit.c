@@ -1,5 +1,6 @@
 #include "dataplane/http/admit.h"
 
+#include "dataplane/http/decide.h"
 #include "dataplane/route/limit_redis.h"
 
 #define NS_PER_S 1000000000u
@@ -12,26 +13,6 @@ static const struct edits no_edits;
 static uint64_t whole_seconds(uint64_t ns)
 {
     return (ns + NS_PER_S - 1 - 1000) / NS_PER_S;
-}
-
-/* The first field of that name; empty if there is none. Known names are found at once. */
-static struct view find_value(const struct head *h, const struct buffer *b, struct view name)
-{
-    enum field_id id = field_find(name);
-    if (id != FIELD_OTHER)
-        return head_value(h, b, id);
-    for (unsigned i = 0; i < h->field_count; i++)
-        if (h->fields[i].id == FIELD_OTHER && view_equal_nocase(field_name(b, &h->fields[i]), name))
-            return field_value(b, &h->fields[i]);
-    return (struct view){NULL, 0};
-}
-
-static struct limit_subject subject_of(const struct exchange *ex, const struct limit_policy *p)
-{
-    struct limit_subject who = {.ip = ex->ip};
-    if (p->key_by != LIMITER_BY_IP)
-        who.text = find_value(&ex->head, ex->client->in, p->header);
-    return who;
 }
 
 static uint64_t now_ns(const struct exchange *ex)
@@ -103,7 +84,7 @@ static void on_answered(void *owner, const struct limit_verdict *v)
 {
     struct exchange *ex = owner;
     const struct limit_policy *p = ex->route->limit;
-    struct limit_subject who = subject_of(ex, p);
+    struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
     ex->limit_ask = NULL;
     if (!v) {
         exchange_admitted(ex, decide_without_redis(ex, p, &who));
@@ -121,7 +102,7 @@ bool admit_request(struct exchange *ex, enum reason *r)
     *r = R_SERVED;
     if (!p)
         return true;
-    struct limit_subject who = subject_of(ex, p);
+    struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
     ex->limit_gateways = 1;
     ex->limit_key = limiter_key(p, &who);
     if (!p->redis) {

@@ -170,7 +170,7 @@ static bool pay(const struct route *route, const struct target *t, uint64_t now_
 const struct target *lb_least_choose(const struct route *route, struct pick *p)
 {
     const struct least_tree *tree = route->roster->least;
-    uint64_t turn = atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
+    uint64_t turn = balancer_turn(route, p);
     lb_least_refresh(route, (uint32_t)(turn % route->target_count), p->now_ms);
     for (unsigned tries = 0; tries < MOST_TRIES; tries++) {
         uint32_t i = find_least(tree);
@@ -178,7 +178,8 @@ const struct target *lb_least_choose(const struct route *route, struct pick *p)
             continue;
         const struct target *t = &route->targets[i];
         if (t != p->avoid && balancer_admit(route, t, p)) {
-            p->moved |= pay(route, t, p->now_ms);
+            if (LIKELY(!p->is_foreseen))
+                p->moved |= pay(route, t, p->now_ms);
             return t;
         }
         lb_least_refresh(route, i, p->now_ms);

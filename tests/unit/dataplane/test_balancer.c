@@ -686,3 +686,46 @@ Test(balancer, choosing_costs_the_same_with_a_thousand)
         cr_assert_lt(thousand, two * 4 + 1500, "%s", words[algorithm]);
     }
 }
+
+/* ---- foreseen ---- */
+
+Test(balancer, what_is_foreseen_is_what_is_picked_and_nothing_changes_by_it)
+{
+    static const Gwp__Route__Algorithm algorithms[] = {
+        GWP__ROUTE__ALGORITHM__ROUND_ROBIN, GWP__ROUTE__ALGORITHM__LEAST_CONN,
+        GWP__ROUTE__ALGORITHM__WEIGHTED, GWP__ROUTE__ALGORITHM__IP_HASH};
+    uint32_t weights[40];
+    srandom(5);
+    for (uint32_t i = 0; i < COUNT_OF(weights); i++)
+        weights[i] = 1 + (uint32_t)random() % 9;
+    for (size_t a = 0; a < COUNT_OF(algorithms); a++) {
+        const struct route *r = pool(algorithms[a], 40, weights);
+        for (unsigned n = 0; n < 4000; n++) {
+            uint64_t client = (uint64_t)random();
+            struct target_state *s = state(r, (uint32_t)random() % 40);
+            if (n % 7 == 0)
+                atomic_store(&s->unhealthy, random() % 2 == 0);
+            if (n % 11 == 0)
+                atomic_store(&s->draining, random() % 3 == 0);
+            if (n % 7 == 0 || n % 11 == 0) /* as the control thread does then */
+                roster_call(r, NOW + n);
+            struct pick p = {.now_ms = NOW + n,
+                             .client = (const uint8_t *)&client,
+                             .client_len = sizeof(client),
+                             .avoid = n % 5 == 0 ? &r->targets[random() % 40] : NULL};
+            struct pick asked = p, again = p;
+            uint64_t position = atomic_load(&r->state->position);
+            const struct target *t = balancer_foresee(r, &asked);
+            cr_assert_eq(balancer_foresee(r, &again), t);
+            cr_assert_eq(atomic_load(&r->state->position), position);
+            cr_assert_eq(asked.permit, 0);
+            const struct target *picked = balancer_pick(r, &p);
+            cr_assert_eq(picked, t, "algorithm %zu, round %u", a, n);
+            if (picked && n % 3 > 0) /* some stay under way */
+                balancer_done(r, picked, picked->state, p.now_ms);
+        }
+        teardown();
+        setup();
+        snapshot = NULL;
+    }
+}
