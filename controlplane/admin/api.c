@@ -501,7 +501,7 @@ static bool has_limit(struct request *rq, const char *name)
     return false;
 }
 
-static void get_limits(struct request *rq)
+static void get_limit_clients(struct request *rq)
 {
     const char *route = request_argument(rq, "route");
     if (!route || has_limit(rq, route))
@@ -521,7 +521,7 @@ static void post_limits_reset(struct request *rq)
 /* ---- the table ---- */
 
 /* Validation and comparing read, but their messages may quote what ${VAR} stands for here, and
- * configurations may hold secrets; limits name clients: so these are not for everybody. */
+ * configurations may hold secrets; lists of clients name them: so these are not for everybody. */
 static const struct endpoint endpoints[] = {
     {"GET", "/healthz", READ, get_healthz},
     {"GET", "/readyz", READ, get_readyz},
@@ -553,7 +553,7 @@ static const struct endpoint endpoints[] = {
     {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},
     {"DELETE", "/api/v1/endpoints/{address}/weight", WRITE, delete_weight},
     {"POST", "/api/v1/endpoints/{address}/breaker/reset", WRITE, post_breaker_reset},
-    {"GET", "/api/v1/limits", WRITE, get_limits},
+    {"GET", "/api/v1/limits/clients", WRITE, get_limit_clients},
     {"POST", "/api/v1/limits/reset", WRITE, post_limits_reset},
 };
 

@@ -78,11 +78,11 @@ static void show(const json_t *document, FILE *out, bool color)
 
 int limit_commands_show(const struct invocation *in)
 {
-    char route[1600], target[1700] = "/api/v1/limits";
+    char route[1600], target[1700] = "/api/v1/limits/clients";
     if (in->operands[0]) {
         if (!client_encode(route, sizeof(route), in->operands[0]))
             return call_complain(EXIT_USAGE, "the name of the route is too long");
-        snprintf(target, sizeof(target), "/api/v1/limits?route=%s", route);
+        snprintf(target, sizeof(target), "/api/v1/limits/clients?route=%s", route);
     }
     return call_get(in, target, show);
 }

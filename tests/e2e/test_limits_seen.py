@@ -43,7 +43,7 @@ def test_busiest_and_most_limited_are_shown(make_pair, backend):
     assert set(limits(pair, "users")) == {"users"}
     text = pair.ctl("limits").out
     assert "203.0.113.7" in text and "most limited" in text
-    assert pair.admin("GET", "/api/v1/limits", private=False).status == 403, "it names clients"
+    assert pair.admin("GET", "/api/v1/limits/clients", private=False).status == 403, "it names clients"
 
 
 def test_lists_are_bounded(make_pair, backend):
