@@ -243,6 +243,6 @@ void limit_queries_fini(struct limit_queries *qs)
 {
     if (!qs->loop)
         return;
-    while (!list_is_empty(&qs->open))
-        finish(CONTAINER_OF(qs->open.next, struct limit_query, link));
+    list_each_safe (node, &qs->open)
+        finish(CONTAINER_OF(node, struct limit_query, link));
 }

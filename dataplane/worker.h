@@ -54,9 +54,9 @@ struct worker {
     _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
     _Atomic uint32_t ping; /* written by the control thread: how often it has asked for a sign */
     _Atomic uint32_t pong; /* written by this worker: which of these it has seen */
-    _Atomic bool accepts_no_more; /* and will not again; written by this worker */
-    _Atomic bool ended;           /* the thread has left its loop */
-    ev_async wake;                /* "look at published and order" */
+    _Atomic bool accepts_no_more;        /* and will not again; written by this worker */
+    _Atomic bool ended;                  /* the thread has left its loop */
+    ev_async wake;                       /* "look at published and order" */
     struct limit_forget *_Atomic forget; /* orders to forget limits, limit_redis.h */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */

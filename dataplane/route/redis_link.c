@@ -3,7 +3,7 @@
  * but one write for each turn of the loop in which something was sent, and the reads. */
 #include "dataplane/route/redis_link.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,8 @@
 #define PAUSE_MIN_MS 100
 #define PAUSE_MAX_MS 5000
 #define GREETING_MIN_MS 25 /* loading scripts takes longer than deciding */
+
+static_assert(REDIS_WORKERS == MAX_WORKERS, "each worker has its state of a server");
 
 /* ---- state ---- */
 
