@@ -45,8 +45,8 @@ MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
     pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
 
 ifneq ($(MISSING),)
-ifneq ($(filter run test unit e2e asan tsan lint fuzz bench bench-instructions changes soak bench-limiter deps build-deps images deb \
-    deploy-test,$(GOALS)),)
+ifneq ($(filter run test unit e2e asan tsan lint fuzz drill bench bench-instructions bench-limiter changes soak deps build-deps \
+    images deb deploy-test,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
 $(B)/installed.mk: FORCE
