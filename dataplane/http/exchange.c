@@ -263,11 +263,14 @@ void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const stru
                             const struct buffer *from)
 {
     struct worker *w = worker_of(ex);
-    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
-        relay_put_trailers(
-            relay, w->target_scratch,
-            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
-            &w->buffers);
+    const struct head *h = p == &ex->request ? &ex->head : NULL; /* the answer's is gone */
+    if (p->framing != FRAMING_CHUNKED || !relay->chunked || http1_trailers(p)->count == 0 ||
+        (!h && ex->trailers_named))
+        return;
+    relay_put_trailers(
+        relay, w->target_scratch,
+        forward_trailers(http1_trailers(p), from, h, w->target_scratch, w->scratch_bytes),
+        &w->buffers);
 }
 
 /* ---- the client's end ---- */

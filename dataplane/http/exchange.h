@@ -67,6 +67,7 @@ struct exchange {
     bool tunnel;  /* and got it: bytes both ways, tunnel.c */
     uint8_t client_ip_len, request_id_len;
     uint8_t trace;            /* enum trace */
+    bool trailers_named;      /* by the answer's Connection, perhaps: they end here */
     bool peer_trusted;        /* its X-Forwarded-* and Forwarded are added to, not replaced */
     uint16_t status;          /* sent to the client; 0 = none yet */
     uint16_t upstream_status; /* 0 = none */

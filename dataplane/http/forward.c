@@ -199,11 +199,16 @@ static void write_connection(struct head_writer *w, const struct exchange *ex)
         write_literal(w, "Connection: upgrade\r\n");
 }
 
-size_t forward_trailers(const struct trailers *t, const struct buffer *from, char *out, size_t cap)
+size_t forward_trailers(const struct trailers *t, const struct buffer *from, const struct head *h,
+                        char *out, size_t cap)
 {
     struct head_writer w = head_writer(out, cap);
-    for (uint32_t i = 0; i < t->count; i++)
-        write_field(&w, field_name(from, &t->fields[i]), field_value(from, &t->fields[i]));
+    bool listing = h && h->at[FIELD_CONNECTION] != 0;
+    for (uint32_t i = 0; i < t->count; i++) {
+        struct view name = field_name(from, &t->fields[i]);
+        if (!listing || !is_listed(h, from, name))
+            write_field(&w, name, field_value(from, &t->fields[i]));
+    }
     return w.overflow ? 0 : (size_t)(w.at - w.start);
 }
 
