@@ -24,7 +24,7 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
     redis-server zsh fish groff-base prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
-BENCH_PACKAGES := nginx-light haproxy linux-perf
+BENCH_PACKAGES := nginx-light haproxy linux-perf valgrind
 IMAGE_PACKAGES := podman runc catatonit debootstrap
 DEPLOY_PACKAGES := podman-compose iproute2 python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian \
     $(if $(shell command -v npm),,npm)
@@ -35,7 +35,7 @@ NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
     $(if $(filter deps test unit e2e asan tsan %-units,$(GOALS)),$(TEST_PACKAGES)) \
     $(if $(filter deps lint format,$(GOALS)),$(LINT_PACKAGES)) \
     $(if $(filter deps fuzz,$(GOALS)),$(FUZZ_PACKAGES)) \
-    $(if $(filter deps bench,$(GOALS)),$(BENCH_PACKAGES)) \
+    $(if $(filter deps bench bench-instructions,$(GOALS)),$(BENCH_PACKAGES)) \
     $(if $(filter images deploy-test,$(GOALS)),$(IMAGE_PACKAGES)) \
     $(if $(filter deploy-test,$(GOALS)),$(DEPLOY_PACKAGES))
 installed = dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -q '^install ok installed'
@@ -44,7 +44,8 @@ MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
     pkg-config --exists libllhttp 2>/dev/null || [ -z "$(strip $(NEEDED))" ] || [ -d /usr/share/llhttp ] || echo llhttp)
 
 ifneq ($(MISSING),)
-ifneq ($(filter run test unit e2e asan tsan lint fuzz bench bench-limiter deps build-deps images deb deploy-test,$(GOALS)),)
+ifneq ($(filter run test unit e2e asan tsan lint fuzz bench bench-instructions bench-limiter deps build-deps images deb \
+    deploy-test,$(GOALS)),)
 # make rebuilds what it includes, then starts over: so the rest of this file only runs with everything installed.
 include $(B)/installed.mk
 $(B)/installed.mk: FORCE
@@ -269,9 +270,17 @@ $(BENCH_PROGRAMS): $(B)/bench/%: tests/bench/%.c tests/bench/endpoints.h
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -O2 $(CFLAGS) -o $@ $<
 ROUNDS  ?= 5
 SECONDS ?= 3
+# Kills, freezes and replaces both programs under load. KILLS=100 takes some minutes.
+KILLS ?= 5
+drill: programs
+	@$(PYTHON) -B tests/drill/drill.py --kills $(KILLS)
+
 bench: programs $(BENCH_PROGRAMS)
 	@$(PYTHON) -B tests/bench/bench.py --build $(B) --rounds $(ROUNDS) --seconds $(SECONDS) \
 	    $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
+
+bench-instructions: programs $(BENCH_PROGRAMS)
+	@$(PYTHON) -B tests/bench/instructions.py --build $(B) $(if $(RECORD),--record) $(if $(FUNCTIONS),--functions $(FUNCTIONS))
 
 $(B)/bench/bench_%: tests/bench/bench_%.c $(B)/libdataplane.a $(B)/libproto.a
 	@mkdir -p $(@D)
@@ -344,6 +353,7 @@ help:
 	@echo "make bench     beside a relay, nginx and HAProxy   (SCENARIOS='plain new' ROUNDS=5 SECONDS=3)"
 	@echo "make bench-instructions  user instructions per request, against those recorded"
 	@echo "make bench-limiter       ns per decision"
+	@echo "make drill     both programs killed, frozen and replaced under load, KILLS=$(KILLS) times each"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
@@ -352,4 +362,4 @@ help:
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 
-.PHONY: all programs run test unit e2e asan tsan fuzz bench bench-limiter lint format deps man install clean help
+.PHONY: all programs run test unit e2e asan tsan fuzz drill bench bench-instructions bench-limiter lint format deps man install clean help

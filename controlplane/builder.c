@@ -61,6 +61,7 @@ static Gwp__Server *build_server(struct build *b)
     m->max_connections = c->max_connections;
     m->max_requests_per_connection = c->max_requests_per_connection;
     m->drain_delay_ms = c->drain_delay_ms;
+    m->watchdog_ms = c->watchdog_ms;
     m->shutdown_grace_ms = c->shutdown_grace_ms;
     m->trusted_proxies = texts(&c->trusted_proxies);
     m->n_trusted_proxies = c->trusted_proxies.count;

@@ -20,8 +20,10 @@
 #include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/succession.h"
 #include "controlplane/start.h"
 #include "proto/base/log.h"
+#include "proto/base/notify.h"
 #include "proto/base/options.h"
 #include "proto/base/version.h"
 
@@ -39,9 +41,11 @@ struct controlplane {
     struct endpoints endpoints;
     struct inquiries inquiries;
     struct fd_keeper keeper;
+    struct succession succession;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
+    ev_timer alive; /* signs of life for the service manager */
 };
 
 /* ---- between the modules ---- */
@@ -59,7 +63,16 @@ static int on_listeners(void *owner, struct session *s, const Gwp__Listeners *m,
                         unsigned fd_count, struct err *err)
 {
     struct controlplane *cp = owner;
-    return fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    int result = fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    if (result == 0)
+        succession_served(&cp->succession, s);
+    return result;
+}
+
+static void on_replaced(void *owner, struct session *s, const Gwp__ReplaceResult *r)
+{
+    struct controlplane *cp = owner;
+    succession_started(&cp->succession, s, r);
 }
 
 static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult *r)
@@ -99,6 +112,7 @@ static void on_gone(void *owner, struct session *s)
     aggregate_gone(&cp->aggregate, s->instance_id);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
+    succession_gone(&cp->succession, s);
 }
 
 static void on_explained(void *owner, const Gwp__Explanation *e)
@@ -145,8 +159,17 @@ static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
     publisher_reload(&cp->publisher, &push);
 }
 
+static void on_alive(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    notify_manager("WATCHDOG=1");
+}
+
 static void start_signals(struct controlplane *cp)
 {
+    double interval = notify_watchdog_seconds();
+    ev_timer_init(&cp->alive, on_alive, interval, interval);
+    if (interval > 0)
+        ev_timer_start(cp->loop, &cp->alive);
     signal(SIGPIPE, SIG_IGN);
     ev_signal_init(&cp->terminate, on_stop, SIGTERM);
     ev_signal_init(&cp->interrupt, on_stop, SIGINT);
@@ -187,6 +210,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .events = &cp->events,
                                     .log_levels = &cp->log_levels,
                                     .keeper = &cp->keeper,
+                                    .succession = &cp->succession,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
@@ -197,6 +221,7 @@ static void close_all(struct controlplane *cp)
     inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
+    succession_fini(&cp->succession);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);
     fd_keeper_fini(&cp->keeper);
@@ -212,7 +237,9 @@ static void serve(struct controlplane *cp, struct start *start)
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);
     publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    notify_manager("READY=1");
     ev_run(cp->loop, 0);
+    notify_manager("STOPPING=1");
 }
 
 /* The socket is ours: nobody else is at work in the state directory. */
@@ -227,6 +254,7 @@ static int run_with_state(struct controlplane *cp)
     inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
+    succession_init(&cp->succession, cp->loop, &cp->sessions);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
     } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
@@ -254,6 +282,7 @@ static int run(struct controlplane *cp)
                                           .report = on_report,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
+                                          .replaced = on_replaced,
                                           .owner = cp,
                                           .explained = on_explained};
     struct err err;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "controlplane/files.h"
@@ -365,9 +366,34 @@ static void on_connection(struct ev_loop *loop, ev_io *w, int revents)
     }
 }
 
+/* Whoever has deleted the socket's file has only kept new data planes out: it is made again. When
+ * something else has taken its place, that is left alone. */
+static void mend_socket(struct sessions *ss)
+{
+    struct err err;
+    struct stat st;
+    if (lstat(ss->path, &st) == 0 || errno != ENOENT)
+        return;
+    int fd = files_listen_unix(ss->path, &err);
+    if (fd < 0) {
+        if (!ss->cannot_listen)
+            log_error("session", "the socket's file is gone, and cannot be made again: %s",
+                      err.text);
+        ss->cannot_listen = true;
+        return;
+    }
+    log_warn("session", "%s was deleted, and has been made again", ss->path);
+    ss->cannot_listen = false;
+    ev_io_stop(ss->loop, &ss->listener);
+    close(ss->listener.fd);
+    ev_io_set(&ss->listener, fd, EV_READ);
+    ev_io_start(ss->loop, &ss->listener);
+}
+
 static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
 {
     struct sessions *ss = w->data;
+    mend_socket(ss);
     struct err why;
     ss->sequence++;
     list_each (node, &ss->all) {

@@ -69,7 +69,8 @@ struct sessions {
     struct list all; /* of struct session.link, owned */
     size_t count;    /* of all */
     size_t open_count;
-    uint64_t sequence; /* of heartbeats */
+    uint64_t sequence;  /* of heartbeats */
+    bool cannot_listen; /* that has been said */
 };
 
 /* -1 with `err`, for example when another control plane listens there. */

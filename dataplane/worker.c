@@ -403,6 +403,8 @@ static void obey(struct worker *w)
 static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
 {
     struct worker *w = wake->data;
+    uint32_t ping = atomic_load_explicit(&w->ping, memory_order_relaxed);
+    atomic_store_explicit(&w->pong, ping, memory_order_relaxed);
     adopt_snapshot(w);
     obey(w);
     shed_for_others(w);
@@ -486,6 +488,7 @@ static void *run(void *arg)
     snprintf(name, sizeof(name), "worker-%u", w->index);
     pthread_setname_np(pthread_self(), name);
     sigfillset(&all); /* signals are the control thread's */
+    sigdelset(&all, WORKER_STACK_SIGNAL);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     w->now_s = monotonic_s();
     wheel_init(&w->wheel, w->now_s);
@@ -568,6 +571,18 @@ void worker_order(struct worker *w, enum worker_order order)
 {
     atomic_store_explicit(&w->order, order, memory_order_release);
     ev_async_send(w->loop, &w->wake);
+}
+
+void worker_ping(struct worker *w)
+{
+    atomic_fetch_add_explicit(&w->ping, 1, memory_order_relaxed);
+    ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_has_answered(const struct worker *w)
+{
+    return atomic_load_explicit(&w->pong, memory_order_relaxed) ==
+           atomic_load_explicit(&w->ping, memory_order_relaxed);
 }
 
 bool worker_serves(const struct worker *w, const struct snapshot *s)

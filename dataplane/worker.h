@@ -35,6 +35,9 @@ enum worker_order {
     WORKER_STOP   /* end now */
 };
 
+/* The one signal that workers take: see watchdog.h. */
+#define WORKER_STACK_SIGNAL SIGUSR2
+
 /* What a wheel_entry of the worker's wheel is embedded in. */
 enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM, DEADLINE_REDIS, DEADLINE_ASK };
 
@@ -48,12 +51,14 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic bool accepts_no_more;       /* and will not again; written by this worker */
-    _Atomic uint32_t shed_wanted;       /* so many idle clients other workers want it to close */
-    _Atomic double idle_since_s; /* of its client that is idle longest, 0 = none; written by this
-                                  * worker at the end of its turns, and before it sheds one */
-    _Atomic bool ended;          /* the thread has left its loop */
-    ev_async wake;               /* "look at published and order" */
+    _Atomic uint32_t ping; /* written by the control thread: how often it has asked for a sign */
+    _Atomic uint32_t pong; /* written by this worker: which of these it has seen */
+    _Atomic bool accepts_no_more; /* and will not again; written by this worker */
+    _Atomic uint32_t shed_wanted; /* so many idle clients other workers want it to close */
+    _Atomic double idle_since_s;  /* of its client that is idle longest, 0 = none; written by this
+                                   * worker at the end of its turns, and before it sheds one */
+    _Atomic bool ended;           /* the thread has left its loop */
+    ev_async wake;                /* "look at published and order" */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;
@@ -104,6 +109,10 @@ struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *l
 /* Control thread: hand over a snapshot; order. Both wake the worker. */
 void worker_publish(struct worker *w, struct snapshot *s);
 void worker_order(struct worker *w, enum worker_order order);
+
+/* Control thread: asks for a sign of life; has the last one that was asked for come? */
+void worker_ping(struct worker *w);
+bool worker_has_answered(const struct worker *w);
 
 /* Control thread, after WORKER_STOP or a finished drain: waits for the thread and frees everything.
  */

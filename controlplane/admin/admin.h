@@ -16,11 +16,12 @@
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/events.h"
-#include "controlplane/log_levels.h"
 #include "controlplane/fd_keeper.h"
 #include "controlplane/inquiry.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/succession.h"
 #include "proto/base/list.h"
 
 struct MHD_Connection;
@@ -38,6 +39,7 @@ struct admin_context {
     struct events *events;
     struct log_levels *log_levels;
     const struct fd_keeper *keeper;
+    struct succession *succession;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };

@@ -386,6 +386,43 @@ static void post_log_level(struct request *rq)
                      "dataplane, or left out for both");
 }
 
+/* ---- orders about data planes ---- */
+
+static void on_succession(void *owner, const struct succession_outcome *o)
+{
+    static const struct {
+        unsigned status;
+        const char *code;
+    } answers[] = {
+        [SUCCESSION_UNKNOWN] = {MHD_HTTP_NOT_FOUND, "unknown_data_plane"},
+        [SUCCESSION_BUSY] = {MHD_HTTP_CONFLICT, "busy"},
+        [SUCCESSION_FAILED] = {MHD_HTTP_UNPROCESSABLE_CONTENT, "failed"},
+        [SUCCESSION_TIMEOUT] = {MHD_HTTP_GATEWAY_TIMEOUT, "timeout"},
+    };
+    struct request *rq = owner;
+    if (o->verdict == SUCCESSION_DONE)
+        request_reply_json(rq, MHD_HTTP_OK,
+                           json_pack("{s:s, s:I, s:I}", "name", o->name, "old_pid",
+                                     (json_int_t)o->old_pid, "new_pid", (json_int_t)o->new_pid));
+    else
+        request_fail(rq, answers[o->verdict].status, answers[o->verdict].code, "%s", o->message);
+}
+
+/* What is started runs as the data plane does: only who could do that anyway may name a program. */
+static void post_replace(struct request *rq)
+{
+    const char *binary = request_argument(rq, "binary");
+    double seconds;
+    if (!read_wait(rq, &seconds))
+        return;
+    if (binary && !rq->may_write)
+        request_fail(rq, MHD_HTTP_FORBIDDEN, "forbidden",
+                     "a program can only be named over the private admin socket");
+    else
+        succession_begin(rq->admin->context.succession, rq->argument, binary ? binary : "", seconds,
+                         on_succession, rq);
+}
+
 /* ---- orders about endpoints ---- */
 
 static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
@@ -460,6 +497,7 @@ static const struct endpoint endpoints[] = {
     {"GET", "/", READ, get_page},
     {"GET", "/dashboard.js", READ, get_page},
     {"GET", "/dashboard.css", READ, get_page},
+    {"POST", "/api/v1/dataplanes/{name}/replace", WRITE, post_replace},
     {"POST", "/api/v1/config", WRITE, post_config},
     {"POST", "/api/v1/validate", WRITE, post_validate},
     {"POST", "/api/v1/reload", WRITE, post_reload},

@@ -33,7 +33,7 @@ struct server_config {
     uint32_t max_header_bytes, max_headers;
     uint64_t max_body_bytes;
     uint32_t max_connections, max_requests_per_connection;
-    uint32_t drain_delay_ms, shutdown_grace_ms;
+    uint32_t drain_delay_ms, shutdown_grace_ms, watchdog_ms;
     struct strings trusted_proxies;
     bool proxy_protocol;
     enum trace_context trace_context;

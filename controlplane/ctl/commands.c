@@ -138,6 +138,13 @@ static const struct field diff_fields[] = {
     {NULL, NULL},
 };
 
+static const struct field replace_fields[] = {
+    {"name", "of the data plane"},
+    {"old_pid", "of the process that leaves"},
+    {"new_pid", "of the one that serves"},
+    {NULL, NULL},
+};
+
 static const struct field order_fields[] = {
     {"address", "of the endpoint"},
     {"route", "that the order was for; null = every one"},
@@ -321,6 +328,22 @@ const struct command commands[] = {
                      "gwpctl explain GET /api/users --file gateway.yaml"},
         .fields = explain_fields,
         .run = inquire_explain,
+    },
+    {
+        .name = "replace",
+        .summary = "replace a data plane by a new process, without losing a request",
+        .text = "The data plane NAME, or the only one, starts its successor with its own options: "
+                "the same program as it is on disk now, or the one of --binary. The successor gets "
+                "the listening sockets, limits and breakers; when it serves, the old one finishes "
+                "what it has under way and ends. If the successor does not come to serve, nothing "
+                "has changed.\n\nIn a container a restart does the same, since the container ends "
+                "with its first process. Under systemd the unit must be of Type=notify with "
+                "NotifyAccess=all, as the one in deploy/systemd is.",
+        .operands = {{"NAME", "a data plane", .is_optional = true}},
+        .takes = TAKES(BINARY) | TAKES(WAIT),
+        .examples = {"gwpctl replace", "gwpctl replace dp-1 --binary /opt/gwp/2.0/gwp-dataplane"},
+        .fields = replace_fields,
+        .run = order_replace,
     },
     {
         .name = "wait",

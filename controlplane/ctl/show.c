@@ -322,6 +322,15 @@ void show_backends(const json_t *document, FILE *out, bool color)
 
 /* ---- orders ---- */
 
+void show_replaced(const json_t *document, FILE *out, bool color)
+{
+    char before[PRINT_VALUE_BYTES], after[PRINT_VALUE_BYTES];
+    print_text(out, text_of(document, "name"));
+    fprintf(out, ": process %s serves, ", print_value(document, "new_pid", after));
+    fprintf(out, "process %s finishes what it has under way\n",
+            print_value(document, "old_pid", before));
+}
+
 void show_ordered(const json_t *document, FILE *out, bool color)
 {
     static const char *const titles[] = {"ROUTE", "BACKEND", "DRAINING", "WEIGHT"};

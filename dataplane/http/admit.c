@@ -127,20 +127,23 @@ bool admit_tells(const struct exchange *ex)
 
 bool admit_is_field(struct view name)
 {
-    static const char *const names[] = {"RateLimit", "RateLimit-Policy", "X-RateLimit-Limit",
-                                        "X-RateLimit-Remaining", "X-RateLimit-Reset"};
+    static const struct view names[] = {
+        {"RateLimit", 9},          {"RateLimit-Policy", 16},
+        {"X-RateLimit-Limit", 17}, {"X-RateLimit-Remaining", 21},
+        {"X-RateLimit-Reset", 17},
+    };
     for (size_t i = 0; i < COUNT_OF(names); i++)
-        if (view_equal_nocase(name, view_of(names[i])))
+        if (view_equal_nocase(name, names[i]))
             return true;
     return false;
 }
 
-static void write_number_field(struct head_writer *w, const struct edits *edits, const char *name,
+static void write_number_field(struct head_writer *w, const struct edits *edits, struct view name,
                                uint64_t value)
 {
-    if (edits_drop(edits, view_of(name)))
+    if (edits_drop(edits, name))
         return;
-    write_view(w, view_of(name));
+    write_view(w, name);
     write_literal(w, ": ");
     write_number(w, value);
     write_literal(w, "\r\n");
@@ -172,9 +175,9 @@ static void write_fields(struct head_writer *w, const struct exchange *ex,
     uint64_t quota = p->quota;
     if (ex->limit_gateways > 1)
         quota = limit_policy_share(p, ex->limit_gateways).quota;
-    if (!edits_drop(edits, view_of("RateLimit-Policy")))
+    if (!edits_drop(edits, VIEW("RateLimit-Policy")))
         write_policy(w, ex, quota);
-    if (!edits_drop(edits, view_of("RateLimit"))) {
+    if (!edits_drop(edits, VIEW("RateLimit"))) {
         write_literal(w, "RateLimit: ");
         write_view(w, p->label);
         write_literal(w, ";r=");
@@ -183,9 +186,9 @@ static void write_fields(struct head_writer *w, const struct exchange *ex,
         write_number(w, reset_s);
         write_literal(w, "\r\n");
     }
-    write_number_field(w, edits, "X-RateLimit-Limit", quota);
-    write_number_field(w, edits, "X-RateLimit-Remaining", ex->limit.remaining);
-    write_number_field(w, edits, "X-RateLimit-Reset", reset_s);
+    write_number_field(w, edits, VIEW("X-RateLimit-Limit"), quota);
+    write_number_field(w, edits, VIEW("X-RateLimit-Remaining"), ex->limit.remaining);
+    write_number_field(w, edits, VIEW("X-RateLimit-Reset"), reset_s);
 }
 
 void admit_write_fields(struct head_writer *w, const struct exchange *ex)

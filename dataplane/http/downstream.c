@@ -10,6 +10,7 @@
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/proxy_header.h"
 #include "dataplane/http/tunnel.h"
+#include "proto/base/digits.h"
 #include "proto/base/log.h"
 
 /* How long a connection is read on after its last answer, so that what the client still sends does
@@ -141,15 +142,10 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 /* "1.2.3.4" by hand: inet_ntop() goes through printf, and this is done for every request. */
 static size_t format_ipv4(const uint8_t ip[4], char *out)
 {
-    size_t n = 0;
-    for (int i = 0; i < 4; i++) {
-        if (i > 0)
-            out[n++] = '.';
-        if (ip[i] >= 100)
-            out[n++] = (char)('0' + ip[i] / 100);
-        if (ip[i] >= 10)
-            out[n++] = (char)('0' + ip[i] / 10 % 10);
-        out[n++] = (char)('0' + ip[i] % 10);
+    size_t n = digits_decimal(out, ip[0]);
+    for (int i = 1; i < 4; i++) {
+        out[n++] = '.';
+        n += digits_decimal(out + n, ip[i]);
     }
     return n;
 }

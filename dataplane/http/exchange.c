@@ -12,6 +12,7 @@
 #include "dataplane/http/reply.h"
 #include "dataplane/http/response.h"
 #include "dataplane/http/tunnel.h"
+#include "proto/base/digits.h"
 #include "proto/base/log.h"
 
 /* Room for body bytes behind the head: a read of less would not be worth its system call. */
@@ -41,7 +42,7 @@ struct exchange *exchange_begin(struct downstream *c)
         ex = CONTAINER_OF(w->spare_exchanges.next, struct exchange, link);
         list_remove(&ex->link);
     }
-    memset(ex, 0, offsetof(struct exchange, client_ip));
+    memset(ex, 0, offsetof(struct exchange, request));
     list_init(&ex->link);
     ex->client = c;
     ex->replayable = true;
@@ -322,7 +323,6 @@ static bool is_id_byte(char c)
 /* The client's own id if it is harmless in headers and logs, else 128 random bits. */
 static void name_request(struct exchange *ex)
 {
-    static const char digits[] = "0123456789abcdef";
     struct view given = head_value(&ex->head, ex->client->in, FIELD_REQUEST_ID);
     bool sane = given.len > 0 && given.len <= REQUEST_ID_MAX_BYTES;
     for (size_t i = 0; sane && i < given.len; i++)
@@ -332,9 +332,8 @@ static void name_request(struct exchange *ex)
         ex->request_id_len = (uint8_t)given.len;
         return;
     }
-    uint64_t random[2] = {worker_random(worker_of(ex)), worker_random(worker_of(ex))};
-    for (unsigned i = 0; i < 32; i++)
-        ex->request_id[i] = digits[random[i / 16] >> (i % 16 * 4) & 15];
+    digits_hex(ex->request_id, worker_random(worker_of(ex)));
+    digits_hex(ex->request_id + 16, worker_random(worker_of(ex)));
     ex->request_id_len = 32;
 }
 

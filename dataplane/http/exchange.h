@@ -87,11 +87,12 @@ struct exchange {
     const char *breaker_said;    /* for logs: the state it was asked in; NULL = no breaker */
     struct request_target where;
     struct view host; /* as the client named it, without port; like `where` */
-    struct http1_parser request, response;
     struct relay to_upstream, to_client;
     uint32_t skip_left;             /* in REQ_UNWANTED */
     uint32_t replay_at, replay_len; /* the body in the client's buffer, while replayable */
     struct ip ip;                   /* the client's, as far as it can be known; for a Unix peer 0 */
+    /* From here on nothing is cleared when an exchange begins. */
+    struct http1_parser request, response;
     char client_ip[INET6_ADDRSTRLEN];
     char request_id[REQUEST_ID_MAX_BYTES];
     char traceparent[TRACE_PARENT_BYTES]; /* with TRACE_MADE */

@@ -18,19 +18,40 @@ static bool is_listed(const struct head *h, const struct buffer *b, struct view 
     return false;
 }
 
-/* Fields that are passed on as they are; without those of rate limits where ours follow. */
+/* The end of a field's line that stands in the buffer as it would be written, 0 if it does not. */
+static uint32_t line_end(const struct buffer *b, const struct field *f)
+{
+    uint32_t end = f->value_at + f->value_len;
+    bool as_written = f->value_len > 0 && f->value_at == f->name_at + f->name_len + 2u &&
+                      b->data[f->value_at - 1] == ' ' && b->data[end] == '\r';
+    return as_written ? end + 2 : 0;
+}
+
+/* Fields that are passed on as they are, lines that follow each other at once; without those of
+ * rate limits where ours follow. */
 static void write_passing_fields(struct head_writer *w, const struct head *h,
                                  const struct buffer *b, const struct edits *edits, bool limited)
 {
     bool listing = h->at[FIELD_CONNECTION] != 0;
+    uint32_t from = 0, to = 0; /* lines to be written */
     for (unsigned i = 0; i < h->field_count; i++) {
         const struct field *f = &h->fields[i];
         struct view name = field_name(b, f);
         if (field_fate((enum field_id)f->id) != KEEP || (listing && is_listed(h, b, name)) ||
             edits_drop(edits, name) || (limited && f->id == FIELD_OTHER && admit_is_field(name)))
             continue;
-        write_field(w, name, field_value(b, f));
+        uint32_t end = line_end(b, f);
+        if (f->name_at != to || end == 0) {
+            write_view(w, head_view(b, from, to - from));
+            from = f->name_at;
+        }
+        to = end;
+        if (end == 0) {
+            write_field(w, name, field_value(b, f));
+            from = 0;
+        }
     }
+    write_view(w, head_view(b, from, to - from));
 }
 
 static void write_body_framing(struct head_writer *w, enum framing framing, uint64_t length)
@@ -61,13 +82,16 @@ static void write_target(struct head_writer *w, const struct exchange *ex)
     write_view(w, ex->where.query);
 }
 
-/* A field that the gateway writes itself, unless the route sets or removes it. */
-static void write_own(struct head_writer *w, const struct edits *edits, const char *name,
-                      struct view value)
-{
-    if (!edits_drop(edits, view_of(name)))
-        write_field(w, view_of(name), value);
-}
+/* A field that the gateway writes itself, unless the route sets or removes it. A macro, so that
+ * name and colon are one piece of known length. */
+#define WRITE_OWN(w, edits, name, value)                                                           \
+    do {                                                                                           \
+        if (!edits_drop(edits, VIEW(name))) {                                                      \
+            write_literal(w, name ": ");                                                           \
+            write_view(w, value);                                                                  \
+            write_literal(w, "\r\n");                                                              \
+        }                                                                                          \
+    } while (0)
 
 static struct edit_values values_of(const struct exchange *ex, struct view client_host)
 {
@@ -87,7 +111,7 @@ static struct view host_of(const struct exchange *ex)
 
 /* "Name: " and what a trusted peer said under that name, all its fields as one list; false if it
  * said nothing. */
-static bool write_received(struct head_writer *w, const struct exchange *ex, const char *name,
+static bool write_received(struct head_writer *w, const struct exchange *ex, struct view name,
                            enum field_id id)
 {
     const struct head *h = &ex->head;
@@ -97,7 +121,7 @@ static bool write_received(struct head_writer *w, const struct exchange *ex, con
         if (f->id != id || f->value_len == 0)
             continue;
         if (!found) {
-            write_view(w, view_of(name));
+            write_view(w, name);
             write_literal(w, ": ");
         } else {
             write_literal(w, ", ");
@@ -110,13 +134,13 @@ static bool write_received(struct head_writer *w, const struct exchange *ex, con
 
 /* What a trusted peer says goes before `ours` (append) or in its place; what others say was left
  * out. */
-static void write_hop(struct head_writer *w, const struct exchange *ex, const char *name,
+static void write_hop(struct head_writer *w, const struct exchange *ex, struct view name,
                       enum field_id id, struct view ours, bool append)
 {
-    if (edits_drop(&ex->route->request_edits, view_of(name)))
+    if (edits_drop(&ex->route->request_edits, name))
         return;
     if (!write_received(w, ex, name, id)) {
-        write_field(w, view_of(name), ours);
+        write_field(w, name, ours);
         return;
     }
     if (append) {
@@ -130,11 +154,10 @@ static void write_hop(struct head_writer *w, const struct exchange *ex, const ch
 static void write_forwarded(struct head_writer *w, const struct exchange *ex, struct view peer,
                             struct view client_host)
 {
-    bool is_v6 = peer.len > 0 && memchr(peer.at, ':', peer.len);
-    if (!ex->head.at[FIELD_FORWARDED] ||
-        edits_drop(&ex->route->request_edits, view_of("Forwarded")))
+    if (!ex->head.at[FIELD_FORWARDED] || edits_drop(&ex->route->request_edits, VIEW("Forwarded")))
         return;
-    if (write_received(w, ex, "Forwarded", FIELD_FORWARDED))
+    bool is_v6 = peer.len > 0 && memchr(peer.at, ':', peer.len);
+    if (write_received(w, ex, VIEW("Forwarded"), FIELD_FORWARDED))
         write_literal(w, ", ");
     else
         write_literal(w, "Forwarded: ");
@@ -156,6 +179,24 @@ static void write_forwarded(struct head_writer *w, const struct exchange *ex, st
     write_literal(w, ";proto=http\r\n");
 }
 
+/* The names that peers are believed under, or not. */
+static void write_hops(struct head_writer *w, const struct exchange *ex, struct view peer,
+                       struct view client_host)
+{
+    const struct edits *edits = &ex->route->request_edits;
+    if (ex->peer_trusted) {
+        write_hop(w, ex, VIEW("X-Forwarded-For"), FIELD_FORWARDED_FOR, peer, true);
+        write_hop(w, ex, VIEW("X-Forwarded-Proto"), FIELD_FORWARDED_PROTO, VIEW("http"), false);
+        if (client_host.len > 0)
+            write_hop(w, ex, VIEW("X-Forwarded-Host"), FIELD_FORWARDED_HOST, client_host, false);
+    } else {
+        WRITE_OWN(w, edits, "X-Forwarded-For", peer);
+        WRITE_OWN(w, edits, "X-Forwarded-Proto", VIEW("http"));
+        if (client_host.len > 0)
+            WRITE_OWN(w, edits, "X-Forwarded-Host", client_host);
+    }
+}
+
 /* Who asked, by which name and way. */
 static void write_forwarding(struct head_writer *w, const struct exchange *ex,
                              struct view client_host)
@@ -165,15 +206,13 @@ static void write_forwarding(struct head_writer *w, const struct exchange *ex,
     struct view client_ip = {ex->client_ip, ex->client_ip_len}, peer = client_ip;
     if (ex->peer_trusted)
         peer = (struct view){peer_text, downstream_ip(ex->client, peer_text)};
-    write_hop(w, ex, "X-Forwarded-For", FIELD_FORWARDED_FOR, peer, true);
-    write_hop(w, ex, "X-Forwarded-Proto", FIELD_FORWARDED_PROTO, (struct view){"http", 4}, false);
-    if (client_host.len > 0)
-        write_hop(w, ex, "X-Forwarded-Host", FIELD_FORWARDED_HOST, client_host, false);
+    write_hops(w, ex, peer, client_host);
     write_forwarded(w, ex, peer, client_host);
-    write_own(w, edits, "X-Real-IP", client_ip);
-    write_own(w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+    WRITE_OWN(w, edits, "X-Real-IP", client_ip);
+    WRITE_OWN(w, edits, "X-Request-ID", ((struct view){ex->request_id, ex->request_id_len}));
     if (ex->trace == TRACE_MADE)
-        write_own(w, edits, "traceparent", (struct view){ex->traceparent, sizeof(ex->traceparent)});
+        WRITE_OWN(w, edits, "traceparent",
+                  ((struct view){ex->traceparent, sizeof(ex->traceparent)}));
 }
 
 /* TE and Upgrade belong to one connection: where they shall go on, this hop says so itself. Of TE
@@ -230,7 +269,7 @@ size_t forward_request(struct exchange *ex)
     write_literal(&w, "\r\n");
     write_passing_fields(&w, h, b, edits, false);
     write_forwarding(&w, ex, client_host);
-    write_own(&w, edits, "Via", view_of(ex->client_http10 ? "1.0" VIA_NAME : "1.1" VIA_NAME));
+    WRITE_OWN(&w, edits, "Via", ex->client_http10 ? VIEW("1.0" VIA_NAME) : VIEW("1.1" VIA_NAME));
     if (edits->line_count > 0) {
         struct edit_values values = values_of(ex, client_host);
         edits_write(edits, &values, &w);
@@ -258,9 +297,9 @@ size_t forward_response(struct exchange *ex)
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
     write_passing_fields(&w, h, b, edits, admit_tells(ex));
-    write_own(&w, edits, "X-Request-ID", (struct view){ex->request_id, ex->request_id_len});
+    WRITE_OWN(&w, edits, "X-Request-ID", ((struct view){ex->request_id, ex->request_id_len}));
     if (!h->at[FIELD_DATE]) /* whoever passes it on has to see to that (RFC 9110 6.6.1) */
-        write_own(&w, edits, "Date", date_text(&worker->date, worker_wall(worker)));
+        WRITE_OWN(&w, edits, "Date", date_text(&worker->date, worker_wall(worker)));
     admit_write_fields(&w, ex);
     if (edits->line_count > 0) {
         (void)exchange_find_where(

@@ -4,17 +4,25 @@
 
 static const struct known {
     char name[LONGEST_NAME + 1];
-    uint8_t fate, trails;
+    bool trails;
 } known[] = {
-    {"", KEEP, true},
+    {"", true},
 #define NEVER false
 #define TRAILS true
-#define FIELD(ID, name, fate, trails) {name, fate, trails},
+#define FIELD(ID, name, fate, trails) {name, trails},
 #include "dataplane/http/fields.def"
 #undef FIELD
 #undef TRAILS
 #undef NEVER
-    {"", OURS, false}, /* FIELD_LOOKALIKE */
+    {"", false}, /* FIELD_LOOKALIKE */
+};
+
+const uint8_t field_fates[FIELD_COUNT] = {
+#define FIELD(ID, name, fate, trails) [FIELD_##ID] = fate,
+#include "dataplane/http/fields.def"
+#undef FIELD
+    [FIELD_OTHER] = KEEP,
+    [FIELD_LOOKALIKE] = OURS,
 };
 
 /* Rows of fields.def are sorted by length: names of n bytes have the ids from first_of_length[n]
@@ -90,11 +98,6 @@ enum field_id field_find_lookalike(struct view name)
     for (size_t i = 0; i < name.len; i++)
         dashed[i] = name.at[i] == '_' ? '-' : name.at[i];
     return field_find((struct view){dashed, name.len});
-}
-
-enum field_fate field_fate(enum field_id id)
-{
-    return (enum field_fate)known[id].fate;
 }
 
 bool field_may_trail(enum field_id id)

@@ -27,7 +27,12 @@ enum field_id field_find(struct view name);
  * other. */
 enum field_id field_find_lookalike(struct view name);
 
-enum field_fate field_fate(enum field_id id);
+extern const uint8_t field_fates[FIELD_COUNT];
+
+static inline enum field_fate field_fate(enum field_id id)
+{
+    return (enum field_fate)field_fates[id];
+}
 
 /* May a field of that name stand in a trailer section? */
 bool field_may_trail(enum field_id id);
@@ -52,6 +57,7 @@ struct head {
     uint8_t method;       /* llhttp's number; requests */
     uint8_t major, minor; /* HTTP version */
     uint8_t framing;      /* enum framing; set by http1_check */
+    bool scanned;         /* by http1_scan: the form of every line and name is known to be right */
     uint16_t status;      /* responses */
     uint16_t field_count;
     uint32_t target_at, target_len; /* requests: as received; responses: the reason phrase */

@@ -149,12 +149,30 @@ static enum reason check_response_lines(const struct head *h, const struct buffe
 
 /* ---- fields ---- */
 
+/* The classes of all bytes that have one in common, and those that any of them has; 0 common: one
+ * is no token character. */
+static void classify(struct view v, uint8_t *common, uint8_t *any)
+{
+    *common = v.len > 0;
+    *any = 0;
+    for (size_t i = 0; i < v.len; i++) {
+        *common &= tchar[(unsigned char)v.at[i]];
+        *any |= tchar[(unsigned char)v.at[i]];
+    }
+}
+
 bool http1_is_token(struct view v)
 {
-    uint8_t all = 1;
-    for (size_t i = 0; i < v.len; i++)
-        all &= tchar[(unsigned char)v.at[i]];
-    return v.len > 0 && all != 0;
+    uint8_t common, any;
+    classify(v, &common, &any);
+    return common != 0;
+}
+
+bool http1_is_plain_name(struct view name)
+{
+    uint8_t common, any;
+    classify(name, &common, &any);
+    return common != 0 && any == 1;
 }
 
 /* Names that fields.def lists are tokens; of others every byte is looked at, and what would come
@@ -164,18 +182,11 @@ static enum reason check_names(struct head *h, const struct buffer *b, const cha
 {
     for (unsigned i = 0; i < h->field_count; i++) {
         struct field *f = &h->fields[i];
-        if (f->id != FIELD_OTHER)
-            continue;
         struct view name = field_name(b, f);
-        uint8_t all = 1, any = 0;
-        for (size_t k = 0; k < name.len; k++) {
-            all &= tchar[(unsigned char)name.at[k]];
-            any |= tchar[(unsigned char)name.at[k]];
-        }
-        if (all == 0 || name.len == 0)
-            return bad(detail, "field name that is no token");
-        if (any == 1)
+        if (f->id != FIELD_OTHER || http1_is_plain_name(name))
             continue;
+        if (!http1_is_token(name))
+            return bad(detail, "field name that is no token");
         enum field_id id = field_find_lookalike(name);
         bool frames = id == FIELD_CONTENT_LENGTH || id == FIELD_TRANSFER_ENCODING;
         if (frames && h->status == 0)
@@ -427,8 +438,10 @@ enum reason http1_check_request(struct head *h, const struct buffer *b, const ch
     enum reason r;
     if (h->major != 1)
         return refuse_version(h, b, detail);
-    if ((r = check_request_lines(h, b, detail)) != R_SERVED ||
-        (r = check_names(h, b, detail)) != R_SERVED || (r = check_host(h, b, detail)) != R_SERVED ||
+    if (!h->scanned && ((r = check_request_lines(h, b, detail)) != R_SERVED ||
+                        (r = check_names(h, b, detail)) != R_SERVED))
+        return r;
+    if ((r = check_host(h, b, detail)) != R_SERVED ||
         (r = find_framing(h, b, detail)) != R_SERVED ||
         (r = check_expect(h, b, detail)) != R_SERVED)
         return r;
@@ -450,7 +463,8 @@ enum reason http1_check_response(struct head *h, const struct buffer *b, unsigne
         *detail = "status line";
         return R_BAD_RESPONSE;
     }
-    if (check_response_lines(h, b, detail) != R_SERVED || check_names(h, b, detail) != R_SERVED ||
+    if ((!h->scanned && (check_response_lines(h, b, detail) != R_SERVED ||
+                         check_names(h, b, detail) != R_SERVED)) ||
         find_framing(h, b, detail) != R_SERVED)
         return R_BAD_RESPONSE;
     h->minor = MIN(h->minor, 1);

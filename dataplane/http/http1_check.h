@@ -27,5 +27,8 @@ bool http1_is_host(struct view host);
 /* Is it a token, as methods and field names are? (RFC 9110 5.6.2) */
 bool http1_is_token(struct view v);
 
+/* The same, and without "_", which some take for "-"? */
+bool http1_is_plain_name(struct view name);
+
 /* Does the list field `value` hold that token, in any case? (RFC 9110 5.6.1) */
 bool http1_has_token(struct view value, struct view token);

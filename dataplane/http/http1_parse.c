@@ -1,6 +1,7 @@
 #include "dataplane/http/http1_parse.h"
 
 #include "dataplane/http/http1_check.h"
+#include "dataplane/http/http1_scan.h"
 
 /* A method that is longer is refused without waiting for its end. */
 #define MAX_METHOD_BYTES 64
@@ -80,9 +81,6 @@ static const llhttp_settings_t settings = {
 void http1_parser_init(struct http1_parser *p, bool is_response, struct head *head,
                        uint32_t max_fields)
 {
-    llhttp_init(&p->llhttp, is_response ? HTTP_RESPONSE : HTTP_REQUEST, &settings);
-    p->llhttp.data = p;
-    p->llhttp.lenient_flags |= LENIENT_VERSION;
     p->head = head;
     p->buffer = NULL;
     p->left = p->body_bytes = 0;
@@ -91,11 +89,22 @@ void http1_parser_init(struct http1_parser *p, bool is_response, struct head *he
     p->max_fields = (uint16_t)MIN(max_fields, (uint32_t)HEAD_MAX_FIELDS);
     p->framing = FRAMING_NONE;
     p->is_response = is_response;
-    p->head_done = p->message_done = p->too_large = p->odd_method = false;
+    p->head_done = p->message_done = p->too_large = p->odd_method = p->begun = false;
     p->reason = R_SERVED;
     p->detail = NULL;
     p->chunked.trailers.count = 0;
     memset(head, 0, offsetof(struct head, fields));
+}
+
+/* From here on it is llhttp's. */
+static void begin(struct http1_parser *p)
+{
+    llhttp_init(&p->llhttp, p->is_response ? HTTP_RESPONSE : HTTP_REQUEST, &settings);
+    p->llhttp.data = p;
+    p->llhttp.lenient_flags |= LENIENT_VERSION;
+    p->begun = true;
+    /* http1_scan may have left something. */
+    memset(p->head, 0, offsetof(struct head, fields));
 }
 
 /* Runs llhttp over what is not parsed. Returns its error, HPE_OK and HPE_PAUSED included. */
@@ -158,6 +167,11 @@ enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
     struct head *h = p->head;
     if (p->odd_method)
         return refuse_odd_method(p, b);
+    if (!p->begun && (p->is_response ? http1_scan_response(h, b, p->max_fields)
+                                     : http1_scan_request(h, b, p->max_fields)))
+        return PARSE_HEAD;
+    if (!p->begun)
+        begin(p);
     enum llhttp_errno e = run(p, b);
     if (e == HPE_OK)
         return PARSE_AGAIN;

@@ -1,8 +1,9 @@
 /* http1_parse: bytes of a buffer -> struct head and body pieces, for requests and responses (RFC
- * 9112). Heads are read by llhttp with its lenient switches off, but for the one that lets HTTP
- * versions it does not know through to http1_check; what else it lets through and should not is
- * http1_check's business as well. Chunked bodies are http1_chunked's; those of known length are
- * only counted. One worker's. Hot path.
+ * 9112). Heads that are all there at first sight and plainly right are http1_scan's. All others are
+ * read by llhttp with its lenient switches off, but for the one that lets HTTP versions it does not
+ * know through to http1_check; what else it lets through and should not is http1_check's business
+ * as well. Chunked bodies are http1_chunked's; those of known length are only counted. One
+ * worker's. Hot path.
  *
  *   HEAD --http1_parse_head() says PARSE_HEAD--> (check, choose framing)
  *        --http1_parse_start_body()--> BODY --> DONE
@@ -35,6 +36,7 @@ struct http1_parser {
     uint16_t max_fields;
     uint8_t framing;
     bool is_response, head_done, message_done, too_large;
+    bool begun;         /* llhttp is in use: http1_scan has had its look */
     bool odd_method;    /* llhttp does not know it: to be refused once it is all here */
     enum reason reason; /* of PARSE_BAD, as a request's; a response's is R_BAD_RESPONSE */
     const char *detail; /* static words about PARSE_BAD */

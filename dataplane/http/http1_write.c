@@ -1,14 +1,11 @@
 #include "dataplane/http/http1_write.h"
 
+#include "proto/base/digits.h"
+
 void write_number(struct head_writer *w, uint64_t n)
 {
-    char text[20];
-    int i = 20;
-    do {
-        text[--i] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
-    write_bytes(w, text + i, (size_t)(20 - i));
+    char text[DIGITS_MAX];
+    write_bytes(w, text, digits_decimal(text, n));
 }
 
 struct view status_phrase(unsigned status)

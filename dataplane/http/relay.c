@@ -79,22 +79,25 @@ static int gather(const struct relay *r, const struct buffer *source, struct iov
     return n;
 }
 
+static size_t step(size_t *sent, size_t left)
+{
+    size_t n = MIN(*sent, left);
+    *sent -= n;
+    return n;
+}
+
 static void account(struct relay *r, size_t sent)
 {
     r->sent_bytes += sent;
-    size_t step = MIN(sent, (size_t)(r->head_len - r->head_sent));
-    r->head_sent += (uint32_t)step;
-    sent -= step;
-    step = MIN(sent, (size_t)(r->prefix_len - r->prefix_sent));
-    r->prefix_sent += (uint8_t)step;
-    sent -= step;
-    step = MIN(sent, (size_t)r->piece_len);
-    r->piece_at += (uint32_t)step;
-    r->piece_len -= (uint32_t)step;
-    sent -= step;
-    step = MIN(sent, (size_t)(r->suffix_len - r->suffix_sent));
-    r->suffix_sent += (uint8_t)step;
-    r->tail_sent += (uint32_t)(sent - step);
+    r->head_sent += (uint32_t)step(&sent, r->head_len - r->head_sent);
+    if (sent == 0)
+        return;
+    r->prefix_sent += (uint8_t)step(&sent, (size_t)(r->prefix_len - r->prefix_sent));
+    uint32_t piece = (uint32_t)step(&sent, r->piece_len);
+    r->piece_at += piece;
+    r->piece_len -= piece;
+    r->suffix_sent += (uint8_t)step(&sent, (size_t)(r->suffix_len - r->suffix_sent));
+    r->tail_sent += (uint32_t)sent;
 }
 
 /* The head was written into the worker's scratch, which the next exchange will use: what is left of

@@ -16,11 +16,22 @@ static bool is_unreserved(unsigned c)
            c == '.' || c == '_' || c == '~';
 }
 
-/* What no URI may hold unencoded, and "#", which a client must not send, and "\", which some
- * servers take for "/". */
-static bool is_forbidden(unsigned char c)
+/* What bytes of a target want a closer look for. FORBIDDEN: what no URI may hold unencoded, and
+ * "#", which a client must not send, and "\", which some servers take for "/". */
+enum { FORBIDDEN = 1, ENCODED = 2, DOT = 4 };
+
+static const uint8_t classes[256] = {
+    [0 ... ' '] = FORBIDDEN,   ['#'] = FORBIDDEN, ['\\'] = FORBIDDEN,
+    ['"'] = FORBIDDEN,         ['<'] = FORBIDDEN, ['>'] = FORBIDDEN,
+    [127 ... 255] = FORBIDDEN, ['%'] = ENCODED,   ['.'] = DOT,
+};
+
+static unsigned classes_of(struct view v)
 {
-    return c <= 0x20 || c >= 0x7f || c == '#' || c == '\\' || c == '"' || c == '<' || c == '>';
+    unsigned seen = 0;
+    for (size_t i = 0; i < v.len; i++)
+        seen |= classes[(unsigned char)v.at[i]];
+    return seen;
 }
 
 static enum reason bad(const char **detail, const char *why)
@@ -29,24 +40,21 @@ static enum reason bad(const char **detail, const char *why)
     return R_BAD_REQUEST;
 }
 
-/* Every byte allowed, every % followed by two hex digits and not %00. */
-static enum reason check_bytes(struct view v, bool *encoded, const char **detail)
+/* Every % followed by two hex digits and not %00. */
+static enum reason check_encoding(struct view v, const char **detail)
 {
     for (size_t i = 0; i < v.len; i++) {
-        if (is_forbidden((unsigned char)v.at[i]))
-            return bad(detail, "forbidden byte in the target");
         if (v.at[i] != '%')
             continue;
         if (v.len - i < 3 || hex(v.at[i + 1]) < 0 || hex(v.at[i + 2]) < 0)
             return bad(detail, "incomplete percent-encoding in the target");
         if (v.at[i + 1] == '0' && v.at[i + 2] == '0')
             return bad(detail, "encoded NUL in the target");
-        *encoded = true;
     }
     return R_SERVED;
 }
 
-/* Of two hex digits, which check_bytes() has seen to. */
+/* Of two hex digits, which check_encoding() has seen to. */
 static unsigned byte_of(const char *digits)
 {
     return ((unsigned)hex(digits[0]) << 4 | (unsigned)hex(digits[1])) & 0xff;
@@ -156,13 +164,15 @@ static enum reason split_absolute(struct view *v, struct request_target *t, cons
 enum reason target_parse(struct view raw, unsigned method, char *scratch, struct request_target *t,
                          const char **detail)
 {
-    bool encoded = false;
     memset(t, 0, sizeof(*t));
     if (raw.len == 1 && raw.at[0] == '*') {
         t->path = raw;
         return method == HTTP_OPTIONS ? R_SERVED : bad(detail, "\"*\" is for OPTIONS only");
     }
-    enum reason r = check_bytes(raw, &encoded, detail);
+    unsigned seen = classes_of(raw);
+    if (seen & FORBIDDEN)
+        return bad(detail, "forbidden byte in the target");
+    enum reason r = seen & ENCODED ? check_encoding(raw, detail) : R_SERVED;
     if (r == R_SERVED && (raw.len == 0 || raw.at[0] != '/'))
         r = split_absolute(&raw, t, detail);
     if (r != R_SERVED)
@@ -175,12 +185,12 @@ enum reason target_parse(struct view raw, unsigned method, char *scratch, struct
         path = (struct view){"/", 1};
     if (raw.len == 0 && method == HTTP_OPTIONS) /* ... or for the server itself (3.2.4) */
         path = (struct view){"*", 1};
-    if (encoded) {
+    if (seen & ENCODED) {
         path = decode_unreserved(path, scratch);
         if (has_overlong_utf8(path))
             return bad(detail, "overlong UTF-8 in the path");
     }
-    if (has_dot_segment(path))
+    if (seen & (ENCODED | DOT) && has_dot_segment(path))
         return bad(detail, "dot segment in the path");
     t->path = path;
     return R_SERVED;

@@ -1,5 +1,7 @@
 #include "dataplane/http/trace.h"
 
+#include "proto/base/digits.h"
+
 #define STATE_MAX_MEMBERS 32
 #define KEY_MAX_BYTES 256
 #define VALUE_MAX_BYTES 256
@@ -150,19 +152,12 @@ enum trace trace_check(struct head *h, const struct buffer *b)
     return valid ? TRACE_RECEIVED : TRACE_NONE;
 }
 
-static void put_hex(char *out, uint64_t n)
-{
-    static const char digits[] = "0123456789abcdef";
-    for (unsigned i = 0; i < 16; i++)
-        out[i] = digits[n >> (60 - 4 * i) & 15];
-}
-
 void trace_make(const uint64_t random[3], char out[TRACE_PARENT_BYTES])
 {
     memcpy(out, "00-", 3);
-    put_hex(out + 3, random[0] | 1); /* zero is no id */
-    put_hex(out + 19, random[1]);
+    digits_hex(out + 3, random[0] | 1); /* zero is no id */
+    digits_hex(out + 19, random[1]);
     out[35] = '-';
-    put_hex(out + 36, random[2] | 1);
+    digits_hex(out + 36, random[2] | 1);
     memcpy(out + 52, "-01", 3);
 }

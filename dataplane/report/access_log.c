@@ -5,7 +5,9 @@
 
 #include "dataplane/http/date.h"
 #include "dataplane/report/log_writer.h"
+#include "proto/base/digits.h"
 #include "proto/base/json.h"
+#include "proto/base/swar.h"
 
 #define FIELD_MAX_BYTES 2048
 #define TRACE_IDS_END 52 /* of a traceparent: version-trace-span-... */
@@ -28,12 +30,7 @@ static void put(struct line *l, const char *text, size_t len)
 
 static void put_number(struct line *l, uint64_t n)
 {
-    char digits[20];
-    size_t i = sizeof(digits);
-    do
-        digits[--i] = (char)('0' + n % 10);
-    while (n /= 10);
-    put(l, digits + i, sizeof(digits) - i);
+    l->at += digits_decimal(l->at, n);
 }
 
 static void put_fixed(struct line *l, unsigned n, unsigned width)
@@ -54,28 +51,30 @@ static void put_ms(struct line *l, double seconds)
 }
 
 /* Is any of these eight bytes not plain? Plain is printable ASCII but for the quote and the
- * backslash. Each term sets the high bit of a byte that is below a bound or equal to a value. */
-static bool has_special(uint64_t w)
+ * backslash. */
+static bool has_special(uint64_t word)
 {
-    const uint64_t ones = 0x0101010101010101u, high = ones * 0x80;
-    uint64_t quote = w ^ ones * '"', slash = w ^ ones * '\\', del = w ^ ones * 127;
-    return ((w | ((w - ones * ' ') & ~w) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash) |
-             ((del - ones) & ~del)) &
-            high) != 0;
+    return (swar_unprintable(word) | swar_equal(word, '"') | swar_equal(word, '\\')) != 0;
+}
+
+/* All of at least eight bytes: the last word overlaps the one before. */
+static bool is_plain(struct view v)
+{
+    for (size_t i = 0; i + SWAR_BYTES < v.len; i += SWAR_BYTES)
+        if (has_special(swar_load(v.at + i)))
+            return false;
+    return !has_special(swar_load(v.at + v.len - SWAR_BYTES));
 }
 
 /* The inside of a JSON string. Nearly all of what is logged is plain and only copied. */
 static void put_escaped(struct line *l, struct view v)
 {
-    size_t len = MIN(v.len, FIELD_MAX_BYTES), i = 0;
-    for (uint64_t w; i + sizeof(w) <= len; i += sizeof(w)) {
-        memcpy(&w, v.at + i, sizeof(w));
-        if (has_special(w))
-            break;
-        memcpy(l->at + i, &w, sizeof(w));
-    }
-    l->at += i;
-    l->at += json_escape(l->at, FIELD_MAX_BYTES - i, (struct view){v.at + i, v.len - i});
+    bool plain = v.len >= SWAR_BYTES ? v.len <= FIELD_MAX_BYTES && is_plain(v)
+                                     : v.len == 0 || !has_special(swar_load_short(v.at, v.len));
+    if (LIKELY(plain))
+        put(l, v.at, v.len);
+    else
+        l->at += json_escape(l->at, FIELD_MAX_BYTES, v);
 }
 
 /* "2026-01-31T12:59:59." of the second that was asked for last: one conversion a second. */
@@ -265,19 +264,16 @@ static void put_console(struct line *l, const struct access_record *r)
 /* An escape is at most six bytes for one. */
 static size_t field_bound(struct view v)
 {
-    return v.len >= FIELD_MAX_BYTES ? FIELD_MAX_BYTES : MIN(v.len * 6, FIELD_MAX_BYTES);
+    return MIN(v.len, FIELD_MAX_BYTES / 6 + 1) * 6;
 }
 
 static size_t line_bound(const struct access_record *r)
 {
-    const struct view *const fields[] = {
-        &r->request_id, &r->client,  &r->method,      &r->host,  &r->path,     &r->protocol,
-        &r->user_agent, &r->referer, &r->traceparent, &r->route, &r->endpoint,
-    };
-    size_t bytes = FIXED_BYTES + field_bound(view_of(r->detail));
-    for (size_t i = 0; i < COUNT_OF(fields); i++)
-        bytes += field_bound(*fields[i]);
-    return bytes;
+    return FIXED_BYTES + field_bound(view_of(r->detail)) + field_bound(r->request_id) +
+           field_bound(r->client) + field_bound(r->method) + field_bound(r->host) +
+           field_bound(r->path) + field_bound(r->protocol) + field_bound(r->user_agent) +
+           field_bound(r->referer) + field_bound(r->traceparent) + field_bound(r->route) +
+           field_bound(r->endpoint);
 }
 
 void access_log_write(struct log_ring *ring, bool console, const struct access_record *r,

@@ -51,8 +51,9 @@ struct router {
     struct host *hosts;
     struct claim *claims;
     uint32_t host_count, claim_count;
-    uint32_t any_host;   /* index of "", or NONE */
-    uint32_t max_labels; /* of the longest suffix */
+    uint32_t exact_count; /* hosts that are no suffixes */
+    uint32_t any_host;    /* index of "", or NONE */
+    uint32_t max_labels;  /* of the longest suffix */
     uint32_t max_depth;
 };
 
@@ -194,6 +195,7 @@ static uint32_t host_for(struct router *r, struct view host)
         r->any_host = index;
     else
         map_add(m, hash, index);
+    r->exact_count += name.len > 0 && !wildcard;
     if (wildcard)
         r->max_labels = MAX(r->max_labels, count_of(name, '.') + 1);
     return index;
@@ -365,7 +367,9 @@ enum reason router_find(const struct router *r, struct view host, struct view pa
     cut_path(r, path, &cuts);
     host = without_dot(host);
     if (host.len > 0) {
-        uint32_t index = find_host(r, &r->exact, hash_host(r->seed, host), host);
+        uint32_t index = NONE;
+        if (r->exact_count > 0)
+            index = find_host(r, &r->exact, hash_host(r->seed, host), host);
         if (index != NONE)
             claim = longest(r, index, &cuts);
         if (!claim && r->max_labels > 0)

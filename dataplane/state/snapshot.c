@@ -116,6 +116,7 @@ static int take_server(struct compilation *c)
         {"max_headers", in->max_headers, 1, 10000},
         {"drain_delay_ms", in->drain_delay_ms, 0, MAX_DURATION_MS},
         {"shutdown_grace_ms", in->shutdown_grace_ms, 0, MAX_DURATION_MS},
+        {"watchdog_ms", in->watchdog_ms, 0, MAX_DURATION_MS},
     };
     if (check_bounds(c, "server", 0, rows, COUNT_OF(rows)) < 0)
         return -1;
@@ -131,6 +132,7 @@ static int take_server(struct compilation *c)
         .max_requests_per_connection = in->max_requests_per_connection,
         .drain_delay_ms = in->drain_delay_ms,
         .shutdown_grace_ms = in->shutdown_grace_ms,
+        .watchdog_ms = in->watchdog_ms,
         .proxy_protocol = in->proxy_protocol,
         .makes_traces = in->makes_traces,
     };

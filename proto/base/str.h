@@ -15,6 +15,9 @@ struct view {
 /* For printf: "%.*s" with VIEW_ARG(v). */
 #define VIEW_ARG(v) (int)(v).len, (v).at
 
+/* Of a literal, without counting its bytes. */
+#define VIEW(literal) ((struct view){"" literal, sizeof(literal) - 1})
+
 static inline struct view view_of(const char *text)
 {
     return (struct view){text, text ? strlen(text) : 0};

@@ -2,7 +2,7 @@
  *
  *   clients ADDRESS [--connections N] [--seconds S] [--rate R] [--paths N | --get PATH] [--upload
  * BYTES]
- *           [--new] [--websocket BYTES] [--hold]
+ *           [--new] [--websocket BYTES] [--count N] [--hold]
  *
  * Closed loop (no --rate): each client asks again as soon as it is answered. Open loop: requests
  * are due at a steady rate whatever the proxy does, and a latency counts from when its request was
@@ -12,6 +12,7 @@
  * --paths N    instead of one path, /r00000/hello to N - 1 in turn
  * --new        a connection for each request, which asks to be closed
  * --websocket  each client upgrades first; then a request is so many bytes there and back
+ * --count N    no more than so many requests, in a closed loop
  * --hold       each client asks once and then stays, idle, until stdin ends
  *
  * Prints one JSON object: requests that were answered 200 in full, those that were not and why, and
@@ -56,11 +57,12 @@ struct histogram { /* 128 steps for each power of two: 0.8 % */
 static struct {
     struct sockaddr_in address;
     unsigned connections, paths;
+    uint64_t count;
     double seconds, rate;
     size_t upload, websocket;
     const char *get;
     bool fresh, hold;
-} options = {.connections = 32, .seconds = 3, .get = "/hello"};
+} options = {.connections = 32, .count = UINT64_MAX, .seconds = 3, .get = "/hello"};
 
 static struct client *clients;
 static int *by_fd; /* descriptor -> client */
@@ -278,7 +280,7 @@ static void receive(struct client *c)
 static uint64_t begin_due(uint64_t now)
 {
     if (options.rate <= 0) {
-        while (free_clients >= 0 && now < end_ns)
+        while (free_clients >= 0 && now < end_ns && issued < options.count)
             begin(now_ns());
         return end_ns;
     }
@@ -319,7 +321,7 @@ static void run_load(void)
     end_ns = start_ns + (uint64_t)(options.seconds * 1e9);
     for (uint64_t now; (now = now_ns()) < end_ns + PATIENCE_NS;) {
         uint64_t wake_ns = begin_due(now);
-        if (now >= end_ns && busy == 0)
+        if (busy == 0 && (now >= end_ns || issued >= options.count))
             break;
         turn(MIN(wake_ns, now < end_ns ? end_ns : end_ns + PATIENCE_NS));
     }
@@ -403,6 +405,7 @@ static void parse_options(int argc, char **argv)
         {"get", required_argument, NULL, 'g'},
         {"upload", required_argument, NULL, 'u'},
         {"websocket", required_argument, NULL, 'w'},
+        {"count", required_argument, NULL, 'm'},
         {"new", no_argument, NULL, 'n'},
         {"hold", no_argument, NULL, 'h'},
         {0},
@@ -429,6 +432,9 @@ static void parse_options(int argc, char **argv)
             break;
         case 'w':
             options.websocket = strtoul(optarg, NULL, 10);
+            break;
+        case 'm':
+            options.count = strtoul(optarg, NULL, 10);
             break;
         case 'n':
             options.fresh = true;
