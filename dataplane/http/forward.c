@@ -3,6 +3,7 @@
 #include "dataplane/http/admit.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/http1_write.h"
+#include "dataplane/http/request.h"
 
 /* How this hop is called in Via, behind the version that a message came in with (RFC 9110 7.6.3).
  */
@@ -302,7 +303,7 @@ size_t forward_response(struct exchange *ex)
         WRITE_OWN(&w, edits, "Date", date_text(&worker->date, worker_wall(worker)));
     admit_write_fields(&w, ex);
     if (edits->line_count > 0) {
-        (void)exchange_find_where(
+        (void)request_find_where(
             ex); /* the client's host may have moved since the request was sent */
         struct edit_values values = values_of(ex, host_of(ex));
         edits_write(edits, &values, &w);
