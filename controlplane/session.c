@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "controlplane/files.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
@@ -320,7 +321,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
         return;
     }
     if (revents & EV_READ) {
-        s->heard_at = ev_now(loop);
+        s->heard_at = clock_s();
         if (!channel_read(s->channel, &err)) {
             session_end(s, &err);
             return;
@@ -338,7 +339,7 @@ static void session_new(struct sessions *ss, int fd)
         log_fatal("session", "out of memory");
     s->sessions = ss;
     s->connected_at = ev_time();
-    s->heard_at = ev_now(ss->loop);
+    s->heard_at = clock_s();
     s->channel = channel_new(CHANNEL_CONTROLPLANE, fd, on_message, s);
     ev_io_init(&s->io, on_io, fd, EV_READ);
     s->io.data = s;
@@ -406,7 +407,7 @@ static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
     ss->sequence++;
     list_each (node, &ss->all) {
         struct session *s = CONTAINER_OF(node, struct session, link);
-        double silence = ev_now(loop) - s->heard_at;
+        double silence = clock_s() - s->heard_at;
         if (silence > (s->is_open ? SESSION_SILENCE_SECONDS : GREETING_SECONDS)) {
             err_set(&why, "it was silent for %.0f s", silence);
             doom(s, &why);

@@ -33,7 +33,7 @@ struct session {
     char *name, *instance_id, *version; /* owned, NULL before Hello */
     uint64_t pid;
     double connected_at; /* wall clock, seconds */
-    double heard_at;     /* loop time of the last bytes */
+    double heard_at;     /* clock_s() of the last bytes */
     uint64_t served;     /* what it served when it connected, 0 = nothing */
     uint64_t sent;       /* the last generation that was sent, 0 = none; dry runs do not count */
     uint64_t generation; /* the last one it accepted, 0 = none */

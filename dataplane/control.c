@@ -15,6 +15,7 @@
 #include "dataplane/targets.h"
 #include "dataplane/uplink.h"
 #include "dataplane/watchdog.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/notify.h"
 
@@ -46,7 +47,7 @@ struct control {
     struct watchdog watchdog;
     struct report *report; /* owned */
     enum worker_order order;
-    double draining_since; /* loop time */
+    double draining_since; /* clock_s() */
     uint32_t grace_ms;     /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
     ev_timer news;           /* a report before its time */
@@ -386,7 +387,7 @@ static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
     struct control *c = timer->data;
     uint32_t grace_ms = grace_of(c);
     if (c->order == WORKER_QUIET && rollout_clients(&c->rollout) > 0 &&
-        ev_now(loop) - c->draining_since < MANNERS_S) {
+        clock_s() - c->draining_since < MANNERS_S) {
         ev_timer_set(timer, LOOK_MS / 1000., 0);
         ev_timer_start(loop, timer);
         return;
@@ -405,10 +406,11 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     if (c->order != WORKER_RUN)
         return;
     log_info("control", "shutting down: %s; what is in flight is finished first", why);
-    notify_manager("STOPPING=1");
+    if (first != WORKER_YIELD) /* else the service goes on, in another process */
+        notify_manager("STOPPING=1");
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
-    c->draining_since = ev_now(c->loop);
+    c->draining_since = clock_s();
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
     if (first == WORKER_YIELD)
         wait_ms = grace_of(c);
