@@ -7,6 +7,7 @@
 
 #include "proto/base/log.h"
 
+#define BREAKERS_OF_BYTES 128
 #define MAX_TOTALS 500000 /* 10,000 routes with every method, some statuses and reasons each */
 #define MAX_LEVELS 512
 #define MAX_TARGETS 250000
@@ -534,11 +535,20 @@ void aggregate_fini(struct aggregate *a)
     tallies_close(&a->tallies);
 }
 
+/* What outlives data planes, and is told by each that shares it, is a source of its own. */
+static void name_breakers_of(char out[BREAKERS_OF_BYTES], const char *instance_id)
+{
+    snprintf(out, BREAKERS_OF_BYTES, "breakers of %.100s", instance_id);
+}
+
 void aggregate_gone(struct aggregate *a, const char *instance_id)
 {
+    char breakers[BREAKERS_OF_BYTES];
+    name_breakers_of(breakers, instance_id);
     list_each_safe (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
-        if (strcmp(s->instance_id, instance_id) != 0 || !s->is_connected)
+        if (!s->is_connected ||
+            (strcmp(s->instance_id, instance_id) != 0 && strcmp(s->instance_id, breakers) != 0))
             continue;
         s->is_connected = false;
         list_remove(&s->link);
@@ -695,13 +705,18 @@ static struct target_stats *target_level(struct source *s, uint64_t id)
     return t;
 }
 
-static void take_target(struct aggregate *a, struct source *s, const Gwp__TargetStats *now)
+/* `breakers` counts the moves: they are cumulative in a memory of their own. */
+static void take_target(struct aggregate *a, struct source *s, struct source *breakers,
+                        const Gwp__TargetStats *now)
 {
-    const uint64_t values[TARGET_VALUES] = {
-        [TARGET_REQUESTS] = now->requests,         [TARGET_FAILURES] = now->failures,
-        [TARGET_OPENED] = now->connections_opened, [TARGET_REUSED] = now->connections_reused,
-        [TARGET_FAILED] = now->connections_failed, [TARGET_MOVED] = now->breaker_closed,
-        [TARGET_MOVED + 1] = now->breaker_opened,  [TARGET_MOVED + 2] = now->breaker_half_opened};
+    const uint64_t values[TARGET_VALUES] = {[TARGET_REQUESTS] = now->requests,
+                                            [TARGET_FAILURES] = now->failures,
+                                            [TARGET_OPENED] = now->connections_opened,
+                                            [TARGET_REUSED] = now->connections_reused,
+                                            [TARGET_FAILED] = now->connections_failed};
+    uint64_t moves[TARGET_VALUES] = {[TARGET_MOVED] = now->breaker_closed,
+                                     [TARGET_MOVED + 1] = now->breaker_opened,
+                                     [TARGET_MOVED + 2] = now->breaker_half_opened};
     struct target_stats *t = target_level(s, now->target_id);
     struct key k;
     t->active = now->active;
@@ -711,12 +726,38 @@ static void take_target(struct aggregate *a, struct source *s, const Gwp__Target
     snprintf(t->cause, sizeof(t->cause), "%s", now->breaker_cause);
     key_begin(&k, TOTAL_TARGET);
     key_number(&k, "x", now->target_id);
-    take(a, s, &k, values, TARGET_VALUES);
+    if (breakers != s) {
+        take(a, s, &k, values, TARGET_VALUES);
+        if (now->breaker_closed + now->breaker_opened + now->breaker_half_opened == 0)
+            return;
+    } else {
+        memcpy(moves, values, TARGET_MOVED * sizeof(*moves));
+    }
+    take(a, breakers, &k, moves, TARGET_VALUES);
+}
+
+/* Counters of one that is gone, told by another: nobody is connected that counts there. */
+static struct source *settled_source(struct aggregate *a, uint64_t lineage)
+{
+    struct source *s = find_source(a, lineage);
+    return s ? s : source_new(a, lineage);
+}
+
+static struct source *breaker_source(struct aggregate *a, const char *instance_id,
+                                     const Gwp__StatsReport *r, struct source *s)
+{
+    char name[BREAKERS_OF_BYTES];
+    if (r->breaker_lineage == 0)
+        return s;
+    name_breakers_of(name, instance_id);
+    return source_of(a, name, r->breaker_lineage);
 }
 
 void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__StatsReport *r)
 {
-    struct source *s = source_of(a, instance_id, r->lineage ? r->lineage : 1);
+    uint64_t lineage = r->lineage ? r->lineage : 1;
+    struct source *s = r->settled ? settled_source(a, lineage) : source_of(a, instance_id, lineage);
+    struct source *breakers = breaker_source(a, instance_id, r, s);
     size_t map[AGGREGATE_MAX_BUCKETS];
     size_t bounds = MIN(r->n_duration_buckets_seconds, COUNT_OF(a->bounds));
     const struct buckets b = {map, bounds + 1};
@@ -730,7 +771,9 @@ void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__Sta
     for (size_t i = 0; i < r->n_counters; i++)
         take_counter(a, s, r->counters[i]);
     for (size_t i = 0; i < r->n_targets; i++)
-        take_target(a, s, r->targets[i]);
+        take_target(a, s, breakers, r->targets[i]);
+    if (r->settled)
+        return;
     s->process = (struct process_stats){.rss_bytes = r->rss_bytes,
                                         .open_fds = r->open_fds,
                                         .cpu_seconds = r->cpu_seconds,

@@ -11,6 +11,10 @@
  * up there under owner 0 when there are many of them. Levels (connections open now, the state of a
  * breaker) are of the data planes that are connected, and kept in memory only.
  *
+ * Breakers lie in memory that data planes share while one replaces another: how often they moved is
+ * a source of its own, by the lineage of that memory. What a data plane that is gone had counted
+ * may be told by another one (settled): that counts, and nobody is connected by it.
+ *
  * Everything a peer can make grow is bounded: keys, names of counters, targets, and the lineages
  * that have ended. */
 #pragma once

@@ -116,18 +116,29 @@ static bool may_be_told_all(const struct endpoints *es, const struct session *s)
     return es->generation > 0 && s->generation == es->generation && s->sent == es->generation;
 }
 
-void endpoints_accepted(struct endpoints *es, struct session *s)
+static void tell_all(struct endpoints *es, struct session *s)
 {
     struct telling m;
-    if (!may_be_told_all(es, s) || s->told == es->generation)
-        return;
-    s->told = es->generation;
     telling_init(&m, es, es->count);
     m.only = s;
     m.complete = true;
     for (size_t i = 0; i < es->count; i++)
         tell(&m, &es->targets[i]);
     telling_send(&m);
+}
+
+void endpoints_opened(struct endpoints *es, struct session *s)
+{
+    if (s->served == 0 && es->generation > 0 && es->count <= ENTRIES_PER_MESSAGE)
+        tell_all(es, s);
+}
+
+void endpoints_accepted(struct endpoints *es, struct session *s)
+{
+    if (!may_be_told_all(es, s) || s->told == es->generation)
+        return;
+    s->told = es->generation;
+    tell_all(es, s);
 }
 
 /* ---- verdicts ---- */

@@ -72,6 +72,10 @@ void endpoints_fini(struct endpoints *es);
 void endpoints_apply(struct endpoints *es, const struct config *config, uint64_t generation,
                      builder_lookup_fn *lookup, void *owner);
 
+/* A session has begun, its snapshot comes next: what is known is said before that, so that the data
+ * plane sends nothing where it should not. */
+void endpoints_opened(struct endpoints *es, struct session *s);
+
 /* That data plane serves the generation that it says. */
 void endpoints_accepted(struct endpoints *es, struct session *s);
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "controlplane/config/schema.h"
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/fd_keeper.h"
 #include "controlplane/ledger.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
@@ -24,12 +26,14 @@
 struct controlplane {
     struct ev_loop *loop;
     const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
+    double keep_seconds;
     bool check, reference;
     struct ledger ledger;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct fd_keeper keeper;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
@@ -40,13 +44,23 @@ struct controlplane {
 static void on_opened(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
+    fd_keeper_opened(&cp->keeper, s, cp->publisher.generations.in_force != NULL);
+    endpoints_opened(&cp->endpoints, s);
     publisher_opened(&cp->publisher, s);
+}
+
+static int on_listeners(void *owner, struct session *s, const Gwp__Listeners *m, const int *fds,
+                        unsigned fd_count, struct err *err)
+{
+    struct controlplane *cp = owner;
+    return fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
 }
 
 static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult *r)
 {
     struct controlplane *cp = owner;
     publisher_result(&cp->publisher, s, r);
+    fd_keeper_served(&cp->keeper);
     if (r->accepted && !r->dry_run)
         endpoints_accepted(&cp->endpoints, s);
 }
@@ -67,6 +81,8 @@ static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
 {
     struct controlplane *cp = owner;
     aggregate_take(&cp->aggregate, s->instance_id, r);
+    if (r->settled && !r->more)
+        fd_keeper_settled(&cp->keeper, r->lineage);
     for (size_t i = 0; i < r->n_transitions; i++)
         log_transition(cp, s, r->transitions[i]);
 }
@@ -76,6 +92,7 @@ static void on_gone(void *owner, struct session *s)
     struct controlplane *cp = owner;
     aggregate_gone(&cp->aggregate, s->instance_id);
     publisher_gone(&cp->publisher, s);
+    fd_keeper_gone(&cp->keeper, s);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -92,6 +109,7 @@ static void on_committed(void *owner, const struct generation *g)
     struct controlplane *cp = owner;
     aggregate_enter_generation(&cp->aggregate, g->number);
     endpoints_apply(&cp->endpoints, g->config, g->number, resolver_lookup, cp->publisher.resolver);
+    fd_keeper_configured(&cp->keeper, &g->config->server.addr);
 }
 
 static void on_file_changed(void *owner)
@@ -153,6 +171,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
                                     .ledger = &cp->ledger,
+                                    .keeper = &cp->keeper,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
@@ -164,6 +183,7 @@ static void close_all(struct controlplane *cp)
     publisher_fini(&cp->publisher);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);
+    fd_keeper_fini(&cp->keeper);
     watcher_fini(&cp->watcher);
     aggregate_fini(&cp->aggregate);
 }
@@ -189,6 +209,7 @@ static int run_with_state(struct controlplane *cp)
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
+    fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
     } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
@@ -211,7 +232,12 @@ static int run_with_state(struct controlplane *cp)
 
 static int run(struct controlplane *cp)
 {
-    const struct session_events events = {on_opened, on_result, on_report, on_gone, cp};
+    const struct session_events events = {.opened = on_opened,
+                                          .result = on_result,
+                                          .report = on_report,
+                                          .gone = on_gone,
+                                          .listeners = on_listeners,
+                                          .owner = cp};
     struct err err;
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
@@ -227,9 +253,32 @@ static int run(struct controlplane *cp)
     return result;
 }
 
+static int parse_keep_seconds(const char *text, double *seconds, struct err *err)
+{
+    char *end;
+    *seconds = strtod(text, &end);
+    if (*text == '\0' || *end != '\0' || !(*seconds >= 1 && *seconds <= 86400))
+        return err_set(err, "option --keep-seconds wants a number from 1 to 86400, not \"%s\"",
+                       text);
+    return 0;
+}
+
+/* What data planes leave here is descriptors. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_warn("main", "the limit of open descriptors could not be raised to %llu",
+                 (unsigned long long)limit.rlim_max);
+}
+
 int main(int argc, char **argv)
 {
     static struct controlplane cp;
+    const char *keep_seconds;
     struct err err;
     const struct option_row rows[] = {
         {"config", "GWP_CONFIG", "/etc/gwp/gateway.yaml", "FILE", "the configuration", &cp.config,
@@ -240,6 +289,8 @@ int main(int argc, char **argv)
          &cp.state_dir, NULL},
         {"admin-socket", "GWP_ADMIN_SOCKET", NULL, "PATH",
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
+        {"keep-seconds", "GWP_KEEP_SECONDS", "600", "N",
+         "how long sockets are kept that no data plane comes for", &keep_seconds, NULL},
         {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
          "names of backends are asked of its servers", &cp.resolv_conf, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
@@ -251,6 +302,8 @@ int main(int argc, char **argv)
                                          rows, COUNT_OF(rows)};
     log_init("gwp-controlplane", LOG_INFO, LOG_CONSOLE);
     int parsed = options_parse(&options, argc, argv, &err);
+    if (parsed == 0)
+        parsed = parse_keep_seconds(keep_seconds, &cp.keep_seconds, &err);
     if (parsed != 0) {
         if (parsed < 0)
             fprintf(stderr, "gwp-controlplane: %s\n", err.text);
@@ -262,5 +315,6 @@ int main(int argc, char **argv)
     }
     if (cp.check)
         return check(&cp);
+    raise_descriptor_limit();
     return run(&cp);
 }

@@ -14,6 +14,7 @@
 
 #define GREETING_SECONDS 5.
 #define ACCEPTS_PER_TURN 16
+#define CAPABILITY_KEEPING "keeping"
 
 /* ---- ending ---- */
 
@@ -96,16 +97,36 @@ void session_send_state(struct session *s, const uint8_t *packed, size_t len)
         doom(s, &err);
 }
 
-static void send_heartbeat(struct session *s, double now)
+void session_send(struct session *s, enum msg_type type, const ProtobufCMessage *body,
+                  const int *fds, unsigned fd_count)
 {
     struct err err;
-    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
-    beat.sequence = s->sessions->sequence;
-    beat.sent_ms = (uint64_t)(now * 1000);
-    if (channel_send(s->channel, MSG_HEARTBEAT, &beat.base, NULL, 0, &err))
+    if (channel_send(s->channel, type, body, fds, fd_count, &err))
         flush(s);
     else
         doom(s, &err);
+}
+
+void session_send_drain(struct session *s, bool replaced, const char *reason)
+{
+    Gwp__Drain drain = GWP__DRAIN__INIT;
+    drain.replaced = replaced;
+    drain.reason = (char *)reason;
+    s->leaving = true;
+    session_send(s, MSG_DRAIN, &drain.base, NULL, 0);
+}
+
+static void send_heartbeat(struct session *s, double now)
+{
+    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
+    beat.sequence = s->sessions->sequence;
+    beat.sent_ms = (uint64_t)(now * 1000);
+    session_send(s, MSG_HEARTBEAT, &beat.base, NULL, 0);
+}
+
+const char *session_role(const struct session *s)
+{
+    return s->leaving ? "draining" : s->serves ? "serving" : "starting";
 }
 
 /* ---- greeting ---- */
@@ -146,10 +167,13 @@ static void end_older_self(const struct session *s)
 
 static int send_welcome(struct session *s, uint32_t protocol, struct err *err)
 {
+    static const char *const capabilities[] = {CAPABILITY_KEEPING};
     Gwp__Welcome welcome = GWP__WELCOME__INIT;
     welcome.protocol = protocol;
     welcome.version = (char *)GWP_VERSION;
     welcome.instance_id = s->sessions->instance_id;
+    welcome.n_capabilities = s->sessions->events->listeners ? COUNT_OF(capabilities) : 0;
+    welcome.capabilities = (char **)capabilities;
     welcome.report_interval_ms = SESSION_REPORT_INTERVAL_MS;
     welcome.heartbeat_interval_ms = SESSION_HEARTBEAT_INTERVAL_MS;
     return channel_send(s->channel, MSG_WELCOME, &welcome.base, NULL, 0, err) ? 0 : -1;
@@ -168,6 +192,9 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->instance_id = copy(hello->instance_id);
     s->version = copy(hello->version);
     s->pid = hello->pid;
+    s->started_ms = hello->started_ms;
+    for (size_t i = 0; i < hello->n_capabilities; i++)
+        s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
     s->served = hello->generation;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
@@ -189,6 +216,7 @@ static void take_result(struct session *s, const Gwp__SnapshotResult *r)
     if (!r->dry_run) {
         if (r->accepted)
             s->generation = r->generation;
+        s->serves = s->serves || (r->accepted && !s->keeps);
         if (r->generation == s->sent) {
             s->refused = !r->accepted;
             free(s->reason);
@@ -205,6 +233,13 @@ static void take_report(struct session *s, const Gwp__StatsReport *r)
     s->sessions->events->report(s->sessions->events->owner, s, r);
 }
 
+static int take_listeners(struct session *s, const struct message *m, struct err *err)
+{
+    const struct session_events *events = s->sessions->events;
+    return events->listeners(events->owner, s, (const Gwp__Listeners *)(const void *)m->body,
+                             m->fds, m->fd_count, err);
+}
+
 /* Both sides read the same machine's clock. */
 static void take_heartbeat(struct session *s, const Gwp__Heartbeat *beat)
 {
@@ -212,8 +247,6 @@ static void take_heartbeat(struct session *s, const Gwp__Heartbeat *beat)
     s->lag_seconds = beat->sent_ms > 0 && lag > 0 ? lag : 0;
 }
 
-/* Nothing is kept for data planes that nobody asked to leave it here: Welcome names no such
- * capability. */
 static void close_all(const int *fds, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
@@ -223,7 +256,9 @@ static void close_all(const int *fds, unsigned count)
 static int on_message(void *owner, const struct message *m, struct err *err)
 {
     struct session *s = owner;
-    close_all(m->fds, m->fd_count);
+    if (m->type == MSG_LISTENERS && s->sessions->events->listeners)
+        return take_listeners(s, m, err);
+    close_all(m->fds, m->fd_count); /* no other message brings any */
     switch (m->type) {
     case MSG_HELLO:
         return on_hello(s, (const Gwp__Hello *)(const void *)m->body, err);
@@ -232,6 +267,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         return 0;
     case MSG_STATS_REPORT:
         take_report(s, (const Gwp__StatsReport *)(const void *)m->body);
+        return 0;
+    case MSG_REPLACE_RESULT:
+        if (s->sessions->events->replaced)
+            s->sessions->events->replaced(s->sessions->events->owner, s,
+                                          (const Gwp__ReplaceResult *)(const void *)m->body);
         return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);

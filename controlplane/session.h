@@ -24,6 +24,10 @@ struct session {
     struct channel *channel; /* owned */
     ev_io io;
     bool is_open;
+    bool keeps;          /* it leaves its sockets here, and takes over what others have left */
+    bool serves;         /* it has said so, by leaving them or by accepting a generation */
+    bool leaving;        /* it accepts no more, or was told to leave */
+    uint64_t started_ms; /* monotonic; 0 = an older release */
     char *name, *instance_id, *version; /* owned, NULL before Hello */
     uint64_t pid;
     double connected_at; /* wall clock, seconds */
@@ -45,6 +49,11 @@ struct session_events {
     void (*result)(void *owner, struct session *s, const Gwp__SnapshotResult *r);
     void (*report)(void *owner, struct session *s, const Gwp__StatsReport *r);
     void (*gone)(void *owner, struct session *s); /* only for those that were opened */
+    /* Takes the descriptors over. -1 with `err` ends the session. NULL: nothing is kept. */
+    int (*listeners)(void *owner, struct session *s, const Gwp__Listeners *m, const int *fds,
+                     unsigned fd_count, struct err *err);
+    /* May be NULL. */
+    void (*replaced)(void *owner, struct session *s, const Gwp__ReplaceResult *r);
     void *owner;
 };
 
@@ -72,6 +81,16 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
 
 /* Queues a packed EndpointState, with the same consequences. */
 void session_send_state(struct session *s, const uint8_t *packed, size_t len);
+
+/* Any small message, with the same consequences; descriptors are duplicated. */
+void session_send(struct session *s, enum msg_type type, const ProtobufCMessage *body,
+                  const int *fds, unsigned fd_count);
+
+/* It shall finish what it has under way, and go; `replaced`: another one serves already. */
+void session_send_drain(struct session *s, bool replaced, const char *reason);
+
+/* "starting", "serving" or "draining". */
+const char *session_role(const struct session *s);
 
 /* Opened sessions, in the order of connecting. */
 #define sessions_each(s, ss)                                                                       \

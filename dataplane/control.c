@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "dataplane/keeping.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
 #include "dataplane/targets.h"
@@ -14,18 +15,28 @@
 /* How soon a changed breaker is told: many may change at once. */
 #define NEWS_S 0.02
 
+/* How long a control plane that accepts connections may take to say what is to be served. */
+#define PATIENCE_S 1.
+
+/* For requests under way when the last idle clients of a data plane that was replaced are closed.
+ */
+#define LAST_MS 1000
+
 struct control {
     struct ev_loop *loop; /* owned */
     struct uplink uplink;
     struct uplink_events events;
     struct rollout rollout;
     struct targets targets;
+    struct keeping keeping;
     struct report *report; /* owned */
     enum worker_order order;
     uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
-    ev_timer news;    /* a report before its time */
-    ev_prepare ended; /* looks whether all is over, once it is ending */
+    ev_timer news;     /* a report before its time */
+    ev_timer patience; /* for the control plane, at the start */
+    bool has_started;  /* the stored snapshot was looked at, or is not needed */
+    ev_prepare ended;  /* looks whether all is over, once it is ending */
     ev_signal signals[3];
 };
 
@@ -42,7 +53,7 @@ static void send_report(struct control *c, bool complete)
 {
     const struct stats *workers[MAX_WORKERS];
     struct err err;
-    if (!uplink_is_open(&c->uplink))
+    if (!uplink_is_open(&c->uplink) || uplink_is_behind(&c->uplink))
         return;
     for (unsigned i = 0; i < c->rollout.worker_count; i++)
         workers[i] = &c->rollout.workers[i]->stats;
@@ -117,20 +128,71 @@ static void on_result(void *owner, const struct rollout_result *r)
     if (uplink_is_open(&c->uplink) &&
         !uplink_send(&c->uplink, MSG_SNAPSHOT_RESULT, &result.base, &err))
         log_debug("control", "a result was not sent: %s", err.text);
+    if (!r->accepted || r->dry_run)
+        return;
+    if (!c->rollout.is_from_disk)
+        keeping_settle_down(&c->keeping);
+    keeping_tell(&c->keeping);
 }
 
-static void begin_drain(struct control *c, const char *why);
+static void begin_drain(struct control *c, enum worker_order first, const char *why);
+
+/* The stored snapshot, if nothing better came. */
+static void start_from_disk(struct control *c)
+{
+    ev_timer_stop(c->loop, &c->patience);
+    if (!c->has_started && !rollout_is_busy(&c->rollout))
+        rollout_start(&c->rollout);
+    c->has_started = true;
+}
+
+static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    start_from_disk(timer->data);
+}
+
+static int take_kept(struct control *c, const struct message *m, struct err *err)
+{
+    const Gwp__Listeners *list = (const Gwp__Listeners *)(const void *)m->body;
+    bool complete = false;
+    if (keeping_take(&c->keeping, list, m->fds, m->fd_count, &complete, err) < 0)
+        return -1;
+    if (!complete)
+        return 0;
+    rollout_retry(&c->rollout);
+    if (!list->snapshot_follows)
+        start_from_disk(c);
+    return 0;
+}
+
+static void on_mended(void *owner)
+{
+    struct control *c = owner;
+    targets_look_at_all(&c->targets);
+}
+
+static void on_entering(void *owner)
+{
+    struct control *c = owner;
+    targets_entering(&c->targets);
+}
 
 static int on_message(void *owner, const struct message *m, struct err *err)
 {
     struct control *c = owner;
+    if (m->type == MSG_LISTENERS)
+        return take_kept(c, m, err);
     for (unsigned i = 0; i < m->fd_count; i++)
-        close(m->fds[i]); /* no message that is taken here brings descriptors */
+        close(m->fds[i]); /* no other message brings descriptors */
     switch (m->type) {
     case MSG_SNAPSHOT:
         rollout_take(&c->rollout, (const Gwp__Snapshot *)(const void *)m->body, m->payload, m->len);
         return 0;
     case MSG_ENDPOINT_STATE:
+        if (!rollout_is_busy(&c->rollout)) {
+            targets_take_early(&c->targets, m->payload, m->len);
+            return 0;
+        }
         targets_take(&c->targets, (const Gwp__EndpointState *)(const void *)m->body);
         return 0;
     case MSG_STATS_REQUEST:
@@ -139,7 +201,8 @@ static int on_message(void *owner, const struct message *m, struct err *err)
     case MSG_DRAIN: {
         const Gwp__Drain *drain = (const Gwp__Drain *)(const void *)m->body;
         c->grace_ms = drain->grace_ms;
-        begin_drain(c, drain->reason[0] ? drain->reason : "the control plane asked for it");
+        begin_drain(c, drain->replaced ? WORKER_YIELD : WORKER_QUIET,
+                    drain->reason[0] ? drain->reason : "the control plane asked for it");
         return 0;
     }
     default: /* kept for later versions */
@@ -167,7 +230,15 @@ static void on_opened(void *owner, const Gwp__Welcome *welcome)
         ev_timer_set(&c->report_timer, interval, interval);
         ev_timer_start(c->loop, &c->report_timer);
     }
+    keeping_opened(&c->keeping, welcome);
     send_report(c, true);
+}
+
+static void on_absent(void *owner)
+{
+    struct control *c = owner;
+    keeping_lost(&c->keeping);
+    start_from_disk(c);
 }
 
 /* ---- the end ---- */
@@ -184,6 +255,8 @@ static void set_order(struct control *c, enum worker_order order, uint32_t next_
 {
     c->order = order;
     rollout_order(&c->rollout, order);
+    if (order >= WORKER_YIELD && !c->keeping.is_leaving)
+        keeping_leave(&c->keeping);
     ev_timer_stop(c->loop, &c->order_timer);
     if (order == WORKER_STOP)
         return;
@@ -191,20 +264,25 @@ static void set_order(struct control *c, enum worker_order order, uint32_t next_
     ev_timer_start(c->loop, &c->order_timer);
 }
 
+static uint32_t grace_of(const struct control *c)
+{
+    const struct snapshot *s = c->rollout.in_force;
+    return c->grace_ms ? c->grace_ms : s ? s->server.shutdown_grace_ms : 0;
+}
+
 static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct control *c = timer->data;
-    const struct snapshot *s = c->rollout.in_force;
-    uint32_t grace_ms = c->grace_ms ? c->grace_ms : s ? s->server.shutdown_grace_ms : 0;
-    if (c->order == WORKER_QUIET) {
-        set_order(c, WORKER_DRAIN, grace_ms);
+    uint32_t grace_ms = grace_of(c);
+    if (c->order < WORKER_DRAIN) {
+        set_order(c, WORKER_DRAIN, c->order == WORKER_QUIET ? grace_ms : LAST_MS);
         return;
     }
     log_warn("control", "requests were still under way after %u ms: they are cut off", grace_ms);
     set_order(c, WORKER_STOP, 0);
 }
 
-static void begin_drain(struct control *c, const char *why)
+static void begin_drain(struct control *c, enum worker_order first, const char *why)
 {
     const struct snapshot *s = c->rollout.in_force;
     if (c->order != WORKER_RUN)
@@ -212,7 +290,10 @@ static void begin_drain(struct control *c, const char *why)
     log_info("control", "shutting down: %s; what is in flight is finished first", why);
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
-    set_order(c, WORKER_QUIET, s ? s->server.drain_delay_ms : 0);
+    uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
+    if (first == WORKER_YIELD)
+        wait_ms = grace_of(c);
+    set_order(c, first, wait_ms);
 }
 
 static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
@@ -224,7 +305,7 @@ static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
         return;
     }
     if (c->order == WORKER_RUN) {
-        begin_drain(c, w->signum == SIGTERM ? "SIGTERM" : "SIGINT");
+        begin_drain(c, WORKER_QUIET, w->signum == SIGTERM ? "SIGTERM" : "SIGINT");
         return;
     }
     log_info("control", "a second signal: ending at once");
@@ -244,6 +325,8 @@ static void init_watchers(struct control *c)
     ev_timer_init(&c->report_timer, on_report_timer, 0, 0);
     ev_timer_init(&c->order_timer, on_order_timer, 0, 0);
     ev_timer_init(&c->news, on_news_timer, 0, 0);
+    ev_timer_init(&c->patience, on_patience, PATIENCE_S, 0);
+    c->patience.data = c;
     ev_prepare_init(&c->ended, on_maybe_ended);
     c->news.data = c;
     c->report_timer.data = c->order_timer.data = c->ended.data = c;
@@ -256,19 +339,26 @@ int control_run(const struct control_options *o)
     c.loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
     if (!c.loop)
         log_fatal("control", "no event loop");
-    c.events = (struct uplink_events){
-        .greet = on_greet, .opened = on_opened, .message = on_message, .owner = &c};
+    c.events = (struct uplink_events){.greet = on_greet,
+                                      .opened = on_opened,
+                                      .absent = on_absent,
+                                      .message = on_message,
+                                      .owner = &c};
     init_watchers(&c);
     rollout_init(&c.rollout, c.loop, o->state_dir, o->workers, on_result, &c);
     c.rollout.recount = on_recount;
     c.rollout.poked = on_poked;
+    c.rollout.entering = on_entering;
     targets_init(&c.targets, &c.rollout, on_moved, &c);
     c.report = report_new(c.rollout.registry);
-    rollout_start(&c.rollout);
+    keeping_init(&c.keeping, &c.rollout, &c.uplink, on_mended, &c);
+    keeping_take_inherited(&c.keeping);
     uplink_start(&c.uplink, c.loop, o->socket, o->name, &c.events);
+    ev_timer_start(c.loop, &c.patience);
     ev_run(c.loop, 0);
     send_report(&c, false); /* the last counts */
     uplink_stop(&c.uplink);
+    keeping_fini(&c.keeping);
     report_free(&c.report);
     targets_fini(&c.targets);
     rollout_fini(&c.rollout);

@@ -3,7 +3,12 @@
  * count, and ends the process.
  *
  *   RUN --SIGTERM, SIGINT, Drain--> QUIET --drain_delay--> DRAIN --all ended--> exit 0
- *   DRAIN --shutdown_grace--> STOP --all ended--> exit 0      any --second signal--> STOP
+ *   RUN --Drain: another one has taken over--> YIELD --shutdown_grace--> DRAIN
+ *   DRAIN --shutdown_grace, of YIELD a second--> STOP --all ended--> exit 0
+ *   any --second signal--> STOP
+ *
+ * Starting: what the control plane keeps comes first, then its snapshot. The stored one is served
+ * when there is no control plane, when it has none, or when it does not say so within a second.
  *
  * SIGUSR1 reopens the access log. */
 #pragma once

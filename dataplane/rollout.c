@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "dataplane/cpus.h"
+#include "dataplane/state/segment.h"
 #include "dataplane/state/snapshot_store.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
@@ -103,7 +104,7 @@ static void start_workers(struct rollout *ro, const struct snapshot *s)
     if (!ro->workers)
         log_fatal("rollout", "out of memory");
     for (unsigned i = 0; i < ro->worker_count; i++)
-        ro->workers[i] = worker_start(i, log_writer_ring(ro->log, i), on_told, ro);
+        ro->workers[i] = worker_start(i, ro->lineage, log_writer_ring(ro->log, i), on_told, ro);
 }
 
 static void check_worker_count(struct rollout *ro, const struct snapshot *s)
@@ -161,6 +162,8 @@ static bool has_same_buckets(const struct snapshot *a, const struct snapshot *b)
 static void publish(struct rollout *ro, struct candidate *c)
 {
     struct snapshot *s = c->snapshot;
+    if (ro->entering)
+        ro->entering(ro->owner);
     snapshot_enter(s, clock_ms());
     if (ro->in_force && ro->recount && !has_same_buckets(ro->in_force, s))
         ro->recount(ro->owner);
@@ -205,12 +208,21 @@ static struct candidate take_waiting(struct rollout *ro)
     return c;
 }
 
-static void on_retry(struct ev_loop *loop, ev_timer *timer, int events)
+void rollout_retry(struct rollout *ro)
 {
-    struct rollout *ro = timer->data;
-    ev_timer_stop(loop, timer);
+    ev_timer_stop(ro->loop, &ro->retry);
     if (ro->waiting.snapshot && !ro->publishing.snapshot)
         begin(ro, take_waiting(ro));
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    rollout_retry(timer->data);
+}
+
+bool rollout_is_busy(const struct rollout *ro)
+{
+    return ro->in_force || ro->publishing.snapshot || ro->waiting.snapshot;
 }
 
 /* ---- in force ---- */
@@ -252,6 +264,7 @@ static void finish(struct rollout *ro)
     uint64_t swap_us = now_us() - ro->published_at_us;
     memset(&ro->publishing, 0, sizeof(ro->publishing));
     ro->in_force = s;
+    ro->is_from_disk = c.is_stored;
     listener_close_older(&ro->listeners, ro->publication);
     accept_result(ro, s->generation, false, c.compile_us, swap_us);
     log_info("rollout",
@@ -299,6 +312,18 @@ static void reap(struct rollout *ro)
         registry_collect(ro->registry);
 }
 
+/* Once no worker accepts any more, nobody shall wait here for nothing. */
+static void close_listeners(struct rollout *ro)
+{
+    if (ro->have_closed || ro->worker_count == 0)
+        return;
+    for (unsigned i = 0; i < ro->worker_count; i++)
+        if (!atomic_load_explicit(&ro->workers[i]->accepts_no_more, memory_order_acquire))
+            return;
+    listener_close_fds(&ro->listeners);
+    ro->have_closed = true;
+}
+
 static void on_poke(struct ev_loop *loop, ev_async *poke, int events)
 {
     struct rollout *ro = poke->data;
@@ -307,6 +332,7 @@ static void on_poke(struct ev_loop *loop, ev_async *poke, int events)
     if (ro->poked)
         ro->poked(ro->owner);
     reap(ro);
+    close_listeners(ro);
 }
 
 /* ---- taking ---- */
@@ -446,6 +472,7 @@ void rollout_init(struct rollout *ro, struct ev_loop *loop, const char *state_di
     ro->tell = tell;
     ro->owner = owner;
     ro->registry = registry_new();
+    ro->lineage = segment_new_lineage();
     listener_set_init(&ro->listeners);
     ev_timer_init(&ro->retry, on_retry, RETRY_S, 0);
     ev_timer_init(&ro->save, on_save, 0, 0);
@@ -469,6 +496,6 @@ void rollout_fini(struct rollout *ro)
         snapshot_free(&s, ro->registry);
     }
     log_writer_stop(&ro->log);
-    listener_set_fini(&ro->listeners);
+    listener_set_fini(&ro->listeners, ro->are_kept);
     registry_free(&ro->registry);
 }

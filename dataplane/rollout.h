@@ -47,15 +47,20 @@ struct candidate {
 /* A worker has something to tell: a breaker may have changed its state. */
 typedef void rollout_poked_fn(void *owner);
 
+/* A snapshot is about to be published: its targets are in the registry. */
+typedef void rollout_entering_fn(void *owner);
+
 struct rollout {
     struct ev_loop *loop;
     const char *state_dir;   /* borrowed; NULL = keep nothing */
     unsigned workers_wanted; /* 0 = as the first snapshot says */
     rollout_result_fn *tell;
-    rollout_recount_fn *recount; /* set by the owner after rollout_init(); may be NULL */
-    rollout_poked_fn *poked;     /* likewise */
+    rollout_recount_fn *recount;   /* set by the owner after rollout_init(); may be NULL */
+    rollout_poked_fn *poked;       /* likewise */
+    rollout_entering_fn *entering; /* likewise */
     void *owner;
     struct registry *registry; /* owned */
+    uint64_t lineage;          /* of what the workers count, to begin with */
     struct listener_set listeners;
     struct log_writer *log;      /* owned; NULL before the first snapshot */
     struct worker **workers;     /* owned array */
@@ -67,7 +72,10 @@ struct rollout {
     struct candidate waiting;    /* the newest that came meanwhile, or could not be begun */
     struct candidate unsaved;    /* only its bytes: in force, not on disk yet */
     uint64_t publication;        /* number of the newest */
+    bool is_from_disk;           /* that which is in force */
+    bool have_closed;            /* the listening sockets, since every worker accepts no more */
     uint64_t published_at_us;
+    bool are_kept; /* another process has the listening sockets as well */
     bool cannot_save, is_closed;
     ev_timer retry, save;
     ev_async poke; /* a worker has something to tell */
@@ -81,6 +89,12 @@ void rollout_fini(struct rollout *ro);
 
 /* What the state directory holds, if anything, is brought into force. Its result is told as any. */
 void rollout_start(struct rollout *ro);
+
+/* Is there anything to serve, or about to be? */
+bool rollout_is_busy(const struct rollout *ro);
+
+/* A first snapshot that could not be begun is tried again now: what was in its way may be gone. */
+void rollout_retry(struct rollout *ro);
 
 /* A Snapshot message, unpacked and packed; both are borrowed for the call. */
 void rollout_take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,

@@ -189,7 +189,7 @@ static void take_entry(struct targets *ts, const Gwp__EndpointState__Entry *e, u
     atomic_store_explicit(&t->draining, e->draining, memory_order_relaxed);
     atomic_store_explicit(&t->weight_override, e->weight_override, memory_order_relaxed);
     if (e->reset_breaker && t->breaker && t->route)
-        breaker_reset(t->breaker, &t->route->breakers_open, now_ms);
+        breaker_reset(t->breaker, t->route->breakers_open, now_ms);
     stir(t->route);
 }
 
@@ -204,6 +204,28 @@ void targets_take(struct targets *ts, const Gwp__EndpointState *m)
         registry_forget_untold(ts->rollout->registry, ts->round, now_ms);
         each_route(s, r, ts) stir(r->state);
     }
+    targets_look(ts);
+}
+
+void targets_take_early(struct targets *ts, const uint8_t *packed, size_t len)
+{
+    if (ts->early)
+        gwp__endpoint_state__free_unpacked(ts->early, NULL);
+    ts->early = gwp__endpoint_state__unpack(NULL, len, packed);
+}
+
+void targets_entering(struct targets *ts)
+{
+    if (!ts->early)
+        return;
+    targets_take(ts, ts->early);
+    gwp__endpoint_state__free_unpacked(ts->early, NULL);
+    ts->early = NULL;
+}
+
+void targets_look_at_all(struct targets *ts)
+{
+    each_route(s, r, ts) stir(r->state);
     targets_look(ts);
 }
 
@@ -224,4 +246,6 @@ void targets_fini(struct targets *ts)
 {
     ev_timer_stop(ts->rollout->loop, &ts->due);
     targets_told(ts);
+    if (ts->early)
+        gwp__endpoint_state__free_unpacked(ts->early, NULL);
 }

@@ -15,6 +15,7 @@ struct targets {
     uint32_t round;                                     /* of EndpointState messages */
     Gwp__BreakerTransition *untold[TARGETS_UNTOLD_MAX]; /* owned */
     size_t untold_count;
+    Gwp__EndpointState *early;  /* owned; NULL = none */
     void (*moved)(void *owner); /* there is something untold */
     void *owner;
 };
@@ -25,6 +26,14 @@ void targets_fini(struct targets *ts);
 
 /* What the control plane says of endpoints. Effective when this returns. */
 void targets_take(struct targets *ts, const Gwp__EndpointState *m);
+
+/* What it says before the first snapshot has come is kept for it, and effective when that enters:
+ * so no request is sent by what was not known a moment later. */
+void targets_take_early(struct targets *ts, const uint8_t *packed, size_t len);
+void targets_entering(struct targets *ts);
+
+/* Looks at every route anew: breakers have been changed by other hands. */
+void targets_look_at_all(struct targets *ts);
 
 /* A worker has poked, or a snapshot has entered: looks at the routes that were stirred. */
 void targets_look(struct targets *ts);

@@ -11,6 +11,7 @@
 
 #include "dataplane/state/snapshot.h"
 #include "proto/base/addr.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
@@ -37,6 +38,12 @@ static void try_later(struct uplink *u)
     u->pause_s = MIN(u->pause_s * 2, LAST_PAUSE_S);
 }
 
+static void tell_absent(const struct uplink *u)
+{
+    if (u->events->absent)
+        u->events->absent(u->events->owner);
+}
+
 static void disconnect(struct uplink *u)
 {
     ev_io_stop(u->loop, &u->io);
@@ -59,6 +66,7 @@ static void lose(struct uplink *u, const struct err *why)
     u->told = *why;
     disconnect(u);
     try_later(u);
+    tell_absent(u);
 }
 
 /* For failures in the middle of the session's own events. */
@@ -82,9 +90,10 @@ static void watch(struct uplink *u)
 }
 
 static bool send_now(struct uplink *u, enum msg_type type, const ProtobufCMessage *body,
-                     struct err *err)
+                     const int *fds, unsigned fd_count, struct err *err)
 {
-    if (!channel_send(u->channel, type, body, NULL, 0, err) || !channel_write(u->channel, err)) {
+    if (!channel_send(u->channel, type, body, fds, fd_count, err) ||
+        !channel_write(u->channel, err)) {
         set_broken(u, err);
         return false;
     }
@@ -97,14 +106,25 @@ bool uplink_is_open(const struct uplink *u)
     return u->state == UPLINK_OPEN && u->broken.text[0] == '\0';
 }
 
-bool uplink_send(struct uplink *u, enum msg_type type, const ProtobufCMessage *body,
-                 struct err *err)
+bool uplink_is_behind(const struct uplink *u)
+{
+    return u->channel && channel_wants_write(u->channel);
+}
+
+bool uplink_send_fds(struct uplink *u, enum msg_type type, const ProtobufCMessage *body,
+                     const int *fds, unsigned fd_count, struct err *err)
 {
     if (!uplink_is_open(u)) {
         err_set(err, "the control plane is away");
         return false;
     }
-    return send_now(u, type, body, err);
+    return send_now(u, type, body, fds, fd_count, err);
+}
+
+bool uplink_send(struct uplink *u, enum msg_type type, const ProtobufCMessage *body,
+                 struct err *err)
+{
+    return uplink_send_fds(u, type, body, NULL, 0, err);
 }
 
 static void on_heartbeat(struct ev_loop *loop, ev_timer *timer, int events)
@@ -120,7 +140,7 @@ static void on_heartbeat(struct ev_loop *loop, ev_timer *timer, int events)
     Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
     beat.sequence = ++u->sequence;
     beat.sent_ms = (uint64_t)(ev_time() * 1000);
-    if (!send_now(u, MSG_HEARTBEAT, &beat.base, &err))
+    if (!send_now(u, MSG_HEARTBEAT, &beat.base, NULL, 0, &err))
         log_debug("uplink", "a heartbeat was not sent: %s", err.text);
 }
 
@@ -218,8 +238,9 @@ static void greet(struct uplink *u)
     hello.n_capabilities = snapshot_feature_count;
     hello.capabilities = (char **)snapshot_features;
     hello.pid = (uint64_t)getpid();
+    hello.started_ms = u->started_ms;
     u->events->greet(u->events->owner, &hello);
-    if (!send_now(u, MSG_HELLO, &hello.base, &err))
+    if (!send_now(u, MSG_HELLO, &hello.base, NULL, 0, &err))
         log_debug("uplink", "the greeting was not sent: %s", err.text);
 }
 
@@ -234,6 +255,7 @@ static void attempt(struct uplink *u)
             u->told = err;
         }
         try_later(u);
+        tell_absent(u);
         return;
     }
     u->state = UPLINK_GREETING;
@@ -269,6 +291,7 @@ void uplink_start(struct uplink *u, struct ev_loop *loop, const char *path, cons
     u->path = path;
     u->name = name;
     u->pause_s = FIRST_PAUSE_S;
+    u->started_ms = clock_ms();
     if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id))
         id = (uint64_t)getpid() << 32 ^ (uint64_t)ev_time();
     srandom((unsigned)id);

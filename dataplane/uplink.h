@@ -18,6 +18,9 @@ struct uplink_events {
     /* Completes a Hello that already has versions, name and instance. */
     void (*greet)(void *owner, Gwp__Hello *hello);
     void (*opened)(void *owner, const Gwp__Welcome *welcome);
+    /* The session is over, or could not begin: also called for each attempt that finds nobody. May
+     * be NULL, as the one below. */
+    void (*absent)(void *owner);
     /* Any message of an open session but heartbeats. -1 with `err` ends the session. */
     channel_handler_fn *message;
     void *owner;
@@ -28,6 +31,7 @@ struct uplink {
     const struct uplink_events *events; /* borrowed */
     const char *path, *name;            /* borrowed */
     char instance_id[17];
+    uint64_t started_ms;
     enum uplink_state state;
     struct channel *channel; /* owned; NULL when AWAY */
     ev_io io;
@@ -49,7 +53,15 @@ void uplink_stop(struct uplink *u);
 
 bool uplink_is_open(const struct uplink *u);
 
+/* Does the control plane read so slowly that messages are waiting? What will be said again anyway
+ * is better not said then. */
+bool uplink_is_behind(const struct uplink *u);
+
 /* Queues a message and sends what the socket takes. false with `err` when there is no open session
  * or the message could not be queued: then the session ends by itself. */
 MUST_CHECK bool uplink_send(struct uplink *u, enum msg_type type, const ProtobufCMessage *body,
                             struct err *err);
+
+/* The same with descriptors, which are duplicated. */
+MUST_CHECK bool uplink_send_fds(struct uplink *u, enum msg_type type, const ProtobufCMessage *body,
+                                const int *fds, unsigned fd_count, struct err *err);

@@ -20,6 +20,8 @@
  * and clients their turn. */
 #define ACCEPTS_PER_TURN 16
 #define ACCEPT_PAUSE_S 0.1
+#define LAST_ACCEPTS 1024  /* from one socket, when accepting ends */
+#define FRESH_MS 1000      /* for the first request of who came last */
 #define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
 
 struct listener_watch {
@@ -272,20 +274,59 @@ static void adopt_snapshot(struct worker *w)
     w->max_clients = max_clients(s);
     fit_scratch(w);
     if (!same_listeners(w, s) &&
-        atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_DRAIN)
+        atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_YIELD)
         watch_listeners(w);
     upstream_sweep(w);
     atomic_store_explicit(&w->serving, s, memory_order_release);
     w->tell_control(w->control);
 }
 
+/* Whoever waits when accepting ends is served: nobody else may be there to do it. */
+static void accept_waiting(struct worker *w)
+{
+    struct sockaddr_storage peer;
+    for (uint32_t i = 0; i < w->watch_count; i++) {
+        for (int n = 0; n < LAST_ACCEPTS; n++) {
+            socklen_t len = sizeof(peer);
+            peer.ss_family = AF_UNIX;
+            int fd = accept4(w->watches[i].listener->fd, (struct sockaddr *)&peer, &len,
+                             SOCK_NONBLOCK | SOCK_CLOEXEC);
+            if (fd < 0)
+                break;
+            downstream_accept(w, fd, (struct sockaddr *)&peer);
+        }
+    }
+}
+
+static bool has_sent_something(const struct downstream *c)
+{
+    char byte;
+    return recv(transport_fd(&c->io), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* A request that is there, though not read yet, is answered; who has only just come gets a moment
+ * to send one. */
 static void close_idle_clients(struct worker *w)
 {
     list_each_safe (node, &w->idle_clients) {
         struct downstream *c = CONTAINER_OF(node, struct downstream, link);
-        if (c->state == DOWN_OPEN)
+        if (c->state != DOWN_OPEN || has_sent_something(c))
+            continue;
+        if (c->requests == 0)
+            wheel_set(&w->wheel, &c->deadline, worker_now(w), FRESH_MS);
+        else
             downstream_close(c, false);
     }
+}
+
+/* For good. The control thread may close the sockets when it sees this. */
+static void end_accepting(struct worker *w)
+{
+    ev_timer_stop(w->loop, &w->accept_pause);
+    stop_accepting(w);
+    w->watch_count = 0;
+    atomic_store_explicit(&w->accepts_no_more, true, memory_order_release);
+    w->tell_control(w->control);
 }
 
 static void close_all_clients(struct worker *w)
@@ -304,16 +345,19 @@ static void obey(struct worker *w)
     case WORKER_QUIET:
         w->draining = true;
         break;
+    case WORKER_YIELD:
+        w->draining = true;
+        end_accepting(w);
+        break;
     case WORKER_DRAIN:
         w->draining = true;
-        ev_timer_stop(w->loop, &w->accept_pause);
-        stop_accepting(w);
+        accept_waiting(w);
+        end_accepting(w);
         close_idle_clients(w);
         break;
     case WORKER_STOP:
         w->draining = true;
-        ev_timer_stop(w->loop, &w->accept_pause);
-        stop_accepting(w);
+        end_accepting(w);
         close_all_clients(w);
         ev_break(w->loop, EVBREAK_ALL);
         break;
@@ -372,7 +416,7 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     while (!list_is_empty(&w->dead_upstreams))
         upstream_recycle(CONTAINER_OF(w->dead_upstreams.next, struct upstream, link));
     arm_tick(w);
-    if (worker_is_leaving(w) && w->client_count == 0)
+    if (atomic_load_explicit(&w->accepts_no_more, memory_order_relaxed) && w->client_count == 0)
         ev_break(loop, EVBREAK_ALL);
 }
 
@@ -433,8 +477,8 @@ static void init_watchers(struct worker *w)
     w->accept_pause.data = w;
 }
 
-struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_control)(void *),
-                            void *control)
+struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *log,
+                            void (*tell_control)(void *), void *control)
 {
     struct worker *w = calloc(1, sizeof(*w));
     if (!w || !(w->loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV)))
@@ -451,7 +495,7 @@ struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_co
     list_init(&w->spare_upstreams);
     list_init(&w->spare_exchanges);
     buffer_stock_init(&w->buffers);
-    stats_init(&w->stats, index);
+    stats_init(&w->stats, index, lineage);
     if (getrandom(w->random, sizeof(w->random), 0) != (ssize_t)sizeof(w->random))
         w->random[0] = (uint64_t)time(NULL) ^ (uint64_t)index << 32 ^ 1;
     w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);

@@ -28,7 +28,9 @@ struct listener_watch; /* worker.c: this worker's watcher on one listening socke
 enum worker_order {
     WORKER_RUN,   /* serve */
     WORKER_QUIET, /* still accept, but tell keep-alive clients to close */
-    WORKER_DRAIN, /* accept no more, finish what is in flight, then end */
+    WORKER_YIELD, /* another process accepts: no more here; clients are told at their next request,
+                     and the worker ends with the last of them */
+    WORKER_DRAIN, /* accept what waits and no more, finish what is in flight, then end */
     WORKER_STOP   /* end now */
 };
 
@@ -45,9 +47,10 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
-    _Atomic bool ended;          /* the thread has left its loop */
-    ev_async wake;               /* "look at published and order" */
+    _Atomic uint32_t idle_count;  /* of idle_clients that may be closed; written by this worker */
+    _Atomic bool accepts_no_more; /* and will not again; written by this worker */
+    _Atomic bool ended;           /* the thread has left its loop */
+    ev_async wake;                /* "look at published and order" */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;
@@ -88,9 +91,9 @@ struct worker {
 };
 
 /* Makes the worker and starts its thread. Ends the program if it cannot. `log` is this worker's
- * ring. */
-struct worker *worker_start(unsigned index, struct log_ring *log, void (*tell_control)(void *),
-                            void *control);
+ * ring; `lineage` that of the counters of all workers. */
+struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *log,
+                            void (*tell_control)(void *), void *control);
 
 /* Control thread: hand over a snapshot; order. Both wake the worker. */
 void worker_publish(struct worker *w, struct snapshot *s);

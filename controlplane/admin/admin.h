@@ -14,6 +14,7 @@
 
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/fd_keeper.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
@@ -29,6 +30,7 @@ struct admin_context {
     struct aggregate *aggregate;
     struct endpoints *endpoints;
     struct ledger *ledger;
+    const struct fd_keeper *keeper;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };

@@ -47,9 +47,9 @@ static json_t *dataplane_of(const struct admin_context *c, const struct session 
 {
     const struct generation *g = c->publisher->generations.in_force;
     return json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:o, s:I, s:s, s:o, s:I, s:I, s:I}", "name", text_of(s->name),
-        "instance_id", text_of(s->instance_id), "version", text_of(s->version), "pid",
-        (json_int_t)s->pid, "workers",
+        "{s:o, s:s, s:o, s:o, s:I, s:I, s:o, s:I, s:s, s:o, s:I, s:I, s:I}", "name",
+        text_of(s->name), "role", session_role(s), "instance_id", text_of(s->instance_id),
+        "version", text_of(s->version), "pid", (json_int_t)s->pid, "workers",
         (json_int_t)aggregate_reported(c->aggregate, "workers", s->instance_id), "connected_since",
         document_time(s->connected_at), "generation", (json_int_t)s->generation, "state",
         state_of(s, g ? g->number : 0), "reason", text_of(s->reason), "active_connections",

@@ -268,8 +268,17 @@ static struct process_stats process_of(const struct admin_context *c, const stru
 
 static void print_dataplanes(const struct admin_context *c, struct exposition *x)
 {
+    const struct fd_keeper_view kept = fd_keeper_look(c->keeper);
     print_gauge(x, "gateway_dataplanes_connected", "Data planes that are connected",
                 (double)c->sessions->open_count);
+    print_gauge(x, "gateway_kept_sockets", "Listening sockets that data planes have left",
+                (double)kept.sockets);
+    print_gauge(x, "gateway_kept_segments", "Memory segments that data planes have left",
+                (double)kept.segments);
+    print_gauge(x, "gateway_stand_in", "1 while the control plane answers in place of data planes",
+                kept.stands_in);
+    print_counter(x, "gateway_stand_in_responses_total",
+                  "Requests answered 503 because no data plane was there", (double)kept.answered);
     exposition_family(x, "gateway_dataplane_info", METRIC_GAUGE,
                       "1 for each connected data plane, with its version as label");
     sessions_each(s, c->sessions)

@@ -40,7 +40,8 @@ static const struct field push_fields[] = {
     {"unchanged", "it was in force already"},
     {"changes[]", "sentences: what is different from the one before"},
     {"warnings[]", "severity, source, line, column, length, message, suggestion (or null)"},
-    {"dataplanes[]", "name, instance_id, accepted (null = no answer yet), reason, compile_us, "
+    {"dataplanes[]", "name, role (starting, serving, draining), instance_id, accepted (null = no "
+                     "answer yet), reason, compile_us, "
                      "swap_us"},
     {"note", "a sentence, where there is something to be said"},
     {"error", "only when it was refused: invalid_config, refused, timeout, busy, conflict, failed"},

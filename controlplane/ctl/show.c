@@ -63,12 +63,12 @@ static void write_and_free(struct print_table *t, FILE *out, bool color)
 
 void show_dataplanes(const json_t *document, FILE *out, bool color)
 {
-    static const char *const titles[] = {"DATA PLANE", "STATE",   "GENERATION", "VERSION",
-                                         "PID",        "WORKERS", "CONNECTED",  "CONNECTIONS",
-                                         "REQUESTS",   "MEMORY",  "REASON"};
+    static const char *const titles[] = {"DATA PLANE",  "ROLE",     "STATE",   "GENERATION",
+                                         "VERSION",     "PID",      "WORKERS", "CONNECTED",
+                                         "CONNECTIONS", "REQUESTS", "MEMORY",  "REASON"};
     static const char *const keys[] = {
-        "name",    "state",           "generation",         "version",       "pid",
-        "workers", "connected_since", "active_connections", "requests_total"};
+        "name", "role",    "state",           "generation",         "version",
+        "pid",  "workers", "connected_since", "active_connections", "requests_total"};
     const json_t *planes = json_object_get(document, "dataplanes");
     if (json_array_size(planes) == 0) {
         print_tinted(out, color, TINT_WARN, "no data plane is connected\n");

@@ -38,8 +38,8 @@ static void report(struct exchange *ex, enum verdict verdict, enum reason why)
     if (ex->permit == 0)
         return;
     unsigned status = why == R_SERVED ? ex->upstream_status : 0;
-    if (breaker_report(s->breaker, ex->route->breaker, &s->route->breakers_open, ex->permit,
-                       verdict, why, status, now_ms(ex)))
+    if (breaker_report(s->breaker, ex->route->breaker, s->route->breakers_open, ex->permit, verdict,
+                       why, status, now_ms(ex)))
         note_breaker(ex);
     ex->permit = 0;
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,21 +16,34 @@
 void listener_set_init(struct listener_set *set)
 {
     list_init(&set->all);
+    list_init(&set->offered);
 }
 
-static void close_listener(struct listener *l)
+static void close_listener(struct listener *l, bool kept)
 {
     list_remove(&l->link);
-    if (l->addr.sa.any.sa_family == AF_UNIX)
+    if (l->addr.sa.any.sa_family == AF_UNIX && !kept)
         unlink(l->addr.sa.un.sun_path); /* before the close: until then nobody else takes it */
-    close(l->fd);
+    if (l->fd >= 0)
+        close(l->fd);
     free(l);
 }
 
-void listener_set_fini(struct listener_set *set)
+void listener_set_fini(struct listener_set *set, bool kept)
 {
+    listener_forget_offered(set);
     list_each_safe (node, &set->all)
-        close_listener(CONTAINER_OF(node, struct listener, link));
+        close_listener(CONTAINER_OF(node, struct listener, link), kept);
+}
+
+void listener_close_fds(struct listener_set *set)
+{
+    list_each (node, &set->all) {
+        struct listener *l = CONTAINER_OF(node, struct listener, link);
+        if (l->fd >= 0)
+            close(l->fd);
+        l->fd = -1;
+    }
 }
 
 static int open_socket(int family)
@@ -134,23 +148,101 @@ static int open_fd(const struct addr *addr, const char *text, struct err *err)
     return fd;
 }
 
-struct listener *listener_open(struct listener_set *set, const struct addr *addr, const char *text,
-                               struct err *err)
+/* ---- those of other processes ---- */
+
+static struct listener *listener_new(const struct addr *addr, const char *text, int fd)
 {
-    list_each (node, &set->all) {
-        struct listener *l = CONTAINER_OF(node, struct listener, link);
-        if (addr_equal(&l->addr, addr))
-            return l;
-    }
-    int fd = open_fd(addr, text, err);
-    if (fd < 0)
-        return NULL;
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         log_fatal("listener", "out of memory");
     l->fd = fd;
     l->addr = *addr;
     snprintf(l->text, sizeof(l->text), "%s", text);
+    return l;
+}
+
+static int int_option(int fd, int option)
+{
+    int value = 0;
+    socklen_t len = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, option, &value, &len) < 0 ? -1 : value;
+}
+
+/* An address without host may be bound for IPv4 only, see bind_tcp_or_v4(). */
+static bool is_bound_to(int fd, const struct addr *addr)
+{
+    struct addr bound = {.len = sizeof(bound.sa)};
+    if (getsockname(fd, &bound.sa.any, &bound.len) < 0)
+        return false;
+    if (addr->sa.any.sa_family == AF_UNIX)
+        return bound.sa.any.sa_family == AF_UNIX &&
+               strncmp(bound.sa.un.sun_path, addr->sa.un.sun_path, sizeof(bound.sa.un.sun_path)) ==
+                   0;
+    if (is_any6(addr) && bound.sa.any.sa_family == AF_INET)
+        return bound.sa.in4.sin_addr.s_addr == INADDR_ANY &&
+               bound.sa.in4.sin_port == addr->sa.in6.sin6_port;
+    return addr_equal(&bound, addr);
+}
+
+int listener_offer(struct listener_set *set, const char *text, int fd, struct err *err)
+{
+    struct addr addr;
+    int flags = fcntl(fd, F_GETFL);
+    if (addr_parse(&addr, text, err) < 0)
+        goto refuse;
+    if (int_option(fd, SO_ACCEPTCONN) != 1 || int_option(fd, SO_TYPE) != SOCK_STREAM) {
+        err_set(err, "what was offered for %s is no listening socket", text);
+        goto refuse;
+    }
+    if (!is_bound_to(fd, &addr)) {
+        err_set(err, "what was offered for %s listens elsewhere", text);
+        goto refuse;
+    }
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        err_set_errno(err, "what was offered for %s cannot be used", text);
+        goto refuse;
+    }
+    struct listener *l = listener_new(&addr, text, fd);
+    l->was_offered = true;
+    list_push_back(&set->offered, &l->link);
+    return 0;
+refuse:
+    close(fd);
+    return -1;
+}
+
+void listener_forget_offered(struct listener_set *set)
+{
+    list_each_safe (node, &set->offered)
+        close_listener(CONTAINER_OF(node, struct listener, link), true);
+}
+
+static struct listener *find(struct list *list, const struct addr *addr)
+{
+    list_each (node, list) {
+        struct listener *l = CONTAINER_OF(node, struct listener, link);
+        if (addr_equal(&l->addr, addr))
+            return l;
+    }
+    return NULL;
+}
+
+struct listener *listener_open(struct listener_set *set, const struct addr *addr, const char *text,
+                               struct err *err)
+{
+    struct listener *l = find(&set->all, addr);
+    if (l)
+        return l;
+    l = find(&set->offered, addr);
+    if (l) {
+        list_remove(&l->link);
+        snprintf(l->text, sizeof(l->text), "%s", text);
+    } else {
+        int fd = open_fd(addr, text, err);
+        if (fd < 0)
+            return NULL;
+        l = listener_new(addr, text, fd);
+    }
     list_push_back(&set->all, &l->link);
     return l;
 }
@@ -159,7 +251,13 @@ void listener_close_older(struct listener_set *set, uint64_t publication)
 {
     list_each_safe (node, &set->all) {
         struct listener *l = CONTAINER_OF(node, struct listener, link);
-        if (l->listed_by < publication)
-            close_listener(l);
+        if (l->listed_by >= publication)
+            continue;
+        if (l->was_offered && l->listed_by == 0) {
+            list_remove(&l->link);
+            list_push_back(&set->offered, &l->link);
+        } else {
+            close_listener(l, false);
+        }
     }
 }

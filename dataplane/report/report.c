@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dataplane/state/segment.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/arena.h"
 #include "proto/base/clock.h"
@@ -28,7 +29,8 @@ struct target_seen {
 };
 
 struct report {
-    const struct registry *registry; /* borrowed */
+    const struct registry *registry; /* borrowed; NULL: of a process that is gone */
+    const struct names *names;       /* borrowed: of that one's slots */
     uint64_t sequence, lineage;
     struct series_seen none;
     struct series_seen *routes; /* owned, by slot */
@@ -58,6 +60,7 @@ struct draft {
     size_t generation_count;
     Gwp__Counter counters[COUNTERS];
     Gwp__Counter *counter_at[COUNTERS];
+    size_t counter_count;
 };
 
 static void *checked(void *memory)
@@ -115,18 +118,18 @@ static void append(struct arena *arena, void ***array, size_t *count, size_t *ro
 /* Reads epochs and bounds; false when workers differ in them, or one is changing them. */
 static bool is_settled(const struct report_request *q, uint32_t *epochs, struct draft *d)
 {
-    d->lineage = 0;
     for (unsigned i = 0; i < q->worker_count; i++) {
         double bounds[STATS_MAX_BUCKETS];
         epochs[i] = stats_epoch(q->workers[i]);
         uint32_t count = stats_bounds(q->workers[i], bounds);
-        d->lineage = d->lineage * 31 + stats_lineage(q->workers[i]);
+        uint64_t lineage = stats_lineage(q->workers[i]);
         if (epochs[i] % 2 != 0)
             return false;
         if (i == 0) {
+            d->lineage = lineage;
             d->bound_count = count;
             memcpy(d->bounds, bounds, count * sizeof(*bounds));
-        } else if (count != d->bound_count ||
+        } else if (lineage != d->lineage || count != d->bound_count ||
                    (count > 0 && memcmp(d->bounds, bounds, count * sizeof(*bounds)) != 0)) {
             return false;
         }
@@ -243,15 +246,28 @@ static void take_route(struct report *r, struct draft *d, uint32_t slot, const c
     }
 }
 
+static uint32_t route_slots(const struct report *r)
+{
+    return r->registry ? registry_route_slots(r->registry) : names_route_slots(r->names);
+}
+
+static const char *route_name(const struct report *r, uint32_t slot)
+{
+    return r->registry ? registry_route_name(r->registry, slot) : names_route(r->names, slot);
+}
+
 static void take_routes(struct report *r, struct draft *d)
 {
     uint32_t slots = 0;
     for (unsigned i = 0; i < d->request->worker_count; i++)
         slots = MAX(slots, stats_route_slots(d->request->workers[i]));
-    slots = MIN(slots, registry_route_slots(r->registry));
+    slots = MIN(slots, route_slots(r));
     r->routes = with_room(r->routes, &r->route_room, slots, sizeof(*r->routes));
-    for (uint32_t slot = 0; slot < slots; slot++)
-        take_route(r, d, slot, registry_route_name(r->registry, slot), &r->routes[slot]);
+    for (uint32_t slot = 0; slot < slots; slot++) {
+        const char *name = route_name(r, slot);
+        if (name)
+            take_route(r, d, slot, name, &r->routes[slot]);
+    }
     take_route(r, d, STATS_NO_ROUTE, NO_ROUTE_NAME, &r->none);
 }
 
@@ -296,12 +312,17 @@ static void put_target(struct draft *d, uint64_t id, const struct stats_target *
     append(d->arena, (void ***)&d->targets, &d->target_count, &d->target_room, out);
 }
 
+static uint64_t target_id(const struct report *r, uint32_t slot)
+{
+    return r->registry ? registry_target_id(r->registry, slot) : names_target(r->names, slot);
+}
+
 static void take_target(struct report *r, struct draft *d, uint32_t slot)
 {
     struct target_seen *seen = &r->targets[slot];
     struct stats_target sum = {0};
-    uint64_t id = registry_target_id(r->registry, slot);
-    const struct target_state *state = registry_find_target(r->registry, id);
+    uint64_t id = target_id(r, slot);
+    const struct target_state *state = r->registry ? registry_find_target(r->registry, id) : NULL;
     uint32_t active = state ? atomic_load_explicit(&state->active, memory_order_relaxed) : 0;
     struct breaker_view breaker = {.epoch = seen->epoch};
     if (state && state->breaker)
@@ -322,7 +343,8 @@ static void take_target(struct report *r, struct draft *d, uint32_t slot)
 
 static void take_targets(struct report *r, struct draft *d)
 {
-    uint32_t slots = registry_target_slots(r->registry);
+    uint32_t slots =
+        r->registry ? registry_target_slots(r->registry) : names_target_slots(r->names);
     r->targets = with_room(r->targets, &r->target_room, slots, sizeof(*r->targets));
     for (uint32_t slot = 0; slot < slots; slot++)
         take_target(r, d, slot);
@@ -364,15 +386,22 @@ static void take_generations(struct draft *d)
     }
 }
 
-static void put_counter(struct draft *d, unsigned i, const char *name, uint64_t value)
+static void put_counter(struct draft *d, const char *name, uint64_t value)
 {
+    size_t i = d->counter_count++;
     gwp__counter__init(&d->counters[i]);
     d->counters[i].name = (char *)name;
     d->counters[i].value = value;
     d->counter_at[i] = &d->counters[i];
 }
 
-static void take_counters(struct draft *d)
+static bool is_level(const char *name)
+{
+    size_t len = strlen(name);
+    return len < 6 || strcmp(name + len - 6, "_total") != 0;
+}
+
+static void take_counters(const struct report *r, struct draft *d)
 {
     static const char *const names[STAT_COUNT] = {
 #define COUNTER(name, help) #name,
@@ -383,10 +412,13 @@ static void take_counters(struct draft *d)
         uint64_t sum = 0;
         for (unsigned w = 0; w < d->request->worker_count; w++)
             sum += stats_counter(d->request->workers[w], (enum stat_id)i);
-        put_counter(d, i, names[i], sum);
+        if (r->registry || !is_level(names[i])) /* who is gone has nothing open */
+            put_counter(d, names[i], sum);
     }
-    put_counter(d, STAT_COUNT, "snapshots_alive", d->request->snapshots_alive);
-    put_counter(d, STAT_COUNT + 1, "workers", d->request->worker_count);
+    if (!r->registry)
+        return;
+    put_counter(d, "snapshots_alive", d->request->snapshots_alive);
+    put_counter(d, "workers", d->request->worker_count);
 }
 
 /* ---- the process ---- */
@@ -465,6 +497,14 @@ static size_t fitting(void *const *messages, size_t count, size_t *room)
     return n;
 }
 
+static void fill_process(Gwp__StatsReport *part)
+{
+    part->rss_bytes = rss_bytes();
+    part->cpu_seconds = cpu_seconds();
+    part->open_fds = open_fds();
+    part->started_seconds = started_seconds();
+}
+
 static enum report_status emit_parts(struct report *r, struct draft *d, struct err *err)
 {
     size_t series = 0, targets = 0, counts = 0;
@@ -476,14 +516,15 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
         part.sequence = r->sequence;
         part.lineage = d->lineage;
         part.complete = d->complete;
-        part.n_counters = COUNTERS;
+        part.n_counters = d->counter_count;
         part.counters = d->counter_at;
         part.n_duration_buckets_seconds = d->bound_count;
         part.duration_buckets_seconds = d->bounds;
-        part.rss_bytes = rss_bytes();
-        part.cpu_seconds = cpu_seconds();
-        part.open_fds = open_fds();
-        part.started_seconds = started_seconds();
+        part.settled = !r->registry;
+        if (r->registry) {
+            part.breaker_lineage = segment_lineage(registry_breakers(r->registry));
+            fill_process(&part);
+        }
         if (series + targets + counts == 0) {
             part.transitions = d->request->transitions;
             part.n_transitions = d->request->transition_count;
@@ -520,7 +561,7 @@ static enum report_status make(struct report *r, struct draft *d, struct err *er
     d->complete = d->request->complete || d->lineage != r->lineage;
     take_routes(r, d);
     take_targets(r, d);
-    take_counters(d);
+    take_counters(r, d);
     take_generations(d);
     if (!is_unmoved(d->request, epochs)) {
         r->lineage = 0; /* what was remembered above was not reported */
@@ -539,5 +580,19 @@ enum report_status report_make(struct report *r, const struct report_request *re
     struct draft d = {.request = request, .arena = arena_new(ARENA_BYTES)};
     enum report_status status = make(r, &d, err);
     arena_free(&d.arena);
+    return status;
+}
+
+enum report_status report_settle(const struct settlement *settlement, struct err *err)
+{
+    struct report *r = report_new(NULL);
+    r->names = settlement->names;
+    struct report_request request = {.workers = settlement->workers,
+                                     .worker_count = settlement->worker_count,
+                                     .complete = true,
+                                     .emit = settlement->emit,
+                                     .owner = settlement->owner};
+    enum report_status status = report_make(r, &request, err);
+    report_free(&r);
     return status;
 }

@@ -33,5 +33,17 @@ enum report_status {
     REPORT_FAILED /* emit failed, and has filled `err`; the next one will be complete */
 };
 
+/* What a process that is gone had counted and has not told: all of it, under its own lineage. */
+struct settlement {
+    const struct stats *const *workers; /* its workers', adopted; borrowed */
+    unsigned worker_count;
+    const struct names *names; /* its names; borrowed */
+    report_emit_fn *emit;
+    void *owner;
+};
+
+/* REPORT_LATER here means never: it died while its buckets were being changed. */
+MUST_CHECK enum report_status report_settle(const struct settlement *s, struct err *err);
+
 MUST_CHECK enum report_status report_make(struct report *r, const struct report_request *request,
                                           struct err *err);

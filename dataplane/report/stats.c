@@ -14,6 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
@@ -23,6 +26,7 @@
 #define TARGET_SLOTS 262144u
 #define EXACT_STATUSES 32
 #define CELLS_PER_CHUNK 4
+#define MOST_CHUNKS (STATS_MAX_STATUSES / CELLS_PER_CHUNK)
 #define RESERVE_BYTES (64u * 1024) /* only for route "none", so that it never lacks room */
 
 struct cell {
@@ -124,6 +128,14 @@ static void *at(const struct memory *m, uint32_t offset)
     return (char *)m + offset;
 }
 
+/* For who reads: the memory may be what a process of another mind has left. NULL for an offset of
+ * 0, and for one that leads elsewhere. */
+static const void *inside(const struct memory *m, uint32_t offset, size_t bytes)
+{
+    bool leads_there = offset >= sizeof(*m) && offset <= SEGMENT_BYTES - bytes && offset % 8 == 0;
+    return leads_there ? at(m, offset) : NULL;
+}
+
 /* Offset of that many zero bytes, 0 when the segment is full. */
 static uint32_t take(struct memory *m, size_t bytes, bool from_reserve)
 {
@@ -136,7 +148,27 @@ static uint32_t take(struct memory *m, size_t bytes, bool from_reserve)
     return offset;
 }
 
-void stats_init(struct stats *s, unsigned worker)
+/* Numbers stand for rows of tables, which differ from release to release. */
+static uint32_t layout(void)
+{
+    static const char *const words[] = {
+#define COUNTER(name, help) #name,
+#include "proto/counters.def"
+#undef COUNTER
+#define REASON(NAME, status, word, message, closes) word,
+#include "dataplane/http/reasons.def"
+#undef REASON
+#define DECISION(word) #word,
+#include "dataplane/report/decisions.def"
+#undef DECISION
+    };
+    uint64_t hash = LAYOUT;
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        hash = XXH3_64bits_withSeed(words[i], strlen(words[i]), hash);
+    return (uint32_t)hash;
+}
+
+void stats_init(struct stats *s, unsigned worker, uint64_t lineage)
 {
     char name[32];
     struct err err;
@@ -144,12 +176,32 @@ void stats_init(struct stats *s, unsigned worker)
     snprintf(name, sizeof(name), "gwp-counters-%u", worker);
     if (!seg)
         log_fatal("stats", "out of memory");
-    if (segment_create(&seg->segment, name, LAYOUT, SEGMENT_BYTES, &err) < 0)
+    if (segment_create(&seg->segment, name, layout(), SEGMENT_BYTES, &err) < 0)
         log_fatal("stats", "%s", err.text);
     seg->memory = (struct memory *)(void *)seg->segment.head;
     seg->memory->used = sizeof(struct memory);
+    atomic_store(&seg->memory->head.lineage, lineage);
     *s = (struct stats){
         .counters = seg->memory->counters, .segment = seg, .bounds = seg->memory->bounds};
+}
+
+int stats_adopt(struct stats *s, int fd, struct err *err)
+{
+    struct stats_segment *seg = calloc(1, sizeof(*seg));
+    if (!seg)
+        log_fatal("stats", "out of memory");
+    if (segment_adopt(&seg->segment, fd, "gwp-counters", layout(), SEGMENT_BYTES, err) < 0) {
+        free(seg);
+        return -1;
+    }
+    seg->memory = (struct memory *)(void *)seg->segment.head;
+    *s = (struct stats){.counters = seg->memory->counters, .segment = seg};
+    return 0;
+}
+
+const struct segment *stats_segment(const struct stats *s)
+{
+    return &s->segment->segment;
 }
 
 void stats_fini(struct stats *s)
@@ -415,7 +467,8 @@ void stats_set_bounds(struct stats *s, const double *bounds, uint32_t count)
     clear_words(m->targets, m->target_slots * sizeof(m->targets[0]));
     for (uint32_t i = 0; i <= STATS_GENERATIONS; i++)
         clear_generation(&m->generations[i], m->generations[i].generation);
-    atomic_store(&m->head.lineage, segment_new_lineage());
+    atomic_store(&m->head.lineage,
+                 XXH3_64bits_withSeed(bounds, count * sizeof(*bounds), stats_lineage(s)));
     STORE(m->epoch, m->epoch + 1);
     s->bound_count = count;
 }
@@ -435,7 +488,7 @@ uint64_t stats_lineage(const struct stats *s)
 uint32_t stats_bounds(const struct stats *s, double bounds[STATS_MAX_BUCKETS])
 {
     const struct memory *m = s->segment->memory;
-    uint32_t count = LOAD(m->bound_count);
+    uint32_t count = MIN(LOAD(m->bound_count), STATS_MAX_BUCKETS);
     for (uint32_t i = 0; i < count; i++)
         __atomic_load(&m->bounds[i], &bounds[i], __ATOMIC_ACQUIRE);
     return count;
@@ -448,12 +501,12 @@ uint64_t stats_counter(const struct stats *s, enum stat_id which)
 
 uint32_t stats_route_slots(const struct stats *s)
 {
-    return LOAD(s->segment->memory->route_slots);
+    return MIN(LOAD(s->segment->memory->route_slots), ROUTE_SLOTS);
 }
 
 uint32_t stats_target_slots(const struct stats *s)
 {
-    return LOAD(s->segment->memory->target_slots);
+    return MIN(LOAD(s->segment->memory->target_slots), TARGET_SLOTS);
 }
 
 static void add_status(struct stats_series *into, uint32_t status, uint64_t count)
@@ -473,17 +526,14 @@ static void read_statuses(const struct memory *m, const struct series *series,
                           struct stats_series *into)
 {
     const struct chunk *chunk = &series->first;
-    for (;;) {
+    for (unsigned n = 0; chunk && n < MOST_CHUNKS; n++) {
         for (unsigned i = 0; i < CELLS_PER_CHUNK; i++) {
             uint32_t key = LOAD(chunk->cells[i].key);
             uint64_t count = LOAD(chunk->cells[i].count);
-            if (key != 0 && count > 0)
+            if (key != 0 && key <= STATS_MAX_STATUSES && count > 0)
                 add_status(into, key - 1, count);
         }
-        uint32_t next = LOAD(chunk->next);
-        if (next == 0)
-            return;
-        chunk = at(m, next);
+        chunk = inside(m, LOAD(chunk->next), sizeof(*chunk));
     }
 }
 
@@ -492,9 +542,9 @@ void stats_read_series(const struct stats *s, uint32_t route_slot, enum method_l
 {
     const struct memory *m = s->segment->memory;
     uint32_t offset = LOAD(m->routes[MIN(route_slot, ROUTE_SLOTS)].series[method]);
-    if (offset == 0)
+    const struct series *series = inside(m, offset, sizeof(*series));
+    if (!series)
         return;
-    const struct series *series = at(m, offset);
     double sum, upstream_sum;
     for (unsigned i = 0; i <= STATS_MAX_BUCKETS; i++) {
         uint64_t n = LOAD(series->buckets[i]);
@@ -518,7 +568,7 @@ static void add_words(uint64_t *into, const uint64_t *from, size_t count)
 void stats_read_target(const struct stats *s, uint32_t target_slot, struct stats_target *into)
 {
     const struct memory *m = s->segment->memory;
-    if (target_slot >= LOAD(m->target_slots))
+    if (target_slot >= stats_target_slots(s))
         return;
     const struct stats_target *t = &m->targets[target_slot];
     into->requests += LOAD(t->requests);
@@ -530,9 +580,9 @@ void stats_read_route(const struct stats *s, uint32_t route_slot, struct stats_r
 {
     const struct memory *m = s->segment->memory;
     uint32_t offset = LOAD(m->routes[MIN(route_slot, ROUTE_SLOTS)].counts);
-    if (offset == 0)
+    const struct stats_route *counts = inside(m, offset, sizeof(*counts));
+    if (!counts)
         return;
-    const struct stats_route *counts = at(m, offset);
     add_words(into->outcomes, counts->outcomes, R_COUNT);
     add_words(into->decisions, counts->decisions, DECISION_COUNT);
 }

@@ -16,6 +16,7 @@
 
 #include "dataplane/http/reasons.h"
 #include "proto/base/defs.h"
+#include "proto/base/err.h"
 
 enum stat_id {
 #define COUNTER(name, help) STAT_##name,
@@ -58,6 +59,8 @@ const char *decision_word(enum decision d);
 #define STATS_GENERATIONS 4
 #define STATS_CLASSES 6 /* of status: 1xx to 5xx, and what is none of these */
 
+struct segment;
+
 struct stats {
     uint64_t *counters;            /* STAT_COUNT; in the segment */
     struct stats_segment *segment; /* owned mapping */
@@ -65,13 +68,20 @@ struct stats {
     uint32_t bound_count;
 };
 
-/* Ends the program if there is no memory. Without bounds there is one bucket for everything. */
-void stats_init(struct stats *s, unsigned worker);
+/* Ends the program if there is no memory. Without bounds there is one bucket for everything. All
+ * workers of a process have the same lineage: what they count is told as one. */
+void stats_init(struct stats *s, unsigned worker, uint64_t lineage);
 void stats_fini(struct stats *s);
+const struct segment *stats_segment(const struct stats *s);
+
+/* What a worker of another process has counted, only to be read. -1 with `err`, also when this
+ * release counts by other tables; takes `fd` over in either case. */
+MUST_CHECK int stats_adopt(struct stats *s, int fd, struct err *err);
 
 /* Bounds for durations from now on, at most STATS_MAX_BUCKETS; copied. If they differ from those in
  * use, everything but the levels begins anew, and so the lineage changes: a bucket counted under
- * other bounds means nothing. */
+ * other bounds means nothing. The next lineage follows from the last and the bounds, so that
+ * workers agree. */
 void stats_set_bounds(struct stats *s, const double *bounds, uint32_t count);
 
 /* One writer, so load-add-store is enough; relaxed, since readers want no order. */

@@ -27,7 +27,7 @@ bool balancer_would_admit(const struct route *route, const struct target *t, uin
 bool balancer_admit(const struct route *route, const struct target *t, struct pick *p)
 {
     struct target_state *s = t->state;
-    _Atomic uint32_t *open = &s->route->breakers_open;
+    _Atomic uint32_t *open = s->route->breakers_open;
     if (!is_in_service(route, s))
         return false;
     p->permit = 0;

@@ -25,8 +25,10 @@
 #include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
-#define LAYOUT 1
+#define LAYOUT 2
 #define SLOTS 262144u /* as many as there are counters for */
+#define ROUTES 65536u /* a power of two */
+#define PROBES 64u    /* for a route's place, before it has none */
 
 #define EPOCH_MASK 0x3FFFFFu
 #define PAYLOAD_MASK 0xFFFFFFFFFFu
@@ -37,10 +39,18 @@
 
 #define PERMIT_IS_VALID (1u << 30)
 
-enum cause { CAUSE_NONE, CAUSE_WINDOW, CAUSE_PROBE, CAUSE_TIME, CAUSE_RECOVERED, CAUSE_RESET };
+enum cause {
+    CAUSE_NONE,
+    CAUSE_WINDOW,
+    CAUSE_PROBE,
+    CAUSE_TIME,
+    CAUSE_RECOVERED,
+    CAUSE_RESET,
+    CAUSE_LOST
+};
 
 struct note {
-    _Atomic uint64_t tag; /* valid:1 | epoch:22 | from:2 | to:2 | cause:8 | reason:8 | status:16 */
+    _Atomic uint64_t tag; /* valid:1 | epoch:22 | from:2 | to:2 | cause:8 | code:8 | status:16 */
     _Atomic uint64_t at_ms;
     _Atomic uint32_t failed, total; /* CAUSE_WINDOW; CAUSE_RECOVERED: total probes */
     _Atomic uint32_t span_ms;       /* the window; CAUSE_TIME: how long it was open */
@@ -60,8 +70,17 @@ struct breaker {
 
 static_assert(sizeof(struct breaker) <= 512, "a page holds eight");
 
+/* Of a route, by its name's hash: found where its hash says, or in the next free place. */
+struct route_place {
+    _Atomic uint64_t hash; /* 0 = free */
+    _Atomic uint32_t open; /* of its breakers, those that are not closed */
+};
+
+/* Several processes may map it at once, while one replaces another: a slot and a place belong to
+ * whoever is noted in it first, for ever, so all of them find the same. */
 struct memory {
     struct segment_head head;
+    struct route_place routes[ROUTES];
     struct breaker at[SLOTS];
 };
 
@@ -80,9 +99,10 @@ static uint64_t word_of(enum breaker_state state, uint32_t epoch, uint64_t paylo
     return (uint64_t)state << 62 | (uint64_t)(epoch & EPOCH_MASK) << 40 | (payload & PAYLOAD_MASK);
 }
 
+/* The fourth value is nobody's, but the memory may have come from anywhere. */
 static enum breaker_state state_of(uint64_t word)
 {
-    return (enum breaker_state)(word >> 62);
+    return (enum breaker_state)MIN(word >> 62, BREAKER_HALF_OPEN);
 }
 
 static uint32_t epoch_of(uint64_t word)
@@ -209,6 +229,24 @@ struct why {
     uint32_t failed, total, span_ms;
 };
 
+/* What opens breakers, by numbers that stay the same: those of reasons.def shift between releases,
+ * which may read each other's notes. */
+static const enum reason noted_reasons[] = {R_SERVED, R_CONNECT_FAILED, R_CONNECT_TIMEOUT,
+                                            R_RESET,  R_BAD_RESPONSE,   R_UPSTREAM_TIMEOUT};
+
+static unsigned code_of(enum reason reason)
+{
+    for (unsigned i = 0; i < COUNT_OF(noted_reasons); i++)
+        if (noted_reasons[i] == reason)
+            return i;
+    return 0;
+}
+
+static enum reason reason_of(unsigned code)
+{
+    return noted_reasons[code < COUNT_OF(noted_reasons) ? code : 0];
+}
+
 static void take_note(struct breaker *b, uint32_t epoch, enum breaker_state from,
                       enum breaker_state to, const struct why *why, uint64_t now_ms)
 {
@@ -219,8 +257,8 @@ static void take_note(struct breaker *b, uint32_t epoch, enum breaker_state from
     atomic_store_explicit(&n->total, why->total, memory_order_release);
     atomic_store_explicit(&n->span_ms, why->span_ms, memory_order_release);
     uint64_t tag = (uint64_t)1 << 63 | (uint64_t)epoch << 36 | (uint64_t)from << 34 |
-                   (uint64_t)to << 32 | (uint64_t)why->cause << 24 | (uint64_t)why->reason << 16 |
-                   (why->status & 0xFFFF);
+                   (uint64_t)to << 32 | (uint64_t)why->cause << 24 |
+                   (uint64_t)code_of(why->reason) << 16 | (why->status & 0xFFFF);
     atomic_store_explicit(&n->tag, tag, memory_order_release);
 }
 
@@ -249,11 +287,14 @@ static bool reserve(_Atomic uint32_t *open_in_route, uint32_t most)
     return true;
 }
 
+/* Not below 0: a process may have been killed between two steps that belong together. */
 static void give_back(_Atomic uint32_t *open_in_route)
 {
-    uint32_t before = atomic_fetch_sub_explicit(open_in_route, 1, memory_order_relaxed);
-    assert(before > 0);
-    (void)before;
+    uint32_t open = GET(*open_in_route);
+    while (open > 0 &&
+           !atomic_compare_exchange_weak_explicit(open_in_route, &open, open - 1,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        ;
 }
 
 static uint32_t open_time_ms(const struct breaker_policy *p, uint32_t rounds)
@@ -456,23 +497,74 @@ void breakers_free(struct breakers **all)
     *all = NULL;
 }
 
-struct breaker *breakers_at(struct breakers *all, uint32_t slot, uint64_t target_id)
+uint64_t breakers_claim(struct breakers *all, uint32_t slot, uint64_t target_id)
 {
+    uint64_t there = 0;
     if (slot >= SLOTS)
-        return NULL;
-    struct breaker *b = &all->memory->at[slot];
-    if (GET(b->target_id) != target_id) {
-        clear_window(b);
-        SET(b->window_ms, 0);
-        SET(b->rounds, 0);
-        for (unsigned i = 0; i < BREAKER_STATES; i++)
-            SET(b->moved_to[i], 0);
-        for (unsigned i = 0; i < BREAKER_HISTORY; i++)
-            SET(b->history[i].tag, 0);
-        SET(b->word, 0);
-        SET(b->target_id, target_id);
+        return target_id;
+    return atomic_compare_exchange_strong(&all->memory->at[slot].target_id, &there, target_id)
+               ? target_id
+               : there;
+}
+
+struct breaker *breakers_at(struct breakers *all, uint32_t slot)
+{
+    return slot < SLOTS ? &all->memory->at[slot] : NULL;
+}
+
+_Atomic uint32_t *breakers_route(struct breakers *all, uint64_t hash)
+{
+    hash = hash ? hash : 1;
+    for (uint32_t i = 0; i < PROBES; i++) {
+        struct route_place *place = &all->memory->routes[(hash + i) % ROUTES];
+        uint64_t there = 0;
+        if (atomic_compare_exchange_strong(&place->hash, &there, hash) || there == hash)
+            return &place->open;
     }
-    return b;
+    return NULL;
+}
+
+static uint32_t used_slots(const struct memory *m)
+{
+    uint32_t used = 0;
+    while (used < SLOTS && GET(m->at[used].target_id) != 0)
+        used++;
+    return used;
+}
+
+bool breakers_adopt(struct breakers *all, int fd, struct err *err)
+{
+    struct segment s;
+    if (segment_adopt(&s, fd, "gwp-breakers", LAYOUT, sizeof(struct memory), err) < 0)
+        return false;
+    /* Targets come and go for as long as the memory lives; only a restart can clear it out. */
+    if (used_slots((struct memory *)(void *)s.head) > SLOTS / 4 * 3) {
+        err_set(err, "it is nearly full of targets that are gone");
+        segment_close(&s);
+        return false;
+    }
+    segment_close(&all->segment);
+    all->segment = s;
+    all->memory = (struct memory *)(void *)s.head;
+    return true;
+}
+
+void breakers_mend(struct breakers *all, uint64_t now_ms)
+{
+    const struct why why = {.cause = CAUSE_LOST};
+    uint32_t used = used_slots(all->memory);
+    for (uint32_t i = 0; i < used; i++) {
+        struct breaker *b = &all->memory->at[i];
+        uint64_t word = atomic_load_explicit(&b->word, memory_order_acquire);
+        while (state_of(word) == BREAKER_HALF_OPEN &&
+               !move(b, &word, BREAKER_OPEN, now_ms, &why, now_ms))
+            ;
+    }
+}
+
+const struct segment *breakers_segment(const struct breakers *all)
+{
+    return &all->segment;
 }
 
 bool breaker_reset(struct breaker *b, _Atomic uint32_t *open_in_route, uint64_t now_ms)
@@ -529,7 +621,7 @@ static void tell_cause(struct breaker_transition *t, uint64_t tag, uint32_t fail
     if (status)
         snprintf(last, sizeof(last), "status %u", status);
     else
-        snprintf(last, sizeof(last), "%s", reason_word((enum reason)(tag >> 16 & 0xFF)));
+        snprintf(last, sizeof(last), "%s", reason_word(reason_of(tag >> 16 & 0xFF)));
     switch ((enum cause)(tag >> 24 & 0xFF)) {
     case CAUSE_WINDOW:
         snprintf(t->cause, sizeof(t->cause), "%u of %u requests failed in %g s (%s last)", failed,
@@ -547,6 +639,9 @@ static void tell_cause(struct breaker_transition *t, uint64_t tag, uint32_t fail
     case CAUSE_RESET:
         snprintf(t->cause, sizeof(t->cause), "reset by order");
         break;
+    case CAUSE_LOST:
+        snprintf(t->cause, sizeof(t->cause), "its probes were lost with a data plane");
+        break;
     default:
         t->cause[0] = '\0';
     }
@@ -563,8 +658,8 @@ bool breaker_recall(const struct breaker *b, uint32_t epoch, struct breaker_tran
     if (!(tag >> 63) || (tag >> 36 & EPOCH_MASK) != epoch || GET(n->tag) != tag)
         return false;
     t->epoch = epoch;
-    t->from = (enum breaker_state)(tag >> 34 & 3);
-    t->to = (enum breaker_state)(tag >> 32 & 3);
+    t->from = (enum breaker_state)MIN(tag >> 34 & 3, BREAKER_HALF_OPEN);
+    t->to = (enum breaker_state)MIN(tag >> 32 & 3, BREAKER_HALF_OPEN);
     t->at_ms = at_ms;
     tell_cause(t, tag, failed, total, span_ms);
     return true;

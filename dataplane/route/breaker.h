@@ -47,14 +47,30 @@ typedef uint32_t breaker_permit;
 
 struct breakers; /* all of them */
 struct breaker;
+struct segment;
 
 /* Ends the program if there is no memory. */
 struct breakers *breakers_new(void);
 void breakers_free(struct breakers **b);
 
-/* Control thread: the breaker of that slot; closed and empty unless it is that target's already.
- * NULL beyond what there is room for: such a target has none. */
-struct breaker *breakers_at(struct breakers *all, uint32_t slot, uint64_t target_id);
+/* Control thread, all of these.
+ *
+ * Slots are given out once, in order: whose is this one? The caller's target's, if it was nobody's.
+ * Beyond the last one every target has the slot it asks for. */
+uint64_t breakers_claim(struct breakers *all, uint32_t slot, uint64_t target_id);
+/* The breaker of a claimed slot; NULL beyond what there is room for: such a target has none. */
+struct breaker *breakers_at(struct breakers *all, uint32_t slot);
+/* Where a route's breakers that are not closed are counted, by the hash of its name; NULL when
+ * there is no room. */
+_Atomic uint32_t *breakers_route(struct breakers *all, uint64_t hash);
+
+/* Goes on with the memory of another process, before any of this one's is used. False with `err`:
+ * nothing has changed. Takes `fd` over in either case. */
+MUST_CHECK bool breakers_adopt(struct breakers *all, int fd, struct err *err);
+/* After a process that shared the memory has died: probes that it had under way will not come back,
+ * so half-open breakers are open again, and due at once. */
+void breakers_mend(struct breakers *all, uint64_t now_ms);
+const struct segment *breakers_segment(const struct breakers *all);
 
 /* May a request be sent now? After true the caller owes exactly one breaker_report() for *permit.
  * `open_in_route` counts the route's breakers that are not closed. */

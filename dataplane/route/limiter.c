@@ -119,29 +119,48 @@ static bool counts_as(const struct limiter *l, const struct limit_policy *p)
            (p->algorithm == LIMITER_BUCKET || t->window_ms == p->window_ms);
 }
 
+static uint64_t set_bytes_of(const struct limit_algorithm *a)
+{
+    return sizeof(struct set) + PLACES * a->slot_bytes;
+}
+
+static uint64_t sets_for(uint32_t max_keys)
+{
+    return (max_keys + (uint64_t)max_keys / 2 + PLACES - 1) / PLACES;
+}
+
+/* From its head on, which is right. What is needed of it is copied: another process could write
+ * something else there later. */
+static void use_table(struct limiter *l)
+{
+    struct table_head *t = l->table = (struct table_head *)(void *)l->segment.head;
+    l->algorithm = algorithms[t->algorithm];
+    l->sets = (char *)t + TABLE_HEAD_BYTES;
+    l->slot_bytes = l->algorithm->slot_bytes;
+    l->set_bytes = set_bytes_of(l->algorithm);
+    l->set_count = (l->segment.bytes - TABLE_HEAD_BYTES) / l->set_bytes;
+    while (l->me == 0)
+        fill_random(&l->me, sizeof(l->me));
+}
+
 static int make_table(struct limiter *l, const char *route, const struct limit_policy *p,
                       struct err *err)
 {
-    l->algorithm = algorithms[p->algorithm];
-    l->slot_bytes = l->algorithm->slot_bytes;
-    l->set_bytes = sizeof(struct set) + PLACES * l->slot_bytes;
-    l->set_count = (p->max_keys + (uint64_t)p->max_keys / 2 + PLACES - 1) / PLACES;
-    if (segment_create(&l->segment, "gwp-limiter", LAYOUT,
-                       TABLE_HEAD_BYTES + l->set_count * l->set_bytes, err) < 0)
+    uint64_t sets = sets_for(p->max_keys), set_bytes = set_bytes_of(algorithms[p->algorithm]);
+    if (segment_create(&l->segment, "gwp-limiter", LAYOUT, TABLE_HEAD_BYTES + sets * set_bytes,
+                       err) < 0)
         return -1;
-    struct table_head *t = l->table = (struct table_head *)(void *)l->segment.head;
-    l->sets = (char *)t + TABLE_HEAD_BYTES;
+    struct table_head *t = (struct table_head *)(void *)l->segment.head;
     t->algorithm = (uint32_t)p->algorithm;
     t->key_by = (uint32_t)p->key_by;
     t->max_keys = p->max_keys;
     t->window_ms = p->window_ms;
-    t->sets = l->set_count;
-    t->set_bytes = l->set_bytes;
+    t->sets = sets;
+    t->set_bytes = set_bytes;
     t->route_hash = XXH3_64bits(route, strlen(route));
     memcpy(t->route, route, MIN(strlen(route), sizeof(t->route) - 1));
     fill_random(t->secrets, sizeof(t->secrets));
-    while (l->me == 0)
-        fill_random(&l->me, sizeof(l->me));
+    use_table(l);
     return 0;
 }
 
@@ -167,6 +186,13 @@ struct limiter *limiter_open(struct list *limiters, const char *route, const str
     return l;
 }
 
+static void forget(struct limiter *l)
+{
+    list_remove(&l->link);
+    segment_close(&l->segment);
+    free(l);
+}
+
 void limiter_release(struct limiter **lp)
 {
     struct limiter *l = *lp;
@@ -174,9 +200,64 @@ void limiter_release(struct limiter **lp)
     assert(l->refs > 0);
     if (--l->refs > 0)
         return;
-    list_remove(&l->link);
-    segment_close(&l->segment);
-    free(l);
+    forget(l);
+}
+
+/* How large a table must be that has this head; 0 when the head makes no sense. */
+static size_t bytes_of(const struct table_head *t)
+{
+    if (t->algorithm >= COUNT_OF(algorithms) || t->max_keys == 0 ||
+        (t->algorithm == LIMITER_WINDOW && t->window_ms == 0) || t->sets != sets_for(t->max_keys) ||
+        t->set_bytes != set_bytes_of(algorithms[t->algorithm]))
+        return 0;
+    return TABLE_HEAD_BYTES + t->sets * t->set_bytes;
+}
+
+static int check_table(const struct segment *s, const char *route, struct err *err)
+{
+    const struct table_head *t = (const struct table_head *)(const void *)s->head;
+    if (s->bytes < TABLE_HEAD_BYTES || bytes_of(t) != s->bytes)
+        return err_set(err, "the limiter table of route \"%s\" does not add up", route);
+    if (t->route_hash != XXH3_64bits(route, strlen(route)))
+        return err_set(err, "the limiter table of route \"%s\" is another route's", route);
+    return 0;
+}
+
+struct limiter *limiter_adopt(struct list *limiters, const char *route, int fd, struct err *err)
+{
+    struct segment s;
+    if (segment_adopt(&s, fd, "gwp-limiter", LAYOUT, 0, err) < 0)
+        return NULL;
+    if (check_table(&s, route, err) < 0) {
+        segment_close(&s);
+        return NULL;
+    }
+    struct limiter *l = calloc(1, sizeof(*l));
+    if (!l)
+        log_fatal("limiter", "out of memory");
+    l->segment = s;
+    use_table(l);
+    list_push_back(limiters, &l->link);
+    return l;
+}
+
+void limiter_forget_unused(struct list *limiters)
+{
+    list_each_safe (node, limiters) {
+        struct limiter *l = CONTAINER_OF(node, struct limiter, link);
+        if (l->refs == 0)
+            forget(l);
+    }
+}
+
+const struct segment *limiter_segment(const struct limiter *l)
+{
+    return &l->segment;
+}
+
+struct limiter *limiter_of_link(struct list *link)
+{
+    return CONTAINER_OF(link, struct limiter, link);
 }
 
 size_t limiter_bytes(const struct limiter *l)

@@ -76,6 +76,7 @@ struct limit_verdict {
 };
 
 struct limiter;
+struct segment;
 
 /* The limiter in `limiters`, the list of those of that route, that counts as the policy says, else
  * a new one; takes a reference. NULL with `err`. */
@@ -83,6 +84,14 @@ struct limiter *limiter_open(struct list *limiters, const char *route, const str
                              struct err *err);
 /* With the last reference the table goes. */
 void limiter_release(struct limiter **l);
+
+/* Goes on with the table of another process, which becomes one of `limiters`, for limiter_open() to
+ * find; it has no reference until then. NULL with `err`. Takes `fd` over in either case. */
+struct limiter *limiter_adopt(struct list *limiters, const char *route, int fd, struct err *err);
+/* Of `limiters`, those without a reference go. */
+void limiter_forget_unused(struct list *limiters);
+const struct segment *limiter_segment(const struct limiter *l);
+struct limiter *limiter_of_link(struct list *link); /* of route_state.limiters */
 
 /* Bytes of a whole table; for tests and reports. */
 size_t limiter_bytes(const struct limiter *l);

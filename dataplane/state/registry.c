@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -25,13 +26,14 @@ struct registry {
     uint32_t *free_endpoint_slots; /* owned; a stack */
     uint32_t free_endpoint_count, free_endpoint_room;
     uint32_t endpoint_slots;
-    const struct route_state **route_at; /* owned array, by slot */
+    struct route_state **route_at; /* owned array, by slot */
     uint32_t route_slots, route_room;
     uint64_t *target_ids; /* owned array, by slot: remembers targets that are gone */
     uint32_t target_slots, target_room;
     uint32_t *slot_of_id; /* owned; open addressing over target_ids, slot + 1 in each used cell */
     uint32_t slot_cells;  /* a power of two */
     struct breakers *breakers; /* owned */
+    struct names *names;       /* owned: of slots, for who comes after this process */
 };
 
 static void *checked(void *memory)
@@ -149,21 +151,26 @@ static void grow_slot_cells(struct registry *r)
         *slot_cell(r, r->target_ids[slot]) = slot + 1;
 }
 
-/* The slot that this id has had before, or a new one. */
-static uint32_t slot_for_target(struct registry *r, uint64_t id)
+/* The next slot is that target's. */
+static void add_slot(struct registry *r, uint64_t id)
 {
-    uint32_t *cell = slot_cell(r, id);
-    if (*cell != 0)
-        return *cell - 1;
-    if (r->target_slots * 2 >= r->slot_cells) {
+    if (r->target_slots * 2 >= r->slot_cells)
         grow_slot_cells(r);
-        cell = slot_cell(r, id);
-    }
     r->target_ids =
         with_room(r->target_ids, r->target_slots, &r->target_room, sizeof(*r->target_ids));
     r->target_ids[r->target_slots] = id;
+    names_put_target(r->names, r->target_slots, id);
+    uint32_t *cell = slot_cell(r, id);
     *cell = ++r->target_slots;
-    return *cell - 1;
+}
+
+/* The slot that this id has had before, or a new one. Another process may take slots at the same
+ * time: what it was quicker with is noted on the way. */
+static uint32_t slot_for_target(struct registry *r, uint64_t id)
+{
+    while (*slot_cell(r, id) == 0)
+        add_slot(r, breakers_claim(r->breakers, r->target_slots, id));
+    return *slot_cell(r, id) - 1;
 }
 
 /* ---- life ---- */
@@ -197,6 +204,7 @@ struct registry *registry_new(void)
     r->slot_cells = FIRST_BUCKETS;
     r->slot_of_id = checked(calloc(r->slot_cells, sizeof(*r->slot_of_id)));
     r->breakers = breakers_new();
+    r->names = names_new();
     return r;
 }
 
@@ -230,6 +238,7 @@ void registry_free(struct registry **rp)
     free(r->target_ids);
     free(r->slot_of_id);
     breakers_free(&r->breakers);
+    names_free(&r->names);
     free(r);
 }
 
@@ -283,7 +292,7 @@ struct target_state *registry_target(struct registry *r, uint64_t id)
         t = entry_new(sizeof(*t));
         t->id = id;
         t->slot = slot_for_target(r, id);
-        t->breaker = breakers_at(r->breakers, t->slot, id);
+        t->breaker = breakers_at(r->breakers, t->slot);
         t->told_epoch = epoch_of_breaker(t);
         table_add(&r->targets, t);
     }
@@ -297,6 +306,11 @@ static struct route_state *route_new(struct registry *r, const char *name)
     s->name = checked(strdup(name));
     list_init(&s->limiters);
     s->slot = r->route_slots;
+    s->breakers_open = breakers_route(r->breakers, hash_name(name));
+    if (!s->breakers_open)
+        s->breakers_open = &s->own_breakers_open;
+    s->is_to_be_counted = true;
+    names_put_route(r->names, s->slot, name);
     r->route_at =
         with_room(r->route_at, r->route_slots, &r->route_room, sizeof(struct route_state *));
     r->route_at[r->route_slots++] = s;
@@ -375,7 +389,7 @@ static bool collect_target(struct registry *r, void *entry)
         return false;
     /* What comes back under this identity one day is asked anew. */
     if (t->breaker && t->route)
-        breaker_apply(t->breaker, NULL, &t->route->breakers_open, 0);
+        breaker_apply(t->breaker, NULL, t->route->breakers_open, 0);
     free(t);
     return true;
 }
@@ -384,6 +398,44 @@ void registry_collect(struct registry *r)
 {
     table_sweep(r, &r->endpoints, collect_endpoint);
     table_sweep(r, &r->targets, collect_target);
+}
+
+/* ---- what other processes share ---- */
+
+bool registry_adopt_breakers(struct registry *r, int fd, uint64_t now_ms, struct err *err)
+{
+    if (r->target_slots > 0) {
+        close(fd);
+        err_set(err, "this process has begun with its own already");
+        return false;
+    }
+    if (!breakers_adopt(r->breakers, fd, err))
+        return false;
+    breakers_mend(r->breakers, now_ms);
+    return true;
+}
+
+void registry_mend_breakers(struct registry *r, uint64_t now_ms)
+{
+    breakers_mend(r->breakers, now_ms);
+    for (uint32_t slot = 0; slot < r->route_slots; slot++)
+        r->route_at[slot]->is_to_be_counted = true;
+}
+
+const struct segment *registry_breakers(const struct registry *r)
+{
+    return breakers_segment(r->breakers);
+}
+
+const struct segment *registry_names(const struct registry *r)
+{
+    return names_segment(r->names);
+}
+
+void registry_each_route(const struct registry *r, registry_visit_fn *visit, void *owner)
+{
+    for (uint32_t slot = 0; slot < r->route_slots; slot++)
+        visit(owner, r->route_at[slot]);
 }
 
 /* ---- for reports ---- */

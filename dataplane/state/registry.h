@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "dataplane/route/breaker.h"
+#include "dataplane/state/names.h"
 #include "proto/base/addr.h"
 #include "proto/base/list.h"
 
@@ -51,16 +52,35 @@ struct route_state {
     uint32_t refs; /* control thread */
     struct route_state *next;
     struct list limiters; /* control thread: those that snapshots refer to (route/limiter.h) */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;      /* whose turn it is, all workers */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t breakers_open; /* that are not closed */
-    _Atomic bool stirred; /* what its rosters were called from has changed: targets.c looks */
-    bool is_called;       /* control thread: being called anew */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;       /* whose turn it is, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t *breakers_open; /* those that are not closed: in the
+                                                                   breakers' segment, or: */
+    _Atomic uint32_t own_breakers_open;                         /* when that has no room */
+    _Atomic bool stirred;  /* what its rosters were called from has changed: targets.c looks */
+    bool is_called;        /* control thread: being called anew */
+    bool is_to_be_counted; /* control thread: nobody knows how far breakers_open can be trusted */
 };
 
 struct registry;
 
 struct registry *registry_new(void);
 void registry_free(struct registry **r);
+
+/* Goes on with the breakers of another process: targets are found by their ids in the slots that
+ * they have there. Only while the registry knows no target yet. False with `err`: it begins with
+ * none. Takes `fd` over in either case. */
+MUST_CHECK bool registry_adopt_breakers(struct registry *r, int fd, uint64_t now_ms,
+                                        struct err *err);
+
+/* A process that shared the breakers has died: mends what it left half done. */
+void registry_mend_breakers(struct registry *r, uint64_t now_ms);
+
+const struct segment *registry_breakers(const struct registry *r);
+const struct segment *registry_names(const struct registry *r);
+
+/* Calls `visit` for every route there ever was. */
+typedef void registry_visit_fn(void *owner, struct route_state *s);
+void registry_each_route(const struct registry *r, registry_visit_fn *visit, void *owner);
 
 /* Find or make; each call takes a reference. */
 struct endpoint *registry_endpoint(struct registry *r, const struct addr *addr);

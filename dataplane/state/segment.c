@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char magic[8] = "GWPSEGM";
@@ -19,9 +20,6 @@ uint64_t segment_new_lineage(void)
 
 static int map(struct segment *s, size_t bytes)
 {
-    if (ftruncate(s->fd, (off_t)bytes) < 0 ||
-        fcntl(s->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        return -1;
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
     if (base == MAP_FAILED)
         return -1;
@@ -37,7 +35,9 @@ int segment_create(struct segment *s, const char *name, uint32_t layout, size_t 
     s->fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (s->fd < 0)
         return err_set_errno(err, "memory segment %s could not be made", name);
-    if (map(s, bytes) < 0) {
+    if (ftruncate(s->fd, (off_t)bytes) < 0 ||
+        fcntl(s->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 ||
+        map(s, bytes) < 0) {
         err_set_errno(err, "memory segment %s of %zu bytes could not be mapped", name, bytes);
         close(s->fd);
         return -1;
@@ -47,6 +47,51 @@ int segment_create(struct segment *s, const char *name, uint32_t layout, size_t 
     s->head->bytes = bytes;
     atomic_store(&s->head->lineage, segment_new_lineage());
     return 0;
+}
+
+/* Sealed before it is measured: nobody can make it smaller afterwards, and end us with SIGBUS. */
+static int check(int fd, const char *name, size_t bytes, size_t *size, struct err *err)
+{
+    struct stat st;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK))
+        return err_set(err, "memory segment %s is not sealed", name);
+    if (fstat(fd, &st) < 0)
+        return err_set_errno(err, "memory segment %s cannot be looked at", name);
+    *size = (size_t)st.st_size;
+    if (*size < sizeof(struct segment_head) || (bytes > 0 && *size != bytes))
+        return err_set(err, "memory segment %s has %zu bytes, and %zu are expected", name, *size,
+                       bytes);
+    return 0;
+}
+
+int segment_adopt(struct segment *s, int fd, const char *name, uint32_t layout, size_t bytes,
+                  struct err *err)
+{
+    size_t size = 0;
+    memset(s, 0, sizeof(*s));
+    s->fd = fd;
+    if (check(fd, name, bytes, &size, err) < 0) {
+        close(fd);
+        return -1;
+    }
+    if (map(s, size) < 0) {
+        err_set_errno(err, "memory segment %s of %zu bytes could not be mapped", name, size);
+        close(fd);
+        return -1;
+    }
+    const struct segment_head *h = s->head;
+    if (memcmp(h->magic, magic, sizeof(magic)) == 0 && h->layout == layout && h->bytes == size)
+        return 0;
+    err_set(err, "memory segment %s has a layout that this release does not know (%u, not %u)",
+            name, h->layout, layout);
+    segment_close(s);
+    return -1;
+}
+
+uint64_t segment_lineage(const struct segment *s)
+{
+    return atomic_load(&s->head->lineage);
 }
 
 void segment_close(struct segment *s)

@@ -26,7 +26,13 @@ struct segment {
 /* All zero but for its head. -1 with `err`. */
 MUST_CHECK int segment_create(struct segment *s, const char *name, uint32_t layout, size_t bytes,
                               struct err *err);
+
+/* The same memory, from its descriptor. It must be of that layout, and of `bytes` unless that is 0.
+ * -1 with `err`; `fd` is taken over in either case. */
+MUST_CHECK int segment_adopt(struct segment *s, int fd, const char *name, uint32_t layout,
+                             size_t bytes, struct err *err);
 void segment_close(struct segment *s);
+uint64_t segment_lineage(const struct segment *s);
 
 /* A number that no segment has had before. */
 uint64_t segment_new_lineage(void);

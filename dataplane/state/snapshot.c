@@ -16,7 +16,7 @@
 #define MAX_DURATION_MS (24u * 3600 * 1000)
 
 /* What the first protocol version has is not named; only what came later would be. */
-const char *const snapshot_features[] = {NULL};
+const char *const snapshot_features[] = {"keeping", NULL};
 const size_t snapshot_feature_count = COUNT_OF(snapshot_features) - 1;
 
 /* One compilation. Nothing outside the arena is touched before everything has been found good, so
@@ -525,14 +525,32 @@ static void bind_to_registry(struct compilation *c, struct registry *registry,
     }
 }
 
+/* The count of another process may be off by what it was killed in the middle of. */
+static void count_open_breakers(const struct route *r)
+{
+    uint32_t open = 0, before = atomic_load_explicit(r->state->breakers_open, memory_order_relaxed);
+    for (uint32_t k = 0; k < r->target_count; k++) {
+        struct breaker_view view = {.state = BREAKER_CLOSED};
+        if (r->targets[k].state->breaker)
+            breaker_look(r->targets[k].state->breaker, &view);
+        open += view.state != BREAKER_CLOSED;
+    }
+    /* Whoever has changed it meanwhile has counted on. */
+    atomic_compare_exchange_strong_explicit(r->state->breakers_open, &before, open,
+                                            memory_order_relaxed, memory_order_relaxed);
+    r->state->is_to_be_counted = false;
+}
+
 void snapshot_enter(struct snapshot *s, uint64_t now_ms)
 {
     for (uint32_t i = 0; i < s->route_count; i++) {
         const struct route *r = &s->routes[i];
+        if (r->state->is_to_be_counted)
+            count_open_breakers(r);
         for (uint32_t k = 0; k < r->target_count; k++) {
             struct target_state *t = r->targets[k].state;
             if (t->breaker)
-                breaker_apply(t->breaker, r->breaker, &r->state->breakers_open, now_ms);
+                breaker_apply(t->breaker, r->breaker, r->state->breakers_open, now_ms);
         }
         roster_call(r, now_ms);
     }

@@ -627,7 +627,7 @@ static double pick_ns(Gwp__Route__Algorithm algorithm, uint32_t count)
             uint32_t client = (i & 1023) * 7919;
             struct pick p = {.now_ms = NOW, .client = (uint8_t *)&client, .client_len = 4};
             const struct target *t = balancer_pick(r, &p);
-            breaker_report(t->state->breaker, r->breaker, &r->state->breakers_open, p.permit,
+            breaker_report(t->state->breaker, r->breaker, r->state->breakers_open, p.permit,
                            VERDICT_GOOD, R_SERVED, 200, NOW);
             balancer_done(r, t, t->state, NOW);
         }

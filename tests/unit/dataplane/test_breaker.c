@@ -1,7 +1,9 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "dataplane/route/breaker.h"
+#include "dataplane/state/segment.h"
 
 #define THREADS 8
 #define START 5000000u /* ms */
@@ -15,7 +17,7 @@ static uint64_t now;
 static void setup(void)
 {
     all = breakers_new();
-    b = breakers_at(all, 0, 77);
+    b = breakers_at(all, 0);
     policy = (struct breaker_policy){.failure_threshold_percent = 50,
                                      .min_requests = 20,
                                      .window_ms = 16000,
@@ -238,16 +240,16 @@ Test(breaker, a_route_has_no_more_open_than_allowed)
 {
     policy.most_open = 2;
     for (uint32_t slot = 0; slot < 4; slot++) {
-        b = breakers_at(all, slot, slot + 100);
+        b = breakers_at(all, slot);
         breaker_apply(b, &policy, &open_in_route, now);
         requests(100 * (slot >= 2) + 20, VERDICT_BAD);
         cr_assert_eq(look().state, slot < 2 ? BREAKER_OPEN : BREAKER_CLOSED);
     }
     cr_assert_eq(open_in_route, 2);
-    b = breakers_at(all, 0, 100);
+    b = breakers_at(all, 0);
     now += policy.open_ms;
     requests(5, VERDICT_GOOD);
-    b = breakers_at(all, 2, 102);
+    b = breakers_at(all, 2);
     requests(20, VERDICT_BAD);
     cr_assert_eq(look().state, BREAKER_OPEN, "there is room again");
 }
@@ -312,14 +314,86 @@ Test(breaker, reset_closes_and_forgets)
     cr_assert_eq(look().state, BREAKER_CLOSED);
 }
 
-Test(breaker, a_slot_is_its_targets)
+Test(breaker, a_slot_is_whose_it_was_first)
 {
+    cr_assert_eq(breakers_claim(all, 0, 77), 77);
+    cr_assert_eq(breakers_claim(all, 0, 78), 77);
+    cr_assert_eq(breakers_claim(all, 1, 78), 78);
+    cr_assert_eq(breakers_claim(all, 1u << 30, 1), 1);
+    cr_assert_eq(breakers_at(all, 1u << 30), NULL);
+}
+
+Test(breaker, a_route_is_counted_in_one_place)
+{
+    _Atomic uint32_t *one = breakers_route(all, 5), *two = breakers_route(all, 5 + 65536);
+    cr_assert_neq(one, two, "the same place by their hashes");
+    cr_assert_eq(breakers_route(all, 5), one);
+    cr_assert_eq(breakers_route(all, 5 + 65536), two);
+    cr_assert_neq(breakers_route(all, 0), NULL);
+}
+
+/* What another process does that shares the memory. */
+static struct breakers *heir(void)
+{
+    struct err err;
+    struct breakers *other = breakers_new();
+    int fd = dup(breakers_segment(all)->fd);
+    cr_assert(breakers_adopt(other, fd, &err), "%s", err.text);
+    return other;
+}
+
+Test(breaker, another_process_goes_on_with_it)
+{
+    breakers_claim(all, 0, 77);
     trip();
-    cr_assert_eq(breakers_at(all, 0, 77), b);
-    cr_assert_eq(look().state, BREAKER_OPEN, "the same target finds it as it was");
-    breakers_at(all, 0, 78);
-    cr_assert_eq(look().state, BREAKER_CLOSED);
-    cr_assert_eq(breakers_at(all, 1u << 30, 1), NULL);
+    struct breakers *other = heir();
+    cr_assert_eq(breakers_claim(other, 0, 78), 77);
+    struct breaker_view v;
+    breaker_look(breakers_at(other, 0), &v);
+    cr_assert_eq(v.state, BREAKER_OPEN);
+    breakers_free(&other);
+    cr_assert_eq(look().state, BREAKER_OPEN, "it was not the only one to map it");
+}
+
+Test(breaker, probes_of_the_dead_are_not_waited_for)
+{
+    breaker_permit permit;
+    breakers_claim(all, 0, 77);
+    trip();
+    now += policy.open_ms;
+    for (unsigned i = 0; i < policy.half_open_requests; i++)
+        cr_assert(breaker_allow(b, &policy, &open_in_route, now, &permit));
+    cr_assert_not(breaker_allow(b, &policy, &open_in_route, now, &permit));
+    breakers_mend(all, now);
+    cr_assert_eq(look().state, BREAKER_OPEN);
+    cr_assert(breaker_allow(b, &policy, &open_in_route, now, &permit), "it is due at once");
+    cr_assert_eq(open_in_route, 1, "it was counted all the time");
+}
+
+Test(breaker, memory_that_makes_no_sense_harms_nobody)
+{
+    struct segment s;
+    struct err err;
+    struct breaker_view v;
+    struct breaker_transition t;
+    breakers_claim(all, 0, 77);
+    int fd = dup(breakers_segment(all)->fd);
+    cr_assert_eq(segment_adopt(&s, fd, "test", breakers_segment(all)->head->layout, 0, &err), 0);
+    memset(s.head + 1, 0xFF, s.bytes / 64); /* the routes, and some breakers */
+    segment_close(&s);
+    breakers_mend(all, now);
+    for (uint32_t slot = 0; slot < 8; slot++) {
+        breaker_permit permit;
+        struct breaker *odd = breakers_at(all, slot);
+        breaker_look(odd, &v);
+        cr_assert_lt(v.state, BREAKER_STATES);
+        if (breaker_recall(odd, v.epoch, &t))
+            cr_assert(t.from < BREAKER_STATES && t.to < BREAKER_STATES);
+        breaker_apply(odd, &policy, &open_in_route, now);
+        if (breaker_allow(odd, &policy, &open_in_route, now, &permit))
+            breaker_report(odd, &policy, &open_in_route, permit, VERDICT_BAD, R_RESET, 0, now);
+    }
+    cr_assert_eq(breakers_route(all, 9), NULL, "every place is somebody's");
 }
 
 /* ---- what is told ---- */

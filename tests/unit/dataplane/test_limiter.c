@@ -1,8 +1,11 @@
 #include <criterion/criterion.h>
+#include <fcntl.h>
+#include <unistd.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
 #include "dataplane/route/limiter.c" /* its table is looked at */
+#include "dataplane/state/segment.h"
 #include "limits.h"
 
 static struct list limiters;
@@ -390,4 +393,53 @@ Test(limiter, a_decision_is_cheap)
     measure(window_policy(1e8, 1000), 1, "window, passing");
     measure(window_policy(1, 1000), 1, "window, refusing");
     measure(window_policy(1000, 1000), 50000, "window");
+}
+
+/* ---- tables of other processes ---- */
+
+static void limiter_init_lists(struct list *one, struct list *other)
+{
+    list_init(one);
+    list_init(other);
+}
+
+Test(limiter, another_process_goes_on_with_its_table)
+{
+    struct list ours, theirs;
+    struct limit_policy p = bucket_policy(0.001, 2), q = p;
+    struct err err;
+    limiter_init_lists(&ours, &theirs);
+    open_in(&theirs, &p);
+    cr_assert(limiter_decide(&p, key_of_number(&p, 1), BOOT).allowed);
+    cr_assert(limiter_decide(&p, key_of_number(&p, 1), BOOT).allowed);
+    struct limiter *l = limiter_adopt(&ours, "users", dup(limiter_segment(p.limiter)->fd), &err);
+    cr_assert(l, "%s", err.text);
+    open_in(&ours, &q);
+    cr_assert_eq(q.limiter, l);
+    limiter_forget_unused(&ours);
+    cr_assert_not(limiter_decide(&q, key_of_number(&q, 1), BOOT).allowed);
+    limiter_release(&p.limiter);
+    cr_assert_not(limiter_decide(&q, key_of_number(&q, 1), BOOT).allowed);
+    limiter_release(&q.limiter);
+}
+
+Test(limiter, tables_that_do_not_add_up_are_refused)
+{
+    struct list ours, theirs;
+    struct limit_policy p = window_policy(5, 1000);
+    struct err err;
+    limiter_init_lists(&ours, &theirs);
+    open_in(&theirs, &p);
+    const struct segment *s = limiter_segment(p.limiter);
+    cr_assert_null(limiter_adopt(&ours, "orders", dup(s->fd), &err), "another route's");
+    uint32_t *head = (uint32_t *)(s->head + 1); /* algorithm, key_by, max_keys, window_ms */
+    for (unsigned i = 0; i < 4; i++) {
+        uint32_t was = head[i];
+        head[i] = i == 3 ? 0 : 77777777;
+        cr_assert(i == 1 || !limiter_adopt(&ours, "users", dup(s->fd), &err), "%u", i);
+        head[i] = was;
+    }
+    cr_assert(list_is_empty(&ours));
+    cr_assert_null(limiter_adopt(&ours, "users", open("/dev/null", O_RDONLY), &err));
+    limiter_release(&p.limiter);
 }

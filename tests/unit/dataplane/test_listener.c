@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <string.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-    listener_set_fini(&set);
+    listener_set_fini(&set, false);
     unlink(path);
     rmdir(dir);
 }
@@ -117,7 +118,7 @@ Test(listener, a_unix_socket_is_for_user_and_group_and_goes_with_the_listener)
     cr_assert_eq(stat(path, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0660);
     cr_assert_eq(connects(&l->addr), 0);
-    listener_set_fini(&set);
+    listener_set_fini(&set, false);
     cr_assert_eq(stat(path, &st), -1);
 }
 
@@ -141,4 +142,37 @@ Test(listener, a_file_that_is_no_socket_is_left_alone)
     close(open(path, O_CREAT | O_WRONLY, 0600));
     cr_assert_eq(open_at(&set, unix_text), NULL);
     cr_assert(strstr(err.text, "not a socket"), "%s", err.text);
+}
+
+/* ---- those of other processes ---- */
+
+Test(listener, an_offered_socket_is_taken_by_who_asks_for_its_address)
+{
+    struct listener_set other;
+    listener_set_init(&other);
+    struct listener *l = open_at(&other, unix_text);
+    int fd = dup(l->fd);
+    cr_assert_eq(listener_offer(&set, unix_text, fd, &err), 0, "%s", err.text);
+    listener_set_fini(&other, true);
+    cr_assert_eq(access(path, F_OK), 0, "the file stays with the one that has it now");
+    struct listener *mine = open_at(&set, unix_text);
+    cr_assert(mine && mine->fd == fd);
+    listener_close_older(&set, 1);
+    cr_assert_eq(open_at(&set, unix_text)->fd, fd, "what came to nothing may be tried again");
+    listener_forget_offered(&set);
+    cr_assert_neq(fcntl(fd, F_GETFD), -1);
+}
+
+Test(listener, what_is_no_such_socket_is_refused)
+{
+    struct listener *l = open_at(&set, "127.0.0.1:0");
+    int ends[2];
+    cr_assert_eq(pipe(ends), 0);
+    cr_assert_eq(listener_offer(&set, unix_text, ends[0], &err), -1);
+    cr_assert_eq(listener_offer(&set, unix_text, open("/dev/null", O_RDONLY), &err), -1);
+    cr_assert_eq(listener_offer(&set, unix_text, socket(AF_UNIX, SOCK_STREAM, 0), &err), -1);
+    cr_assert_eq(listener_offer(&set, "127.0.0.1:1", dup(l->fd), &err), -1);
+    cr_assert(strstr(err.text, "listens elsewhere"), "%s", err.text);
+    cr_assert_eq(listener_offer(&set, "nonsense", dup(l->fd), &err), -1);
+    cr_assert(list_is_empty(&set.offered));
 }

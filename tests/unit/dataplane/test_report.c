@@ -1,7 +1,10 @@
 #include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
 #include <stdio.h>
 
 #include "dataplane/report/report.h"
+#include "dataplane/state/segment.h"
 
 static const double bounds[] = {0.1, 1};
 static struct stats workers[2];
@@ -26,7 +29,7 @@ static void setup(void)
     registry = registry_new();
     report = report_new(registry);
     for (unsigned i = 0; i < 2; i++) {
-        stats_init(&workers[i], i);
+        stats_init(&workers[i], i, 11);
         stats_set_bounds(&workers[i], bounds, 2);
     }
 }
@@ -99,6 +102,8 @@ static bool emit(void *owner, const Gwp__StatsReport *part, struct err *why)
         if (strcmp(part->counters[i]->name, "snapshots_alive") == 0)
             seen.alive = part->counters[i]->value;
     }
+    if (part->settled) /* of a process that is gone there is nothing else to tell */
+        return true;
     cr_assert_gt(part->started_seconds, 1e9);
     cr_assert(part->rss_bytes > 0 && part->cpu_seconds > 0 && part->open_fds > 0);
     return true;
@@ -236,4 +241,67 @@ Test(report, one_that_was_not_taken_is_followed_by_a_complete_one)
     seen.refuse = false;
     cr_assert_eq(make(false), REPORT_SENT);
     cr_assert(seen.complete && seen.series == 1);
+}
+
+/* ---- what others have left ---- */
+
+static enum report_status settle_copies(const struct stats *const *from, struct stats *adopted,
+                                        struct names *names)
+{
+    const struct stats *theirs[2];
+    for (unsigned i = 0; i < 2; i++) {
+        cr_assert_eq(stats_adopt(&adopted[i], dup(stats_segment(from[i])->fd), &err), 0, "%s",
+                     err.text);
+        theirs[i] = &adopted[i];
+    }
+    struct settlement s = {.workers = theirs, .worker_count = 2, .names = names, .emit = emit};
+    memset(&seen, 0, sizeof(seen));
+    enum report_status status = report_settle(&s, &err);
+    for (unsigned i = 0; i < 2; i++)
+        stats_fini(&adopted[i]);
+    return status;
+}
+
+Test(report, tells_what_a_process_that_is_gone_had_counted)
+{
+    struct stats adopted[2];
+    uint32_t slot = registry_route(registry, "users")->slot;
+    registry_target(registry, 7);
+    count(&workers[0], slot, METHOD_GET, 200, 0.05);
+    count(&workers[1], slot, METHOD_GET, 200, 0.05);
+    stats_attempt(&workers[1], 0, false);
+    stats_add(&workers[0], STAT_retries_total, 3);
+    stats_add(&workers[0], STAT_downstream_connections_active, 9);
+    struct names *names = names_adopt(dup(registry_names(registry)->fd), &err);
+    cr_assert(names, "%s", err.text);
+    cr_assert_eq(settle_copies(list, adopted, names), REPORT_SENT);
+    cr_assert(seen.complete && seen.requests == 2 && seen.retries == 3);
+    cr_assert_eq(seen.lineage, stats_lineage(&workers[0]));
+    cr_assert_eq(seen.target_requests, 1);
+    cr_assert_str_eq(seen.route, "users");
+    names_free(&names);
+}
+
+/* Offsets, counts and names may be anything. */
+Test(report, survives_counters_that_make_no_sense)
+{
+    struct stats adopted[2];
+    struct names *names = names_adopt(dup(registry_names(registry)->fd), &err);
+    uint32_t random = 1;
+    count(&workers[0], registry_route(registry, "users")->slot, METHOD_GET, 200, 0.05);
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned part = 0; part < 3; part++) {
+            const struct segment *s =
+                part == 2 ? registry_names(registry) : stats_segment(&workers[part]);
+            uint32_t *words = (uint32_t *)(s->head + 1);
+            size_t count = MIN(s->bytes, 20u << 20) / 4 - 64;
+            for (size_t i = 0; i < count; i += 1 + random % 4096) {
+                random = random * 1664525 + 1013904223;
+                words[i] = random >> (random % 31);
+            }
+        }
+        enum report_status status = settle_copies(list, adopted, names);
+        cr_assert(status == REPORT_SENT || status == REPORT_LATER);
+    }
+    names_free(&names);
 }

@@ -12,7 +12,7 @@ static struct stats_series sum;
 
 static void setup(void)
 {
-    stats_init(&stats, 0);
+    stats_init(&stats, 0, 11);
     stats_set_bounds(&stats, bounds, 2);
 }
 

@@ -69,7 +69,7 @@ static void attempt(const struct route *r, uint32_t i, enum verdict verdict)
     struct target_state *s = r->targets[i].state;
     struct pick p = {.now_ms = clock_ms()};
     cr_assert(balancer_admit(r, &r->targets[i], &p));
-    if (breaker_report(s->breaker, r->breaker, &r->state->breakers_open, p.permit, verdict, R_RESET,
+    if (breaker_report(s->breaker, r->breaker, r->state->breakers_open, p.permit, verdict, R_RESET,
                        0, p.now_ms) ||
         p.moved)
         atomic_store(&r->state->stirred, true);
@@ -172,7 +172,7 @@ Test(targets, a_breaker_is_reset_by_order)
     cr_assert_eq(r->roster->count, 2);
     cr_assert_eq(targets.untold_count, 2);
     cr_assert_str_eq(targets.untold[1]->cause, "reset by order");
-    cr_assert_eq(r->state->breakers_open, 0);
+    cr_assert_eq(*r->state->breakers_open, 0);
 }
 
 Test(targets, a_new_generation_keeps_the_state_and_one_without_breaker_drops_it)
@@ -184,7 +184,7 @@ Test(targets, a_new_generation_keeps_the_state_and_one_without_breaker_drops_it)
     draft.message->routes[0]->circuit_breaker = NULL;
     r = enter();
     cr_assert_eq(r->roster->count, 2);
-    cr_assert_eq(r->state->breakers_open, 0);
+    cr_assert_eq(*r->state->breakers_open, 0);
 }
 
 Test(targets, what_cannot_be_told_is_bounded)
@@ -192,7 +192,7 @@ Test(targets, what_cannot_be_told_is_bounded)
     const struct route *r = enter();
     for (int i = 0; i < TARGETS_UNTOLD_MAX; i++) {
         trip(r, 0);
-        breaker_reset(r->targets[0].state->breaker, &r->state->breakers_open, clock_ms());
+        breaker_reset(r->targets[0].state->breaker, r->state->breakers_open, clock_ms());
         targets_look(&targets);
     }
     cr_assert_eq(targets.untold_count, TARGETS_UNTOLD_MAX);

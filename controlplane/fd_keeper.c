@@ -1,0 +1,632 @@
+#include "controlplane/fd_keeper.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/base/log.h"
+
+#define FDS_PER_PART 28 /* of FRAME_MAX_FDS */
+#define PATIENCE_SECONDS 1.
+#define EXPIRY_SECONDS 1. /* between two looks */
+#define UNIX_PREFIX "unix:"
+
+/* A socket when it has an address, else a segment. */
+struct kept {
+    char *address;     /* owned */
+    char *kind, *name; /* owned */
+    uint32_t layout;
+    uint64_t size_bytes, lineage;
+    int fd;      /* owned */
+    ino_t inode; /* tells whether two descriptors are the same thing */
+};
+
+struct deposit {
+    struct list link;        /* of fd_keeper.deposits */
+    struct session *session; /* borrowed; NULL = left */
+    char *instance_id, *name;
+    struct kept *items, *coming; /* owned: what is kept, and a list that is not whole yet */
+    size_t count, coming_count;
+    double left_at; /* loop time */
+};
+
+static void *must(void *memory)
+{
+    if (!memory)
+        log_fatal("fd_keeper", "out of memory");
+    return memory;
+}
+
+static void close_all(const int *fds, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        close(fds[i]);
+}
+
+/* ---- what is kept ---- */
+
+static bool is_told_by_others(const struct kept *i)
+{
+    return i->kind && (strcmp(i->kind, "counters") == 0 || strcmp(i->kind, "names") == 0);
+}
+
+static void kept_fini(struct kept *i)
+{
+    close(i->fd);
+    free(i->address);
+    free(i->kind);
+    free(i->name);
+}
+
+static void free_items(struct kept **items, size_t *count)
+{
+    for (size_t i = 0; i < *count; i++)
+        kept_fini(&(*items)[i]);
+    free(*items);
+    *items = NULL;
+    *count = 0;
+}
+
+static void deposit_free(struct deposit *d)
+{
+    list_remove(&d->link);
+    free_items(&d->items, &d->count);
+    free_items(&d->coming, &d->coming_count);
+    free(d->instance_id);
+    free(d->name);
+    free(d);
+}
+
+/* Takes those out of it that the caller has no use for. */
+static void drop_items(struct deposit *d, bool (*is_useless)(const struct kept *i, const void *by),
+                       const void *by)
+{
+    size_t stay = 0;
+    for (size_t i = 0; i < d->count; i++) {
+        if (is_useless(&d->items[i], by))
+            kept_fini(&d->items[i]);
+        else
+            d->items[stay++] = d->items[i];
+    }
+    d->count = stay;
+}
+
+static bool is_for_going_on(const struct kept *i, const void *unused)
+{
+    return !is_told_by_others(i);
+}
+
+static bool is_for_telling(const struct kept *i, const void *unused)
+{
+    return is_told_by_others(i);
+}
+
+static struct deposit *deposit_of(struct fd_keeper *k, struct session *s)
+{
+    list_each (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (d->session == s)
+            return d;
+    }
+    struct deposit *d = must(calloc(1, sizeof(*d)));
+    d->session = s;
+    d->instance_id = must(strdup(s->instance_id));
+    d->name = must(strdup(s->name));
+    list_push_front(&k->deposits, &d->link);
+    return d;
+}
+
+/* ---- who serves ---- */
+
+static bool serves(const struct session *s)
+{
+    return s->serves && !s->leaving;
+}
+
+static struct session *find_serving(const struct fd_keeper *k)
+{
+    sessions_each(s, k->sessions)
+    {
+        if (serves(s))
+            return s;
+    }
+    return NULL;
+}
+
+/* The newest socket of each address. */
+static unsigned gather_sockets(const struct fd_keeper *k, const struct kept **out, unsigned room)
+{
+    unsigned count = 0;
+    list_each (node, &k->deposits) {
+        const struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        for (size_t i = 0; i < d->count && count < room; i++) {
+            const struct kept *item = &d->items[i];
+            bool is_new = item->address != NULL;
+            for (unsigned n = 0; n < count && is_new; n++)
+                is_new = strcmp(out[n]->address, item->address) != 0;
+            if (is_new)
+                out[count++] = item;
+        }
+    }
+    return count;
+}
+
+static void stand_in_for_them(struct fd_keeper *k)
+{
+    const struct kept *items[STAND_IN_SOCKETS];
+    int fds[STAND_IN_SOCKETS];
+    unsigned count = gather_sockets(k, items, STAND_IN_SOCKETS);
+    for (unsigned i = 0; i < count; i++)
+        fds[i] = items[i]->fd;
+    if (count == 0)
+        return;
+    if (!k->has_said)
+        log_warn("fd_keeper", "no data plane has served for %.1f s: clients are answered 503",
+                 ev_now(k->loop) - k->absent_since);
+    k->has_said = true;
+    stand_in_start(&k->stand_in, fds, count);
+}
+
+static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct fd_keeper *k = timer->data;
+    ev_timer_stop(loop, timer);
+    if (k->absent_since > 0)
+        stand_in_for_them(k);
+}
+
+/* Whatever has changed: the stand-in runs when it should. Its sockets may have changed, too, so it
+ * is always stopped first. */
+static void reconsider(struct fd_keeper *k)
+{
+    double now = ev_now(k->loop);
+    stand_in_stop(&k->stand_in);
+    ev_timer_stop(k->loop, &k->patience);
+    if (find_serving(k)) {
+        k->absent_since = 0;
+        k->has_said = false;
+        return;
+    }
+    if (k->absent_since == 0)
+        k->absent_since = now;
+    double begin = MAX(k->absent_since + PATIENCE_SECONDS, k->hope_until);
+    ev_timer_set(&k->patience, MAX(begin - now, 0.), 0.);
+    ev_timer_start(k->loop, &k->patience);
+}
+
+/* One name is one place to serve in. Whoever of that name began earlier goes, in whatever order
+ * they are heard of. */
+static void retire_older(const struct fd_keeper *k, struct session *s)
+{
+    struct err why;
+    sessions_each(other, k->sessions)
+    {
+        if (other == s || !serves(other) || !serves(s) || strcmp(other->name, s->name) != 0)
+            continue;
+        struct session *older = other->started_ms < s->started_ms ? other : s;
+        struct session *newer = older == s ? other : s;
+        err_set(&why, "process %llu, version %s, has taken over", (unsigned long long)newer->pid,
+                newer->version);
+        log_info("fd_keeper", "data plane %s: process %llu serves, process %llu is told to leave",
+                 s->name, (unsigned long long)newer->pid, (unsigned long long)older->pid);
+        session_send_drain(older, true, why.text);
+    }
+}
+
+/* ---- handing out ---- */
+
+/* A list in the making; what is borrowed stays in its deposits. */
+struct handing {
+    struct session *to;
+    const struct kept **items;
+    size_t count;
+    bool snapshot_follows;
+};
+
+static void send_part(const struct handing *h, size_t first, size_t count)
+{
+    Gwp__Listeners__Socket sockets[FDS_PER_PART], *socket_at[FDS_PER_PART];
+    Gwp__Listeners__Segment segments[FDS_PER_PART], *segment_at[FDS_PER_PART];
+    Gwp__Listeners m = GWP__LISTENERS__INIT;
+    int fds[FDS_PER_PART];
+    for (size_t i = 0; i < count; i++) {
+        const struct kept *item = h->items[first + i];
+        fds[i] = item->fd;
+        if (item->address) {
+            Gwp__Listeners__Socket *s = socket_at[m.n_sockets] = &sockets[m.n_sockets];
+            gwp__listeners__socket__init(s);
+            s->address = item->address;
+            m.n_sockets++;
+            continue;
+        }
+        Gwp__Listeners__Segment *s = segment_at[m.n_segments] = &segments[m.n_segments];
+        gwp__listeners__segment__init(s);
+        s->kind = item->kind;
+        s->name = item->name;
+        s->layout = item->layout;
+        s->size_bytes = item->size_bytes;
+        s->lineage = item->lineage;
+        m.n_segments++;
+    }
+    m.sockets = socket_at;
+    m.segments = segment_at;
+    m.more = first + count < h->count;
+    m.snapshot_follows = h->snapshot_follows;
+    session_send(h->to, MSG_LISTENERS, &m.base, fds, (unsigned)count);
+}
+
+/* An empty list is told as well: somebody waits for it. */
+static void send_all(const struct handing *h)
+{
+    size_t first = 0;
+    do {
+        size_t count = MIN(h->count - first, FDS_PER_PART);
+        send_part(h, first, count);
+        first += count;
+    } while (first < h->count);
+}
+
+static bool is_listed(const struct handing *h, const struct kept *item)
+{
+    for (size_t i = 0; i < h->count; i++)
+        if (h->items[i]->inode == item->inode)
+            return true;
+    return false;
+}
+
+static size_t count_items(const struct fd_keeper *k)
+{
+    size_t count = 0;
+    list_each (node, &k->deposits)
+        count += CONTAINER_OF(node, struct deposit, link)->count;
+    return count;
+}
+
+/* Sockets first, as each part's descriptors must come; then the rest, each once. */
+static void gather_all(const struct fd_keeper *k, struct handing *h)
+{
+    h->count = gather_sockets(k, h->items, STAND_IN_SOCKETS);
+    list_each (node, &k->deposits) {
+        const struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        for (size_t i = 0; i < d->count; i++) {
+            const struct kept *item = &d->items[i];
+            bool is_wanted = item->kind && (!is_told_by_others(item) || !d->session);
+            if (is_wanted && !is_listed(h, item))
+                h->items[h->count++] = item;
+        }
+    }
+}
+
+static void hand_out(const struct fd_keeper *k, struct session *to, bool snapshot_follows)
+{
+    struct handing h = {.to = to, .snapshot_follows = snapshot_follows};
+    h.items = must(calloc(count_items(k) + 1, sizeof(*h.items)));
+    gather_all(k, &h);
+    if (h.count > 0)
+        log_info("fd_keeper", "data plane %s is given %zu sockets and segments that were kept",
+                 to->name, h.count);
+    send_all(&h);
+    free(h.items);
+}
+
+/* One that serves tells what this one has counted. */
+static void hand_estate(const struct deposit *d, struct session *to)
+{
+    struct handing h = {.to = to};
+    h.items = must(calloc(d->count + 1, sizeof(*h.items)));
+    for (size_t i = 0; i < d->count; i++)
+        if (is_told_by_others(&d->items[i]))
+            h.items[h.count++] = &d->items[i];
+    if (h.count > 0)
+        send_all(&h);
+    free(h.items);
+}
+
+/* ---- taking ---- */
+
+static int check_socket(int fd, const char *address, struct err *err)
+{
+    int listens = 0, type = 0, flags = fcntl(fd, F_GETFL);
+    socklen_t len = sizeof(int);
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
+        return err_set(err, "what it left as %.100s is no listening socket", address);
+    /* The stand-in accepts from it, and must never wait. */
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return err_set_errno(err, "the socket of %.100s cannot be used", address);
+    return 0;
+}
+
+static int check_list(const struct deposit *d, const Gwp__Listeners *m, const int *fds,
+                      unsigned fd_count, struct err *err)
+{
+    if (m->n_sockets + m->n_segments != fd_count)
+        return err_set(err, "a list of %zu sockets and %zu segments came with %u descriptors",
+                       m->n_sockets, m->n_segments, fd_count);
+    if (d->coming_count + fd_count > FD_KEEPER_MAX_FDS)
+        return err_set(err, "it leaves more than %d sockets and segments", FD_KEEPER_MAX_FDS);
+    for (size_t i = 0; i < m->n_sockets; i++)
+        if (check_socket(fds[i], m->sockets[i]->address, err) < 0)
+            return -1;
+    return 0;
+}
+
+static struct kept *add_kept(struct deposit *d, int fd)
+{
+    struct stat st = {0};
+    struct kept *item = &d->coming[d->coming_count++];
+    memset(item, 0, sizeof(*item));
+    fstat(fd, &st);
+    item->fd = fd;
+    item->inode = st.st_ino;
+    return item;
+}
+
+static void take_part(struct deposit *d, const Gwp__Listeners *m, const int *fds, unsigned fd_count)
+{
+    d->coming = must(realloc(d->coming, (d->coming_count + fd_count + 1) * sizeof(*d->coming)));
+    for (size_t i = 0; i < m->n_sockets; i++)
+        add_kept(d, fds[i])->address = must(strdup(m->sockets[i]->address));
+    for (size_t i = 0; i < m->n_segments; i++) {
+        const Gwp__Listeners__Segment *s = m->segments[i];
+        struct kept *item = add_kept(d, fds[m->n_sockets + i]);
+        item->kind = must(strdup(s->kind));
+        item->name = must(strdup(s->name));
+        item->layout = s->layout;
+        item->size_bytes = s->size_bytes;
+        item->lineage = s->lineage;
+    }
+}
+
+/* Whoever serves has taken what others have left to go on with. */
+static void forget_taken(const struct fd_keeper *k)
+{
+    list_each (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (!d->session)
+            drop_items(d, is_for_going_on, NULL);
+    }
+}
+
+/* Of what was left: the empty go, and the oldest when they are too many. */
+static void sweep(const struct fd_keeper *k)
+{
+    size_t left = 0;
+    list_each_safe (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (!d->session && (d->count == 0 || ++left > FD_KEEPER_MAX_LEFT))
+            deposit_free(d);
+    }
+}
+
+static void take_whole(struct fd_keeper *k, struct deposit *d)
+{
+    struct session *s = d->session;
+    free_items(&d->items, &d->count);
+    d->items = d->coming;
+    d->count = d->coming_count;
+    d->coming = NULL;
+    d->coming_count = 0;
+    list_remove(&d->link);
+    list_push_front(&k->deposits, &d->link); /* the newest first */
+    s->serves = true;
+    reconsider(k);
+    forget_taken(k);
+    sweep(k);
+    retire_older(k, s);
+}
+
+int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners *m, const int *fds,
+                   unsigned fd_count, struct err *err)
+{
+    if (m->leaving) {
+        close_all(fds, fd_count);
+        s->leaving = true;
+        reconsider(k);
+        return 0;
+    }
+    struct deposit *d = deposit_of(k, s);
+    if (check_list(d, m, fds, fd_count, err) < 0) {
+        close_all(fds, fd_count);
+        return -1;
+    }
+    take_part(d, m, fds, fd_count);
+    if (!m->more)
+        take_whole(k, d);
+    return 0;
+}
+
+void fd_keeper_served(struct fd_keeper *k)
+{
+    if (k->absent_since > 0 && find_serving(k))
+        reconsider(k);
+}
+
+/* ---- coming and going ---- */
+
+/* It has lost a session, not its life: it tells by itself what it counts. */
+static void leave_telling_to_it(const struct fd_keeper *k, const struct session *s)
+{
+    list_each (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (!d->session && strcmp(d->instance_id, s->instance_id) == 0)
+            drop_items(d, is_for_telling, NULL);
+    }
+}
+
+static const struct session *find_again(const struct fd_keeper *k, const struct session *gone)
+{
+    sessions_each(s, k->sessions)
+    {
+        if (s != gone && strcmp(s->instance_id, gone->instance_id) == 0)
+            return s;
+    }
+    return NULL;
+}
+
+static bool is_socket(const struct kept *i, const void *unused)
+{
+    return i->address != NULL;
+}
+
+void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_follows)
+{
+    stand_in_stop(&k->stand_in);
+    leave_telling_to_it(k, s);
+    if (s->keeps) {
+        hand_out(k, s, snapshot_follows);
+    } else {
+        log_info("fd_keeper",
+                 "data plane %s, version %s, takes over no sockets: those that were "
+                 "left are let go for it to open",
+                 s->name, s->version);
+        list_each (node, &k->deposits) {
+            struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+            if (!d->session)
+                drop_items(d, is_socket, NULL);
+        }
+    }
+    k->hope_until = ev_now(k->loop) + PATIENCE_SECONDS;
+    reconsider(k);
+}
+
+void fd_keeper_gone(struct fd_keeper *k, struct session *s)
+{
+    struct deposit *d = NULL;
+    list_each (node, &k->deposits) {
+        struct deposit *one = CONTAINER_OF(node, struct deposit, link);
+        if (one->session == s)
+            d = one;
+    }
+    if (d) {
+        d->session = NULL;
+        d->left_at = ev_now(k->loop);
+        free_items(&d->coming, &d->coming_count);
+    }
+    stand_in_stop(&k->stand_in);
+    s->serves = false;
+    const struct session *again = find_again(k, s);
+    if (again)
+        leave_telling_to_it(k, again);
+    struct session *other = find_serving(k);
+    if (d && other) {
+        if (other->keeps)
+            hand_estate(d, other);
+        forget_taken(k);
+    }
+    k->hope_until = 0;
+    sweep(k);
+    reconsider(k);
+}
+
+void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage)
+{
+    list_each (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        bool is_told = false;
+        for (size_t i = 0; !d->session && i < d->count; i++)
+            is_told =
+                is_told || (is_told_by_others(&d->items[i]) && d->items[i].lineage == lineage);
+        if (is_told)
+            drop_items(d, is_for_telling, NULL);
+    }
+    sweep(k);
+}
+
+/* ---- letting go ---- */
+
+/* Nobody listens there any more: its file would only mislead. */
+static void remove_file(const struct kept *i)
+{
+    if (strncmp(i->address, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
+        unlink(i->address + strlen(UNIX_PREFIX));
+}
+
+static bool is_unconfigured(const struct kept *i, const void *by)
+{
+    const struct strings *addresses = by;
+    if (!i->address)
+        return false;
+    for (size_t n = 0; n < addresses->count; n++)
+        if (strcmp(i->address, addresses->at[n]) == 0)
+            return false;
+    log_info("fd_keeper", "%s is not configured any more: its kept socket is closed", i->address);
+    remove_file(i);
+    return true;
+}
+
+void fd_keeper_configured(struct fd_keeper *k, const struct strings *addresses)
+{
+    stand_in_stop(&k->stand_in);
+    list_each (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (!d->session)
+            drop_items(d, is_unconfigured, addresses);
+    }
+    reconsider(k);
+}
+
+static void on_expiry(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct fd_keeper *k = timer->data;
+    list_each_safe (node, &k->deposits) {
+        struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        if (d->session || ev_now(loop) - d->left_at < k->keep_seconds)
+            continue;
+        log_warn("fd_keeper", "no data plane came within %.0f s for what %s left: it is let go",
+                 k->keep_seconds, d->name);
+        for (size_t i = 0; i < d->count; i++)
+            if (d->items[i].address)
+                remove_file(&d->items[i]);
+        stand_in_stop(&k->stand_in); /* before what it accepts from is closed */
+        deposit_free(d);
+        reconsider(k);
+    }
+}
+
+/* ---- life ---- */
+
+void fd_keeper_init(struct fd_keeper *k, struct ev_loop *loop, struct sessions *sessions,
+                    double keep_seconds)
+{
+    memset(k, 0, sizeof(*k));
+    k->loop = loop;
+    k->sessions = sessions;
+    k->keep_seconds = keep_seconds;
+    k->absent_since = ev_now(loop);
+    list_init(&k->deposits);
+    stand_in_init(&k->stand_in, loop);
+    ev_timer_init(&k->patience, on_patience, 0., 0.);
+    ev_timer_init(&k->expiry, on_expiry, EXPIRY_SECONDS, EXPIRY_SECONDS);
+    k->patience.data = k->expiry.data = k;
+    ev_timer_start(loop, &k->expiry);
+}
+
+void fd_keeper_fini(struct fd_keeper *k)
+{
+    if (!k->loop)
+        return;
+    ev_timer_stop(k->loop, &k->patience);
+    ev_timer_stop(k->loop, &k->expiry);
+    stand_in_fini(&k->stand_in);
+    list_each_safe (node, &k->deposits)
+        deposit_free(CONTAINER_OF(node, struct deposit, link));
+    k->loop = NULL;
+}
+
+struct fd_keeper_view fd_keeper_look(const struct fd_keeper *k)
+{
+    struct fd_keeper_view v = {.stands_in = k->stand_in.socket_count > 0,
+                               .answered = k->stand_in.answered};
+    list_each (node, &k->deposits) {
+        const struct deposit *d = CONTAINER_OF(node, struct deposit, link);
+        for (size_t i = 0; i < d->count; i++) {
+            v.sockets += d->items[i].address != NULL;
+            v.segments += d->items[i].address == NULL;
+        }
+    }
+    return v;
+}

@@ -1,0 +1,63 @@
+/* fd_keeper: holds what data planes leave here, so that it outlives them: listening sockets and
+ * memory segments. Owned by main.c; on the loop. It never looks inside a segment.
+ *
+ * What one data plane has left is a deposit. It is replaced as a whole by its next list, and stays
+ * when the data plane goes:
+ *
+ *   HELD --its data plane goes--> LEFT --another serves--> its counters, if any, are told --> gone
+ *                                 LEFT --it returns, or nobody comes for too long--> gone
+ *
+ * Who connects is given everything: the newest socket of each address, breakers and limiters, and
+ * the counters of those that are gone, for it to tell in their place (dataplane/keeping.h). A data
+ * plane serves when it has left its list here; the older ones of its name are then told to leave:
+ * that is how one replaces another. With none that serves, the kept sockets are answered by the
+ * stand-in after a second, until one comes. As long as any serves, nothing is accepted here.
+ *
+ * A data plane of a release that leaves nothing wants to open the addresses itself: for it the
+ * sockets are let go. */
+#pragma once
+
+#include "controlplane/config/config.h"
+#include "controlplane/session.h"
+#include "controlplane/stand_in.h"
+
+#define FD_KEEPER_MAX_FDS 4096 /* in one deposit */
+#define FD_KEEPER_MAX_LEFT 8   /* deposits without a data plane */
+
+struct deposit; /* its inside is in fd_keeper.c */
+
+struct fd_keeper {
+    struct ev_loop *loop;
+    struct sessions *sessions; /* borrowed */
+    struct list deposits;      /* owned; the newest list first */
+    double keep_seconds;       /* for what is left without anybody coming */
+    double absent_since;       /* loop time when the last one that served went; 0 = one serves */
+    bool has_said;             /* that the stand-in runs */
+    double hope_until;         /* loop time until which one that is starting may come to serve */
+    ev_timer patience;         /* the stand-in begins */
+    ev_timer expiry;           /* of what is left */
+    struct stand_in stand_in;
+};
+
+void fd_keeper_init(struct fd_keeper *k, struct ev_loop *loop, struct sessions *sessions,
+                    double keep_seconds);
+void fd_keeper_fini(struct fd_keeper *k);
+
+/* From the sessions. `snapshot_follows`: it is sent one next. */
+void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_follows);
+MUST_CHECK int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners *m,
+                              const int *fds, unsigned fd_count, struct err *err);
+void fd_keeper_served(struct fd_keeper *k); /* one has said that it serves, without a list */
+void fd_keeper_gone(struct fd_keeper *k, struct session *s);
+void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage); /* these counters were told */
+
+/* Sockets that were left and whose address is in force no more are closed. */
+void fd_keeper_configured(struct fd_keeper *k, const struct strings *addresses);
+
+/* For status and metrics. */
+struct fd_keeper_view {
+    size_t sockets, segments; /* kept now, each once for every data plane that has left it */
+    bool stands_in;
+    uint64_t answered; /* by the stand-in */
+};
+struct fd_keeper_view fd_keeper_look(const struct fd_keeper *k);
