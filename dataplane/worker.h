@@ -77,10 +77,8 @@ struct worker {
     int spare_fd;          /* given up for a moment to refuse a client when descriptors run out */
     struct listener_watch *watches; /* owned array */
     uint32_t watch_count;
-    bool draining; /* order is QUIET or more */
-    double now_s;  /* monotonic, taken once per turn */
-    ev_check turn_begin;
-    ev_prepare turn_end;
+    bool draining;    /* order is QUIET or more */
+    double now_s;     /* monotonic, taken once per turn */
     ev_timer tick;    /* the wheel's next deadline */
     double tick_at_s; /* when that is, on now_s' clock; negative = not running */
     ev_timer accept_pause;

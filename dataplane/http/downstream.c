@@ -60,7 +60,11 @@ static void file_under(struct downstream *c, struct list *list, bool idle)
     if (c->idle == idle)
         return;
     c->idle = idle;
-    atomic_fetch_add_explicit(&c->worker->idle_count, idle ? 1 : UINT32_MAX, memory_order_relaxed);
+    /* Others only read it. */
+    _Atomic uint32_t *count = &c->worker->idle_count;
+    atomic_store_explicit(
+        count, atomic_load_explicit(count, memory_order_relaxed) + (idle ? 1 : UINT32_MAX),
+        memory_order_relaxed);
 }
 
 /* Clients of all workers, lingering ones included: what server.max_connections bounds. */
@@ -297,7 +301,7 @@ static void process(struct downstream *c)
     if (c->expects_proxy && !take_proxy_header(c))
         return;
     c->processing = true;
-    while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
+    for (bool begun = false; c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed;) {
         if (!c->exchange) {
             if (c->requests > 0)
                 skip_empty_lines(c);
@@ -305,12 +309,16 @@ static void process(struct downstream *c)
                 break;
             exchange_begin(c);
             file_under(c, &w->clients, false);
-            wheel_set(&w->wheel, &c->deadline, worker_now(w),
-                      w->snapshot->server.header_timeout_ms);
+            begun = true;
         }
         exchange_client_bytes(c->exchange);
-        if (c->exchange)
-            break; /* it waits for something */
+        if (!c->exchange)
+            continue;
+        /* It waits for something; if for the rest of its head, not for long. */
+        if (begun && c->exchange->request_state == REQ_HEAD)
+            wheel_set(&w->wheel, &c->deadline, worker_now(w),
+                      w->snapshot->server.header_timeout_ms);
+        break;
     }
     c->processing = false;
     if (c->state != DOWN_OPEN)
