@@ -76,7 +76,12 @@ HARDENING := -fPIE -fstack-protector-strong -fstack-clash-protection
 CPPFLAGS_ALL = -I. -I$(B)/gen -D_GNU_SOURCE $(LLHTTP_CPPFLAGS)
 CFLAGS_ALL = -std=gnu17 -g $(WARNINGS) -fno-strict-aliasing -pthread
 
-release_CFLAGS  = -O2 $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+# Link-time optimisation takes a tenth of the instructions off a request. Objects hold ordinary code as well, with which
+# tests are linked: that is quicker, and a test may bring a module of its own.
+LTO := $(shell $(CC) -flto=auto -ffat-lto-objects -Werror -x c -c /dev/null -o /dev/null 2>/dev/null && \
+    echo -flto=auto -ffat-lto-objects)
+release_TEST_CFLAGS = $(if $(LTO),-fno-lto)
+release_CFLAGS  = -O3 $(LTO) $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 release_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 asan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 asan_LDFLAGS    = -fsanitize=address,undefined
@@ -196,16 +201,16 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  TEST  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
-	    -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_TEST_CFLAGS) $$(CFLAGS) \
+	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libcontrolplane.a \
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  FUZZ  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
-	    -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_TEST_CFLAGS) $$(CFLAGS) \
+	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl
