@@ -3,7 +3,6 @@
 #include "dataplane/http/downstream.h"
 
 #include <arpa/inet.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -114,7 +113,6 @@ static bool expects_proxy(const struct downstream *c)
 
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
-    int one = 1;
     if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
         !worker_shed_client(w)) {
         atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
@@ -125,8 +123,6 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
     memset(c, 0, sizeof(*c));
     c->worker = w;
     note_peer(c, peer);
-    if (c->family != AF_UNIX)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     transport_init(&c->io, fd, on_ready);
     c->expects_proxy = expects_proxy(c);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
