@@ -66,7 +66,8 @@ Test(listener, takes_connections_and_never_blocks)
     cr_assert_eq(connects(&a), 0);
 }
 
-/* Small answers must not wait for the client's acknowledgement; set once, for all that is accepted. */
+/* Small answers must not wait for the client's acknowledgement; set once, for all that is accepted.
+ */
 Test(listener, what_is_accepted_sends_without_delay)
 {
     struct listener *l = open_at(&set, "127.0.0.1:0");
