@@ -15,7 +15,7 @@ from subjects import Failed, Machine, Pair, Setup
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
-SETUPS = {"plain": {}, "full": {"full": True}}
+KINDS = {"plain": ({}, ()), "full": ({"full": True}, ()), "new": ({}, ("--new",))}  # of Setup; of the clients
 WARM_UP, REQUESTS = 300, 2000
 MOST_GROWTH = 0.03
 
@@ -34,9 +34,9 @@ class CountedPair(Pair):
                        capture_output=True)
 
 
-def ask(machine, pair, count):
+def ask(machine, pair, count, how):
     out = subprocess.run([machine.build / "bench" / "clients", pair.address, "--connections", "1", "--seconds", "120",
-                          "--count", str(count)], capture_output=True, text=True, check=True).stdout
+                          "--count", str(count), *how], capture_output=True, text=True, check=True).stdout
     if json.loads(out)["requests"] != count:
         raise Failed(f"not every request was answered: {out}")
 
@@ -46,14 +46,15 @@ def total(path):
     return int(found[1]) if found else 0
 
 
-def measure(build, setup, functions):
+def measure(build, kind, functions):
     """Instructions per request of the worker, and of all other threads; prints the costliest functions if asked to."""
+    setup, how = KINDS[kind]
     machine = Machine(build)
     try:
         pair = CountedPair(machine, "counted", Setup(endpoints=machine.start_origin(), **setup))
-        ask(machine, pair, WARM_UP)
+        ask(machine, pair, WARM_UP, how)
         pair.count(True)
-        ask(machine, pair, REQUESTS)
+        ask(machine, pair, REQUESTS, how)
         pair.count(False)
         pair.stop()
         threads = sorted(pair.folder.glob("callgrind-*"), key=total)
@@ -76,13 +77,13 @@ def main():
     options.add_argument("--build", type=pathlib.Path, default=HERE.parent.parent / "build")
     options.add_argument("--record", action="store_true", help="write what was counted to instructions.json")
     options.add_argument("--functions", type=int, default=0, help="show so many of the costliest functions")
-    options.add_argument("--only", choices=SETUPS, help="plain or full")
+    options.add_argument("--only", choices=KINDS)
     args = options.parse_args()
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     counted, grown = {}, False
-    for name in [args.only] if args.only else SETUPS:
+    for name in [args.only] if args.only else KINDS:
         try:
-            worker, others = measure(args.build, SETUPS[name], args.functions)
+            worker, others = measure(args.build, name, args.functions)
         except Failed as failed:
             sys.exit(f"bench-instructions: {name}: {failed}")
         counted[name] = worker
