@@ -47,7 +47,7 @@ def total(path):
 
 
 def measure(build, kind, functions):
-    """Instructions per request of the worker, and of all other threads; prints the costliest functions if asked to."""
+    """Instructions per request of the worker (who takes turns), and of all other threads; prints the costliest functions if asked to."""
     setup, how = KINDS[kind]
     machine = Machine(build)
     try:
@@ -57,17 +57,18 @@ def measure(build, kind, functions):
         ask(machine, pair, REQUESTS, how)
         pair.count(False)
         pair.stop()
-        threads = sorted(pair.folder.glob("callgrind-*"), key=total)
-        if not threads:
-            raise Failed("callgrind has left no counts")
+        threads = list(pair.folder.glob("callgrind-*"))
+        worker = next((path for path in threads if "take_turn" in path.read_text()), None)
+        if not worker:
+            raise Failed("callgrind has left no counts of a worker")
         if functions:
-            shown = subprocess.run(["callgrind_annotate", "--threshold=100", threads[-1]], capture_output=True, text=True,
+            shown = subprocess.run(["callgrind_annotate", "--threshold=100", worker], capture_output=True, text=True,
                                    check=True).stdout
             rows = re.findall(r"^\s*([\d,]+) \([^)]*\)\s+(?:\S*/)?([^/\n]*?:\S+)", shown, re.M)
             for cost, name in rows[:functions]:
                 print(f"{int(cost.replace(',', '')) / REQUESTS:10.0f}  {name}")
-        counts = [total(path) / REQUESTS for path in threads]
-        return round(counts[-1]), round(sum(counts[:-1]))
+        others = sum(total(path) for path in threads if path != worker)
+        return round(total(worker) / REQUESTS), round(others / REQUESTS)
     finally:
         machine.close()
 
