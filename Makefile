@@ -21,7 +21,7 @@ Q       := $(if $(V),,@) # make V=1 shows the commands
 BUILD_PACKAGES := gcc libc6-dev pkg-config libev-dev libyaml-dev libprotobuf-c-dev protobuf-c-compiler \
     libmicrohttpd-dev libc-ares-dev libjansson-dev libxxhash-dev libhiredis-dev
 TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-pytest-timeout python3-yaml curl strace \
-    redis-server zsh fish groff-base prometheus python3-prometheus-client
+    redis-server zsh fish groff-base prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light haproxy linux-perf valgrind
@@ -76,11 +76,11 @@ HARDENING := -fPIE -fstack-protector-strong -fstack-clash-protection
 CPPFLAGS_ALL = -I. -I$(B)/gen -D_GNU_SOURCE $(LLHTTP_CPPFLAGS)
 CFLAGS_ALL = -std=gnu17 -g $(WARNINGS) -fno-strict-aliasing -pthread
 
-# Link-time optimisation takes a tenth of the instructions off a request. Objects hold ordinary code as well, with which
-# tests are linked: that is quicker, and a test may bring a module of its own.
+# Link-time optimisation takes a tenth of the instructions off a request. It is for the data plane: its objects hold
+# ordinary code as well, with which everything else is linked.
 LTO := $(shell $(CC) -flto=auto -ffat-lto-objects -Werror -x c -c /dev/null -o /dev/null 2>/dev/null && \
     echo -flto=auto -ffat-lto-objects)
-release_TEST_CFLAGS = $(if $(LTO),-fno-lto)
+release_PLAIN_CFLAGS = -O2 $(if $(LTO),-fno-lto)
 release_CFLAGS  = -O3 $(LTO) $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 release_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 asan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -160,7 +160,8 @@ $(1)_FUZZ  := $$(FUZZ_SRC:tests/fuzz/%.c=$$($(1)_DIR)/drivers/%)
 $$($(1)_OBJ)/%.o: %.c $$(B)/gen/proto/gateway.pb-c.h
 	@mkdir -p $$(@D)
 	@echo "  CC    $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) \
+	    $$(if $$(filter controlplane/%,$$<),$$($(1)_PLAIN_CFLAGS)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
 
 # Code that is not ours is compiled without our warnings.
 $$($(1)_OBJ)/gen/gateway.pb-c.o: $$(B)/gen/proto/gateway.pb-c.c $$(B)/gen/proto/gateway.pb-c.h
@@ -188,12 +189,12 @@ $$($(1)_DIR)/gwp-dataplane: $$($(1)_OBJ)/dataplane/main.o $$($(1)_DIR)/libdatapl
 	    $$(shell pkg-config --libs $$(LIBS_DP)) -lm
 $$($(1)_DIR)/gwp-controlplane: $$($(1)_OBJ)/controlplane/main.o $$($(1)_DIR)/libcontrolplane.a $$($(1)_DIR)/libproto.a
 	@echo "  LINK  $$@"
-	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev \
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev \
 	    $$(shell pkg-config --libs $$(LIBS_CP)) -lm
 $$($(1)_DIR)/gwpctl: $$($(1)_OBJ)/controlplane/ctl/main.o $$($(1)_DIR)/libctl.a $$($(1)_DIR)/libcontrolplane.a \
     $$($(1)_DIR)/libproto.a
 	@echo "  LINK  $$@"
-	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev $$(LLHTTP_LIBS) \
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP)) -lm
 
 # A test that includes a module's .c takes it from there; all else comes from the libraries.
@@ -201,7 +202,7 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  TEST  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_TEST_CFLAGS) $$(CFLAGS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) \
 	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
@@ -209,7 +210,7 @@ $$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdatapl
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  FUZZ  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_TEST_CFLAGS) $$(CFLAGS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) \
 	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
@@ -225,7 +226,7 @@ $(foreach v,release asan tsan fuzz,$(eval $(call VARIANT,$(v))))
 programs: release-programs
 
 # Pages of the admin API are compiled in.
-$(foreach v,release asan tsan,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
+$(foreach v,release asan tsan fuzz,$($(v)_OBJ)/controlplane/admin/pages.o): $(PAGES)
 
 # ---- running and testing ----
 
@@ -275,6 +276,11 @@ $(BENCH_PROGRAMS): $(B)/bench/%: tests/bench/%.c tests/bench/endpoints.h
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -O2 $(CFLAGS) -o $@ $<
 ROUNDS  ?= 5
 SECONDS ?= 3
+# Kills, freezes and replaces both programs under load. KILLS=100 takes some minutes.
+KILLS ?= 5
+drill: programs
+	@$(PYTHON) -B tests/drill/drill.py --kills $(KILLS)
+
 bench: programs $(BENCH_PROGRAMS)
 	@$(PYTHON) -B tests/bench/bench.py --build $(B) --rounds $(ROUNDS) --seconds $(SECONDS) \
 	    $(if $(SCENARIOS),--scenarios "$(SCENARIOS)")
@@ -353,6 +359,7 @@ help:
 	@echo "make bench     beside a relay, nginx and HAProxy   (SCENARIOS='plain new' ROUNDS=5 SECONDS=3)"
 	@echo "make bench-instructions  user instructions per request, against those recorded"
 	@echo "make bench-limiter       ns per decision"
+	@echo "make drill     both programs killed, frozen and replaced under load, KILLS=$(KILLS) times each"
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
@@ -361,4 +368,4 @@ help:
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
 
-.PHONY: all programs run test unit e2e asan tsan fuzz bench bench-instructions bench-limiter lint format deps man install clean help
+.PHONY: all programs run test unit e2e asan tsan fuzz drill bench bench-instructions bench-limiter lint format deps man install clean help

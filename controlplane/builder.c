@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/config/url.h"
 #include "controlplane/table.h"
 #include "proto/base/log.h"
 #include "proto/gateway.pb-c.h"
@@ -60,6 +61,7 @@ static Gwp__Server *build_server(struct build *b)
     m->max_connections = c->max_connections;
     m->max_requests_per_connection = c->max_requests_per_connection;
     m->drain_delay_ms = c->drain_delay_ms;
+    m->watchdog_ms = c->watchdog_ms;
     m->shutdown_grace_ms = c->shutdown_grace_ms;
     m->trusted_proxies = texts(&c->trusted_proxies);
     m->n_trusted_proxies = c->trusted_proxies.count;
@@ -192,6 +194,30 @@ static Gwp__HeaderEdits *build_edits(struct build *b, const struct header_edits 
     return m;
 }
 
+/* Its addresses are DNS' to decide, like a target's. */
+static Gwp__Redis *build_redis(struct build *b, const char *text)
+{
+    struct redis_url url;
+    struct err unused;
+    if (!*text || url_parse_redis(&url, b->arena, text, &unused) < 0)
+        return NULL;
+    Gwp__Redis *m = MAKE(b, Gwp__Redis, GWP__REDIS__INIT);
+    m->name = (char *)url.name;
+    m->user = (char *)url.user;
+    m->password = (char *)url.password;
+    m->database = url.database;
+    const struct strings *ips = url.host ? b->in->lookup(b->in->owner, url.host) : NULL;
+    m->addresses = arena_alloc(b->arena, (1 + (ips ? ips->count : 0)) * sizeof(*m->addresses));
+    if (url.path)
+        m->addresses[m->n_addresses++] = arena_printf(b->arena, "unix:%s", url.path);
+    for (size_t i = 0; ips && i < ips->count; i++) {
+        char *address = builder_address(b->arena, ips->at[i], url.port);
+        m->addresses[m->n_addresses++] = address;
+        XXH3_64bits_update(b->targets, address, strlen(address));
+    }
+    return m;
+}
+
 static Gwp__RateLimit *build_limit(struct build *b, const struct rate_limit_config *c)
 {
     if (!c)
@@ -212,6 +238,7 @@ static Gwp__RateLimit *build_limit(struct build *b, const struct rate_limit_conf
     m->redis_timeout_ms = c->redis_timeout_ms;
     m->on_redis_failure = (Gwp__RateLimit__OnRedisFailure)c->on_redis_failure;
     m->hide_headers = !c->headers;
+    m->redis = build_redis(b, c->redis_url);
     return m;
 }
 

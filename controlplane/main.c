@@ -15,28 +15,37 @@
 #include "controlplane/config/watcher.h"
 #include "controlplane/endpoints.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/succession.h"
 #include "controlplane/start.h"
 #include "proto/base/log.h"
+#include "proto/base/notify.h"
 #include "proto/base/options.h"
 #include "proto/base/version.h"
 
 struct controlplane {
     struct ev_loop *loop;
-    const char *config, *socket, *state_dir, *admin_socket, *resolv_conf; /* options; borrowed */
+    const char *config, *socket, *state_dir, *admin_socket, *dns_servers; /* options; borrowed */
     double keep_seconds;
     bool check, reference;
     struct ledger ledger;
+    struct events events;
+    struct log_levels log_levels;
     struct aggregate aggregate;
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct inquiries inquiries;
     struct fd_keeper keeper;
+    struct succession succession;
     struct admin admin;
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
+    ev_timer alive; /* signs of life for the service manager */
 };
 
 /* ---- between the modules ---- */
@@ -44,6 +53,7 @@ struct controlplane {
 static void on_opened(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
+    log_levels_opened(&cp->log_levels, s);
     fd_keeper_opened(&cp->keeper, s, cp->publisher.generations.in_force != NULL);
     endpoints_opened(&cp->endpoints, s);
     publisher_opened(&cp->publisher, s);
@@ -53,7 +63,16 @@ static int on_listeners(void *owner, struct session *s, const Gwp__Listeners *m,
                         unsigned fd_count, struct err *err)
 {
     struct controlplane *cp = owner;
-    return fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    int result = fd_keeper_take(&cp->keeper, s, m, fds, fd_count, err);
+    if (result == 0)
+        succession_served(&cp->succession, s);
+    return result;
+}
+
+static void on_replaced(void *owner, struct session *s, const Gwp__ReplaceResult *r)
+{
+    struct controlplane *cp = owner;
+    succession_started(&cp->succession, s, r);
 }
 
 static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult *r)
@@ -93,6 +112,13 @@ static void on_gone(void *owner, struct session *s)
     aggregate_gone(&cp->aggregate, s->instance_id);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
+    succession_gone(&cp->succession, s);
+}
+
+static void on_explained(void *owner, const Gwp__Explanation *e)
+{
+    struct controlplane *cp = owner;
+    inquiries_answered(&cp->inquiries, e);
 }
 
 static void on_in_force(void *owner, const struct config *cfg)
@@ -133,8 +159,17 @@ static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
     publisher_reload(&cp->publisher, &push);
 }
 
+static void on_alive(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    notify_manager("WATCHDOG=1");
+}
+
 static void start_signals(struct controlplane *cp)
 {
+    double interval = notify_watchdog_seconds();
+    ev_timer_init(&cp->alive, on_alive, interval, interval);
+    if (interval > 0)
+        ev_timer_start(cp->loop, &cp->alive);
     signal(SIGPIPE, SIG_IGN);
     ev_signal_init(&cp->terminate, on_stop, SIGTERM);
     ev_signal_init(&cp->interrupt, on_stop, SIGINT);
@@ -170,8 +205,12 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
+                                    .events = &cp->events,
+                                    .log_levels = &cp->log_levels,
                                     .keeper = &cp->keeper,
+                                    .succession = &cp->succession,
                                     .started_at = ev_time(),
                                     .path = cp->config};
     return admin_init(&cp->admin, cp->loop, admin_socket, &cfg->admin, &context, err);
@@ -179,8 +218,10 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
 
 static void close_all(struct controlplane *cp)
 {
+    inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
     publisher_fini(&cp->publisher);
+    succession_fini(&cp->succession);
     admin_fini(&cp->admin);
     sessions_fini(&cp->sessions);
     fd_keeper_fini(&cp->keeper);
@@ -196,20 +237,24 @@ static void serve(struct controlplane *cp, struct start *start)
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);
     publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    notify_manager("READY=1");
     ev_run(cp->loop, 0);
+    notify_manager("STOPPING=1");
 }
 
 /* The socket is ours: nobody else is at work in the state directory. */
 static int run_with_state(struct controlplane *cp)
 {
-    const struct resolver_setup names = {cp->resolv_conf, &cp->ledger};
+    const struct resolver_setup names = {cp->dns_servers, &cp->ledger};
     struct publisher *p = &cp->publisher;
     struct start start = {0};
     struct err err;
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
+    inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
+    succession_init(&cp->succession, cp->loop, &cp->sessions);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);
     } else if (start_choose(&start, cp->config, &p->generations, &p->history, stderr) == 0) {
@@ -237,18 +282,23 @@ static int run(struct controlplane *cp)
                                           .report = on_report,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
-                                          .owner = cp};
+                                          .replaced = on_replaced,
+                                          .owner = cp,
+                                          .explained = on_explained};
     struct err err;
     int result = EXIT_FAILURE;
     cp->loop = ev_default_loop(EVFLAG_AUTO);
     if (!cp->loop)
         log_fatal("main", "no event loop");
+    events_init(&cp->events);
     ledger_init(&cp->ledger, cp->state_dir);
+    log_levels_init(&cp->log_levels, &cp->sessions);
     if (sessions_init(&cp->sessions, cp->loop, cp->socket, &events, &err) == 0)
         result = run_with_state(cp);
     else
         log_error("main", "%s", err.text);
     ledger_fini(&cp->ledger);
+    events_fini(&cp->events);
     ev_loop_destroy(cp->loop);
     return result;
 }
@@ -291,8 +341,9 @@ int main(int argc, char **argv)
          "private admin socket, before admin.socket of the configuration", &cp.admin_socket, NULL},
         {"keep-seconds", "GWP_KEEP_SECONDS", "600", "N",
          "how long sockets are kept that no data plane comes for", &keep_seconds, NULL},
-        {"resolv-conf", "GWP_RESOLV_CONF", NULL, "FILE",
-         "names of backends are asked of its servers", &cp.resolv_conf, NULL},
+        {"dns-servers", "GWP_DNS_SERVERS", NULL, "LIST",
+         "name servers instead of those of /etc/resolv.conf, as 10.0.0.2,10.0.0.3:5353",
+         &cp.dns_servers, NULL},
         {"check", NULL, NULL, NULL, "check the configuration and exit", NULL, &cp.check},
         {"reference", NULL, NULL, NULL, "print every key of the configuration and exit", NULL,
          &cp.reference},

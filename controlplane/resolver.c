@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/config/url.h"
 #include "controlplane/table.h"
 #include "proto/base/list.h"
 #include "proto/base/log.h"
@@ -353,16 +354,20 @@ struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_setup 
     struct ares_options options = {.timeout = QUERY_TIMEOUT_MS,
                                    .tries = QUERY_TRIES,
                                    .sock_state_cb = on_socket_state,
-                                   .sock_state_cb_data = r,
-                                   .resolvconf_path = (char *)setup->resolv_conf};
+                                   .sock_state_cb_data = r};
     int status = ares_library_init(ARES_LIB_INIT_ALL);
     if (status == ARES_SUCCESS)
         status = ares_init_options(&r->ares, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
-                                       (setup->resolv_conf ? ARES_OPT_RESOLVCONF : 0));
+                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
+    if (status == ARES_SUCCESS && setup->servers) {
+        status = ares_set_servers_ports_csv(r->ares, setup->servers);
+        if (status != ARES_SUCCESS)
+            ares_destroy(r->ares);
+    }
     if (status == ARES_SUCCESS)
         return r;
-    err_set(err, "names cannot be looked up: %s", ares_strerror(status));
+    err_set(err, "names cannot be looked up%s%s: %s", setup->servers ? " at " : "",
+            setup->servers ? setup->servers : "", ares_strerror(status));
     free(r);
     return NULL;
 }
@@ -414,17 +419,29 @@ static struct name *name_new(struct resolver *r, const char *host)
     return n;
 }
 
+static void want_host(struct resolver *r, const char *host)
+{
+    struct name *n = table_get(&r->names, view_of(host));
+    if (!n)
+        n = name_new(r, host);
+    n->wanted = true;
+}
+
 static void want(struct resolver *r, const struct config *c)
 {
+    struct arena *arena = arena_new(4096);
     for (size_t i = 0; c && i < c->route_count; i++) {
-        for (size_t k = 0; k < c->routes[i].backend_count; k++) {
-            const char *host = c->routes[i].backends[k].host;
-            struct name *n = table_get(&r->names, view_of(host));
-            if (!n)
-                n = name_new(r, host);
-            n->wanted = true;
-        }
+        const struct route_config *route = &c->routes[i];
+        struct redis_url redis;
+        struct err unused;
+        for (size_t k = 0; k < route->backend_count; k++)
+            want_host(r, route->backends[k].host);
+        if (route->rate_limit && *route->rate_limit->redis_url &&
+            url_parse_redis(&redis, arena, route->rate_limit->redis_url, &unused) == 0 &&
+            redis.host)
+            want_host(r, redis.host);
     }
+    arena_free(&arena);
 }
 
 static void drop_unwanted(struct resolver *r)

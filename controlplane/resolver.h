@@ -1,6 +1,6 @@
-/* resolver: the addresses of every name that backends use, looked up again before they grow stale.
- * Owned by main.c; on the control plane's loop, through c-ares, which reads /etc/hosts and
- * /etc/resolv.conf or another file of its format.
+/* resolver: the addresses of every name that backends and Redis URLs use, looked up again before
+ * they grow stale. Owned by main.c; on the control plane's loop, through c-ares, which reads
+ * /etc/hosts and /etc/resolv.conf, or the servers that it is given.
  *
  * A name is looked up once however many backends share it. All its A and AAAA addresses count,
  * sorted as text, so that the order in which a server tells them means nothing. Literal addresses
@@ -29,8 +29,8 @@ struct resolver_events {
 
 /* Both borrowed. */
 struct resolver_setup {
-    const char *resolv_conf; /* which name servers to ask; NULL = /etc/resolv.conf */
-    struct ledger *ledger;   /* where look-ups are counted, as in the names below */
+    const char *servers;   /* to ask: "10.0.0.2,[::1]:5353"; NULL = those of /etc/resolv.conf */
+    struct ledger *ledger; /* where look-ups are counted, as in the names below */
 };
 
 #define RESOLVER_COUNT_OK "dns_lookups/ok"
@@ -42,8 +42,8 @@ struct resolver *resolver_new(struct ev_loop *loop, const struct resolver_setup 
                               const struct resolver_events *events, struct err *err);
 void resolver_free(struct resolver **r); /* nulls *r; NULL is allowed */
 
-/* From now on exactly the hosts of these configurations' backends are looked after; either may be
- * NULL. Names that are known stay known. */
+/* From now on exactly the hosts of these configurations' backends and Redis URLs are looked after;
+ * either may be NULL. Names that are known stay known. */
 void resolver_want(struct resolver *r, const struct config *one, const struct config *other);
 
 /* Has every wanted name had its first answer? */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "controlplane/files.h"
@@ -196,6 +197,8 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     for (size_t i = 0; i < hello->n_capabilities; i++)
         s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
     s->served = hello->generation;
+    for (size_t i = 0; i < hello->n_capabilities; i++)
+        s->explains |= strcmp(hello->capabilities[i], "explain") == 0;
     if (send_welcome(s, protocol, err) < 0)
         return -1;
     channel_opened(s->channel);
@@ -275,6 +278,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);
+        return 0;
+    case MSG_EXPLANATION:
+        if (s->sessions->events->explained)
+            s->sessions->events->explained(s->sessions->events->owner,
+                                           (const Gwp__Explanation *)(const void *)m->body);
         return 0;
     case MSG_REFUSAL:
         return err_set(err, "it refused: %s",
@@ -358,9 +366,34 @@ static void on_connection(struct ev_loop *loop, ev_io *w, int revents)
     }
 }
 
+/* Whoever has deleted the socket's file has only kept new data planes out: it is made again. When
+ * something else has taken its place, that is left alone. */
+static void mend_socket(struct sessions *ss)
+{
+    struct err err;
+    struct stat st;
+    if (lstat(ss->path, &st) == 0 || errno != ENOENT)
+        return;
+    int fd = files_listen_unix(ss->path, &err);
+    if (fd < 0) {
+        if (!ss->cannot_listen)
+            log_error("session", "the socket's file is gone, and cannot be made again: %s",
+                      err.text);
+        ss->cannot_listen = true;
+        return;
+    }
+    log_warn("session", "%s was deleted, and has been made again", ss->path);
+    ss->cannot_listen = false;
+    ev_io_stop(ss->loop, &ss->listener);
+    close(ss->listener.fd);
+    ev_io_set(&ss->listener, fd, EV_READ);
+    ev_io_start(ss->loop, &ss->listener);
+}
+
 static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
 {
     struct sessions *ss = w->data;
+    mend_socket(ss);
     struct err why;
     ss->sequence++;
     list_each (node, &ss->all) {

@@ -24,6 +24,7 @@ struct session {
     struct channel *channel; /* owned */
     ev_io io;
     bool is_open;
+    bool explains;       /* it has the capability */
     bool keeps;          /* it leaves its sockets here, and takes over what others have left */
     bool serves;         /* it has said so, by leaving them or by accepting a generation */
     bool leaving;        /* it accepts no more, or was told to leave */
@@ -55,6 +56,7 @@ struct session_events {
     /* May be NULL. */
     void (*replaced)(void *owner, struct session *s, const Gwp__ReplaceResult *r);
     void *owner;
+    void (*explained)(void *owner, const Gwp__Explanation *e); /* may be NULL */
 };
 
 struct sessions {
@@ -67,7 +69,8 @@ struct sessions {
     struct list all; /* of struct session.link, owned */
     size_t count;    /* of all */
     size_t open_count;
-    uint64_t sequence; /* of heartbeats */
+    uint64_t sequence;  /* of heartbeats */
+    bool cannot_listen; /* that has been said */
 };
 
 /* -1 with `err`, for example when another control plane listens there. */

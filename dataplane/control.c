@@ -5,12 +5,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "dataplane/explain.h"
 #include "dataplane/keeping.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
+#include "dataplane/successor.h"
 #include "dataplane/targets.h"
 #include "dataplane/uplink.h"
+#include "dataplane/watchdog.h"
 #include "proto/base/log.h"
+#include "proto/base/notify.h"
 
 /* How soon a changed breaker is told: many may change at once. */
 #define NEWS_S 0.02
@@ -22,21 +26,32 @@
  */
 #define LAST_MS 1000
 
+/* Clients that go on asking are told to close with their next response, for which they get a second
+ * before idle ones are closed: a request may be on its way to us. Looked at so often. */
+#define MANNERS_S 1.
+#define LOOK_MS 50
+
+#define CONFIRM_S 60.
+
 struct control {
-    struct ev_loop *loop; /* owned */
+    const struct control_options *options; /* borrowed */
+    struct ev_loop *loop;                  /* owned */
     struct uplink uplink;
     struct uplink_events events;
     struct rollout rollout;
     struct targets targets;
     struct keeping keeping;
+    struct watchdog watchdog;
     struct report *report; /* owned */
     enum worker_order order;
-    uint32_t grace_ms; /* of a Drain message; 0 = as the snapshot says */
+    double draining_since; /* loop time */
+    uint32_t grace_ms;     /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
-    ev_timer news;     /* a report before its time */
-    ev_timer patience; /* for the control plane, at the start */
-    bool has_started;  /* the stored snapshot was looked at, or is not needed */
-    ev_prepare ended;  /* looks whether all is over, once it is ending */
+    ev_timer news;           /* a report before its time */
+    ev_timer patience;       /* for the control plane, at the start */
+    ev_timer alive, confirm; /* signs of life for the service manager; see rollout_confirm() */
+    bool has_started;        /* the stored snapshot was looked at, or is not needed */
+    ev_prepare ended;        /* looks whether all is over, once it is ending */
     ev_signal signals[3];
 };
 
@@ -105,6 +120,7 @@ static void on_poked(void *owner)
 {
     struct control *c = owner;
     targets_look(&c->targets);
+    redis_servers_tell(registry_redis_first(c->rollout.registry));
 }
 
 /* ---- messages ---- */
@@ -130,9 +146,27 @@ static void on_result(void *owner, const struct rollout_result *r)
         log_debug("control", "a result was not sent: %s", err.text);
     if (!r->accepted || r->dry_run)
         return;
+    watchdog_set(&c->watchdog, c->rollout.in_force->server.watchdog_ms);
+    notify_manager("READY=1\nMAINPID=%d\nSTATUS=serving generation %llu", (int)getpid(),
+                   (unsigned long long)r->generation);
     if (!c->rollout.is_from_disk)
         keeping_settle_down(&c->keeping);
     keeping_tell(&c->keeping);
+}
+
+/* Before anything is in force there is nothing to explain by: the asker's patience ends. */
+static void on_explained(void *owner, const Gwp__Explanation *answer)
+{
+    struct control *c = owner;
+    struct err err;
+    if (!uplink_send(&c->uplink, MSG_EXPLANATION, &answer->base, &err))
+        log_debug("control", "an explanation was not sent: %s", err.text);
+}
+
+static void explain_to(struct control *c, const Gwp__Explain *question)
+{
+    if (c->rollout.in_force)
+        explain(c->rollout.in_force, question, on_explained, c);
 }
 
 static void begin_drain(struct control *c, enum worker_order first, const char *why);
@@ -144,6 +178,18 @@ static void start_from_disk(struct control *c)
     if (!c->has_started && !rollout_is_busy(&c->rollout))
         rollout_start(&c->rollout);
     c->has_started = true;
+}
+
+static void on_alive(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    notify_manager("WATCHDOG=1");
+}
+
+static void on_confirm(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct control *c = timer->data;
+    if (uplink_is_open(&c->uplink))
+        rollout_confirm(&c->rollout);
 }
 
 static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
@@ -177,6 +223,30 @@ static void on_entering(void *owner)
     targets_entering(&c->targets);
 }
 
+/* Its numbers are ours; a later release may have more. */
+static void take_log_level(const Gwp__LogLevel *order)
+{
+    enum log_level level = (enum log_level)MIN((unsigned)order->level, LOG_ERROR);
+    log_override(!order->as_configured, level);
+    log_info("control", "the log level is ordered: %s",
+             order->as_configured ? "as configured" : log_level_word(level));
+}
+
+static void replace(struct control *c, const Gwp__Replace *order)
+{
+    struct err err = {""};
+    Gwp__ReplaceResult result = GWP__REPLACE_RESULT__INIT;
+    pid_t pid = successor_start(order->binary, c->options->argv, &err);
+    if (pid > 0)
+        log_info("control", "the successor was started: process %d", (int)pid);
+    else
+        log_error("control", "no successor: %s", err.text);
+    result.pid = (uint64_t)pid;
+    result.reason = err.text;
+    if (!uplink_send(&c->uplink, MSG_REPLACE_RESULT, &result.base, &err))
+        log_debug("control", "a result was not sent: %s", err.text);
+}
+
 static int on_message(void *owner, const struct message *m, struct err *err)
 {
     struct control *c = owner;
@@ -195,8 +265,19 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         }
         targets_take(&c->targets, (const Gwp__EndpointState *)(const void *)m->body);
         return 0;
+    case MSG_EXPLAIN:
+        explain_to(c, (const Gwp__Explain *)(const void *)m->body);
+        return 0;
     case MSG_STATS_REQUEST:
         send_report(c, ((const Gwp__StatsRequest *)(const void *)m->body)->complete);
+        return 0;
+    case MSG_LOG_LEVEL: {
+        const Gwp__LogLevel *order = (const Gwp__LogLevel *)(const void *)m->body;
+        take_log_level(order);
+        return 0;
+    }
+    case MSG_REPLACE:
+        replace(c, (const Gwp__Replace *)(const void *)m->body);
         return 0;
     case MSG_DRAIN: {
         const Gwp__Drain *drain = (const Gwp__Drain *)(const void *)m->body;
@@ -274,6 +355,12 @@ static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct control *c = timer->data;
     uint32_t grace_ms = grace_of(c);
+    if (c->order == WORKER_QUIET && rollout_clients(&c->rollout) > 0 &&
+        ev_now(loop) - c->draining_since < MANNERS_S) {
+        ev_timer_set(timer, LOOK_MS / 1000., 0);
+        ev_timer_start(loop, timer);
+        return;
+    }
     if (c->order < WORKER_DRAIN) {
         set_order(c, WORKER_DRAIN, c->order == WORKER_QUIET ? grace_ms : LAST_MS);
         return;
@@ -288,8 +375,10 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     if (c->order != WORKER_RUN)
         return;
     log_info("control", "shutting down: %s; what is in flight is finished first", why);
+    notify_manager("STOPPING=1");
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
+    c->draining_since = ev_now(c->loop);
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
     if (first == WORKER_YIELD)
         wait_ms = grace_of(c);
@@ -327,6 +416,13 @@ static void init_watchers(struct control *c)
     ev_timer_init(&c->news, on_news_timer, 0, 0);
     ev_timer_init(&c->patience, on_patience, PATIENCE_S, 0);
     c->patience.data = c;
+    double interval = notify_watchdog_seconds();
+    ev_timer_init(&c->alive, on_alive, interval, interval);
+    if (interval > 0)
+        ev_timer_start(c->loop, &c->alive);
+    ev_timer_init(&c->confirm, on_confirm, CONFIRM_S, CONFIRM_S);
+    c->confirm.data = c;
+    ev_timer_start(c->loop, &c->confirm);
     ev_prepare_init(&c->ended, on_maybe_ended);
     c->news.data = c;
     c->report_timer.data = c->order_timer.data = c->ended.data = c;
@@ -334,8 +430,9 @@ static void init_watchers(struct control *c)
 
 int control_run(const struct control_options *o)
 {
-    struct control c = {.order = WORKER_RUN};
+    struct control c = {.order = WORKER_RUN, .options = o};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* a successor that dies early is nobody's zombie */
     c.loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
     if (!c.loop)
         log_fatal("control", "no event loop");
@@ -346,7 +443,9 @@ int control_run(const struct control_options *o)
                                       .owner = &c};
     init_watchers(&c);
     rollout_init(&c.rollout, c.loop, o->state_dir, o->workers, on_result, &c);
+    c.rollout.max_age_s = o->max_age_s;
     c.rollout.recount = on_recount;
+    watchdog_init(&c.watchdog, &c.rollout);
     c.rollout.poked = on_poked;
     c.rollout.entering = on_entering;
     targets_init(&c.targets, &c.rollout, on_moved, &c);
@@ -359,6 +458,7 @@ int control_run(const struct control_options *o)
     send_report(&c, false); /* the last counts */
     uplink_stop(&c.uplink);
     keeping_fini(&c.keeping);
+    watchdog_fini(&c.watchdog);
     report_free(&c.report);
     targets_fini(&c.targets);
     rollout_fini(&c.rollout);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "dataplane/control.h"
+#include "dataplane/explain.h"
 #include "dataplane/selfcheck.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/log.h"
@@ -22,11 +23,20 @@ static int parse_workers(const char *text, unsigned *workers, struct err *err)
     return 0;
 }
 
+static int parse_age(const char *text, double *seconds, struct err *err)
+{
+    char *end;
+    *seconds = strtod(text, &end);
+    if (*text == '\0' || *end != '\0' || !(*seconds >= 0))
+        return err_set(err, "option --snapshot-max-age wants seconds, 0 for any, not \"%s\"", text);
+    return 0;
+}
+
 static int parse(int argc, char **argv, struct control_options *o, const char **check,
-                 struct err *err)
+                 bool *explains, struct err *err)
 {
     static char host_name[256];
-    const char *workers;
+    const char *workers, *max_age;
     if (gethostname(host_name, sizeof(host_name) - 1) < 0 || host_name[0] == '\0')
         snprintf(host_name, sizeof(host_name), "dataplane");
     const struct option_row rows[] = {
@@ -34,9 +44,13 @@ static int parse(int argc, char **argv, struct control_options *o, const char **
          &o->socket, NULL},
         {"state-dir", "GWP_STATE_DIR", "/var/lib/gwp", "DIR",
          "keeps the last accepted configuration; \"\" keeps none", &o->state_dir, NULL},
+        {"snapshot-max-age", "GWP_SNAPSHOT_MAX_AGE", "0", "SECONDS",
+         "an older one is not served without a control plane; 0 = any is", &max_age, NULL},
         {"id", "GWP_ID", host_name, "NAME", "this data plane's name", &o->name, NULL},
         {"workers", "GWP_WORKERS", "0", "N",
          "worker threads, whatever the configuration says; 0 = as it says", &workers, NULL},
+        {"explain", NULL, NULL, NULL,
+         "tell what would become of one request, as gwpctl explain --file asks", NULL, explains},
         {"self-check", NULL, NULL, "HOST:PORT",
          "asks the data plane that listens there whether it works, and exits with 0 or 1", check,
          NULL},
@@ -50,6 +64,8 @@ static int parse(int argc, char **argv, struct control_options *o, const char **
         return result;
     if (o->state_dir[0] == '\0')
         o->state_dir = NULL;
+    if (parse_age(max_age, &o->max_age_s, err) < 0)
+        return -1;
     return parse_workers(workers, &o->workers, err);
 }
 
@@ -67,17 +83,20 @@ static void raise_descriptor_limit(void)
 
 int main(int argc, char **argv)
 {
-    struct control_options options = {0};
+    struct control_options options = {.argv = argv};
     const char *check;
     struct err err;
     log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
-    int result = parse(argc, argv, &options, &check, &err);
+    bool explains = false;
+    int result = parse(argc, argv, &options, &check, &explains, &err);
     if (result > 0)
         return 0;
     if (result < 0) {
         fprintf(stderr, "gwp-dataplane: %s\n", err.text);
         return EXIT_USAGE;
     }
+    if (explains)
+        return explain_once();
     if (check) {
         result = selfcheck(check, &err);
         if (result < 0)

@@ -398,16 +398,38 @@ void rollout_take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_
         take(ro, message, packed, len, false);
 }
 
-void rollout_start(struct rollout *ro)
+static uint8_t *load(const struct rollout *ro, size_t *len)
 {
     struct err err;
-    size_t len;
-    uint8_t *packed = ro->state_dir ? snapshot_store_load(ro->state_dir, &len, &err) : NULL;
-    if (!packed) {
-        if (ro->state_dir && err.text[0])
-            log_warn("rollout", "the stored snapshot is not used: %s", err.text);
-        return;
+    if (!ro->state_dir)
+        return NULL;
+    double age = snapshot_store_age(ro->state_dir);
+    if (ro->max_age_s > 0 && age > ro->max_age_s) {
+        log_warn("rollout",
+                 "the stored snapshot is not used: it was last confirmed %.0f s ago, and may be "
+                 "%.0f s old",
+                 age, ro->max_age_s);
+        return NULL;
     }
+    uint8_t *packed = snapshot_store_load(ro->state_dir, len, &err);
+    if (!packed && err.text[0])
+        log_warn("rollout", "the stored snapshot is not used: %s", err.text);
+    return packed;
+}
+
+void rollout_confirm(struct rollout *ro)
+{
+    if (ro->state_dir && ro->in_force && !ro->is_from_disk && !ro->unsaved.packed &&
+        !ro->cannot_save)
+        snapshot_store_confirm(ro->state_dir);
+}
+
+void rollout_start(struct rollout *ro)
+{
+    size_t len;
+    uint8_t *packed = load(ro, &len);
+    if (!packed)
+        return;
     Gwp__Snapshot *message = gwp__snapshot__unpack(NULL, len, packed);
     /* Its targets are not new, they were served before; and there may be nobody to check them. */
     for (size_t i = 0; message && i < message->n_routes; i++)
@@ -450,6 +472,14 @@ unsigned rollout_workers(const struct rollout *ro)
     if (ro->worker_count > 0)
         return ro->worker_count;
     return ro->workers_wanted ? ro->workers_wanted : MIN(cpus_allowed(), MAX_WORKERS);
+}
+
+uint64_t rollout_clients(const struct rollout *ro)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < ro->worker_count; i++)
+        count += stats_counter(&ro->workers[i]->stats, STAT_downstream_connections_active);
+    return count;
 }
 
 uint64_t rollout_snapshots_alive(const struct rollout *ro)

@@ -53,6 +53,7 @@ typedef void rollout_entering_fn(void *owner);
 struct rollout {
     struct ev_loop *loop;
     const char *state_dir;   /* borrowed; NULL = keep nothing */
+    double max_age_s;        /* of the stored snapshot; 0 = any; set by the owner */
     unsigned workers_wanted; /* 0 = as the first snapshot says */
     rollout_result_fn *tell;
     rollout_recount_fn *recount;   /* set by the owner after rollout_init(); may be NULL */
@@ -96,6 +97,9 @@ bool rollout_is_busy(const struct rollout *ro);
 /* A first snapshot that could not be begun is tried again now: what was in its way may be gone. */
 void rollout_retry(struct rollout *ro);
 
+/* The control plane is there: what is in force, and stored, is as it wants it. */
+void rollout_confirm(struct rollout *ro);
+
 /* A Snapshot message, unpacked and packed; both are borrowed for the call. */
 void rollout_take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,
                   size_t len);
@@ -109,5 +113,8 @@ bool rollout_has_ended(const struct rollout *ro);
 
 /* How many run, or would run if no snapshot said otherwise. */
 unsigned rollout_workers(const struct rollout *ro);
+
+/* Connections of clients, as far as they are known this moment. */
+uint64_t rollout_clients(const struct rollout *ro);
 
 uint64_t rollout_snapshots_alive(const struct rollout *ro);

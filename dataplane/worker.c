@@ -14,6 +14,7 @@
 
 #include "dataplane/http/downstream.h"
 #include "dataplane/http/exchange.h"
+#include "dataplane/route/limit_redis.h"
 #include "proto/base/log.h"
 
 /* Connections taken at one readiness: enough to empty a burst, few enough to leave other workers
@@ -277,6 +278,10 @@ static void adopt_snapshot(struct worker *w)
         atomic_load_explicit(&w->order, memory_order_relaxed) < WORKER_YIELD)
         watch_listeners(w);
     upstream_sweep(w);
+    if (s->redis_count > 0 && !w->redis)
+        w->redis = limit_redis_new(w);
+    if (w->redis)
+        limit_redis_adopt(w->redis, s);
     atomic_store_explicit(&w->serving, s, memory_order_release);
     w->tell_control(w->control);
 }
@@ -367,6 +372,8 @@ static void obey(struct worker *w)
 static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
 {
     struct worker *w = wake->data;
+    uint32_t ping = atomic_load_explicit(&w->ping, memory_order_relaxed);
+    atomic_store_explicit(&w->pong, ping, memory_order_relaxed);
     adopt_snapshot(w);
     obey(w);
     shed_for_others(w);
@@ -413,6 +420,8 @@ static void arm_tick(struct worker *w)
 /* Last in a turn: what was closed in it is out of everybody's hands now. */
 static void end_turn(struct worker *w)
 {
+    if (w->redis)
+        limit_redis_flush(w->redis); /* may close something: before the dead are taken away */
     while (!list_is_empty(&w->dead_clients))
         downstream_recycle(CONTAINER_OF(w->dead_clients.next, struct downstream, link));
     while (!list_is_empty(&w->dead_upstreams))
@@ -432,10 +441,19 @@ static void take_turn(struct ev_loop *loop)
 
 static void on_deadline(void *owner, struct wheel_entry *e)
 {
-    if (e->kind == DEADLINE_UPSTREAM)
+    struct worker *w = owner;
+    switch ((enum deadline_kind)e->kind) {
+    case DEADLINE_UPSTREAM:
         upstream_on_deadline(CONTAINER_OF(e, struct upstream, deadline));
-    else
+        break;
+    case DEADLINE_DOWNSTREAM:
         downstream_on_deadline(CONTAINER_OF(e, struct downstream, deadline));
+        break;
+    case DEADLINE_REDIS:
+    case DEADLINE_ASK:
+        limit_redis_on_deadline(w->redis, e);
+        break;
+    }
 }
 
 /* ---- life ---- */
@@ -448,12 +466,14 @@ static void *run(void *arg)
     snprintf(name, sizeof(name), "worker-%u", w->index);
     pthread_setname_np(pthread_self(), name);
     sigfillset(&all); /* signals are the control thread's */
+    sigdelset(&all, WORKER_STACK_SIGNAL);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     w->now_s = monotonic_s();
     wheel_init(&w->wheel, w->now_s);
     on_wake(w->loop, &w->wake, 0);
     ev_run(w->loop, 0);
     /* Idle connections to backends are all that may be left. */
+    limit_redis_free(&w->redis);
     w->draining = true;
     for (uint32_t i = 0; i < w->pool.slot_count; i++) {
         list_each_safe (node, &w->pool.slots[i].idle) {
@@ -524,6 +544,18 @@ void worker_order(struct worker *w, enum worker_order order)
 {
     atomic_store_explicit(&w->order, order, memory_order_release);
     ev_async_send(w->loop, &w->wake);
+}
+
+void worker_ping(struct worker *w)
+{
+    atomic_fetch_add_explicit(&w->ping, 1, memory_order_relaxed);
+    ev_async_send(w->loop, &w->wake);
+}
+
+bool worker_has_answered(const struct worker *w)
+{
+    return atomic_load_explicit(&w->pong, memory_order_relaxed) ==
+           atomic_load_explicit(&w->ping, memory_order_relaxed);
 }
 
 bool worker_serves(const struct worker *w, const struct snapshot *s)

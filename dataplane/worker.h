@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "dataplane/http/date.h"
 #include "dataplane/http/upstream_pool.h"
 #include "dataplane/io/transport.h"
 #include "dataplane/io/buffer.h"
@@ -34,8 +35,11 @@ enum worker_order {
     WORKER_STOP   /* end now */
 };
 
+/* The one signal that workers take: see watchdog.h. */
+#define WORKER_STACK_SIGNAL SIGUSR2
+
 /* What a wheel_entry of the worker's wheel is embedded in. */
-enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM };
+enum deadline_kind { DEADLINE_DOWNSTREAM, DEADLINE_UPSTREAM, DEADLINE_REDIS, DEADLINE_ASK };
 
 struct worker {
     unsigned index;
@@ -47,7 +51,9 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic uint32_t idle_count;  /* of idle_clients that may be closed; written by this worker */
+    _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
+    _Atomic uint32_t ping; /* written by the control thread: how often it has asked for a sign */
+    _Atomic uint32_t pong; /* written by this worker: which of these it has seen */
     _Atomic bool accepts_no_more; /* and will not again; written by this worker */
     _Atomic bool ended;           /* the thread has left its loop */
     ev_async wake;                /* "look at published and order" */
@@ -61,7 +67,8 @@ struct worker {
     struct buffer_stock buffers;
     struct upstream_pool pool;
     struct stats stats;
-    struct log_ring *log; /* of the log writer */
+    struct limit_redis *redis; /* owned; NULL until a snapshot has one */
+    struct log_ring *log;      /* of the log writer */
     bool log_console;
     uint64_t log_share;       /* of what went well: when a random number is less; all ones = all */
     struct list clients;      /* downstream connections with a request under way */
@@ -77,8 +84,9 @@ struct worker {
     int spare_fd;          /* given up for a moment to refuse a client when descriptors run out */
     struct listener_watch *watches; /* owned array */
     uint32_t watch_count;
-    bool draining;    /* order is QUIET or more */
-    double now_s;     /* monotonic, taken once per turn */
+    bool draining; /* order is QUIET or more */
+    double now_s;  /* monotonic, taken once per turn */
+    struct date date;
     ev_timer tick;    /* the wheel's next deadline */
     double tick_at_s; /* when that is, on now_s' clock; negative = not running */
     ev_timer accept_pause;
@@ -96,6 +104,10 @@ struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *l
 /* Control thread: hand over a snapshot; order. Both wake the worker. */
 void worker_publish(struct worker *w, struct snapshot *s);
 void worker_order(struct worker *w, enum worker_order order);
+
+/* Control thread: asks for a sign of life; has the last one that was asked for come? */
+void worker_ping(struct worker *w);
+bool worker_has_answered(const struct worker *w);
 
 /* Control thread, after WORKER_STOP or a finished drain: waits for the thread and frees everything.
  */

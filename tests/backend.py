@@ -20,6 +20,8 @@
     /raw                 the request's body is written back as the response itself, then the end
     /upgrade             101, then every byte comes back
     /healthz             200, or what /set?health=CODE said last
+    /set?fault=PATH      from now on everything but /set and /connections is answered as that path; "" = as it was;
+                         &spare=PATH leaves that one alone
     /connections         how many connections were accepted, and how many carried requests
 
 Memory stays bounded whatever is sent either way: nothing is gathered but what /raw is given.
@@ -172,6 +174,8 @@ class Connection:
 
     async def serve(self, request):
         """Finds the answer by the first word of the path."""
+        if self.backend.fault and request.path not in ("/set", "/connections", self.backend.spared):
+            request.path = self.backend.fault
         word = request.path.split("/")[1] if request.path.startswith("/") else ""
         if word != "connections":
             self.requests += 1
@@ -378,8 +382,11 @@ class Connection:
 
     async def do_set(self, request):
         """/set?health=503"""
-        self.backend.health = int(request.query.get("health", self.backend.health))
-        await self.answer(request, {"health": self.backend.health})
+        b = self.backend
+        b.health = int(request.query.get("health", b.health))
+        b.fault = request.query.get("fault", b.fault)
+        b.spared = request.query.get("spare", b.spared)
+        await self.answer(request, {"health": b.health, "fault": b.fault, "spare": b.spared})
 
     async def do_connections(self, request):
         """/connections"""
@@ -397,6 +404,7 @@ class Backend:
         self.used = 0       # connections that carried a request other than /connections
         self.requests = 0
         self.health = 200
+        self.fault = self.spared = ""
         self.server = None
 
     async def start(self, host, port):

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "controlplane/admin/api.h"
+#include "controlplane/admin/stream.h"
 #include "controlplane/files.h"
 #include "proto/base/addr.h"
 #include "proto/base/log.h"
@@ -23,6 +24,8 @@
 #define SKIP_MAX_BYTES                                                                             \
     (64u * 1024 * 1024) /* read away so that a client gets to see why it was refused */
 #define LINGER_SECONDS 3.
+#define SPEAK_SECONDS 5.
+#define ANSWERING_MAX_BYTES ((size_t)256 * 1024 * 1024) /* of answers that nobody takes */
 
 static void *must(void *memory)
 {
@@ -54,14 +57,34 @@ static void on_turn(struct ev_loop *loop, ev_timer *w, int revents)
     run(w->data);
 }
 
+/* Not from within libmicrohttpd's own turn. */
+static void poke(struct front *f)
+{
+    if (!f)
+        return;
+    ev_timer_stop(f->admin->loop, &f->turn);
+    ev_timer_set(&f->turn, 0., 0.);
+    ev_timer_start(f->admin->loop, &f->turn);
+}
+
+void admin_poke(struct admin *a)
+{
+    poke(a->tcp);
+    poke(a->unix_side);
+    list_each (node, &a->leaving)
+        poke(CONTAINER_OF(node, struct front, link));
+}
+
 /* libmicrohttpd closes the listening socket as well, unless it has been told to take no more
- * connections. */
+ * connections. It may not be stopped while connections sleep. */
 static void front_free(struct front **fp)
 {
     struct front *f = *fp;
     *fp = NULL;
     if (!f)
         return;
+    streams_end(f->admin, f);
+    MHD_run(f->daemon);
     ev_io_stop(f->admin->loop, &f->io);
     ev_timer_stop(f->admin->loop, &f->turn);
     ev_timer_stop(f->admin->loop, &f->linger);
@@ -111,24 +134,47 @@ void request_add_header(struct request *rq, const char *name, const char *value)
     MHD_add_response_header(rq->response, name, value);
 }
 
-void request_reply(struct request *rq, unsigned status, const char *type, char *body, size_t len)
+/* What a browser shall not do with any of it. */
+static void add_common_headers(struct request *rq)
+{
+    request_add_header(rq, "X-Content-Type-Options", "nosniff");
+    request_add_header(rq, "X-Frame-Options", "DENY");
+    request_add_header(rq, "Referrer-Policy", "no-referrer");
+    request_add_header(rq, "Cache-Control", "no-store");
+}
+
+static void reply(struct request *rq, unsigned status, const char *type,
+                  struct MHD_Response *response)
 {
     rq->status = status;
-    rq->response = must(MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE));
-    request_add_header(rq, "Content-Type", type);
-    request_add_header(rq, "X-Content-Type-Options", "nosniff");
-    request_add_header(rq, "Cache-Control", "no-store");
+    rq->response = must(response);
+    if (type)
+        request_add_header(rq, "Content-Type", type);
+    add_common_headers(rq);
     if (rq->is_asleep) {
         rq->is_asleep = false;
         MHD_resume_connection(rq->connection);
-        struct front *fronts[] = {rq->admin->tcp, rq->admin->unix_side};
-        for (size_t i = 0; i < 2; i++)
-            if (fronts[i]) {
-                ev_timer_stop(rq->admin->loop, &fronts[i]->turn);
-                ev_timer_set(&fronts[i]->turn, 0., 0.);
-                ev_timer_start(rq->admin->loop, &fronts[i]->turn);
-            }
+        poke(rq->front);
     }
+}
+
+void request_reply(struct request *rq, unsigned status, const char *type, char *body, size_t len)
+{
+    rq->answer_len = len;
+    rq->admin->answering += len;
+    reply(rq, status, type, MHD_create_response_from_buffer(len, body, MHD_RESPMEM_MUST_FREE));
+}
+
+void request_reply_stream(struct request *rq, unsigned status, const char *type,
+                          struct MHD_Response *response)
+{
+    rq->is_stream = true;
+    reply(rq, status, type, response);
+}
+
+void request_reply_empty(struct request *rq, unsigned status)
+{
+    reply(rq, status, NULL, MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
 }
 
 void request_reply_json(struct request *rq, unsigned status, json_t *document)
@@ -233,8 +279,14 @@ static void begin(struct request *rq, const char *method, const char *path)
 {
     char allowed[64];
     const struct endpoint *e = api_find(method, path, allowed, rq->argument);
-    if (!e)
+    if (!e && allowed[0] && strcmp(method, "OPTIONS") == 0) {
+        request_reply_empty(rq, MHD_HTTP_NO_CONTENT);
+        request_add_header(rq, "Allow", allowed);
+    } else if (!e)
         fail_unknown(rq, method, path, allowed);
+    else if (rq->admin->answering > ANSWERING_MAX_BYTES)
+        request_fail(rq, MHD_HTTP_SERVICE_UNAVAILABLE, "busy",
+                     "too many answers are waiting to be taken");
     else if (e->access == WRITE && !rq->may_write && !brings_token(rq))
         refuse_write(rq);
     else if (announced_length(rq) > SKIP_MAX_BYTES)
@@ -245,10 +297,30 @@ static void begin(struct request *rq, const char *method, const char *path)
 
 static enum MHD_Result answer(struct request *rq)
 {
+    guard_allow(rq->visit, rq->is_stream ? GUARD_FOR_EVER : GUARD_ANSWER_SECONDS);
     enum MHD_Result result = MHD_queue_response(rq->connection, rq->status, rq->response);
     MHD_destroy_response(rq->response);
     rq->response = NULL;
     return result;
+}
+
+static struct visit *visit_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+static void on_connection(void *owner, struct MHD_Connection *c, void **slot,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct front *f = owner;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *slot = guard_open(&f->admin->guard, c);
+    } else if (*slot) {
+        guard_close(*slot);
+        *slot = NULL;
+    }
 }
 
 static enum MHD_Result on_request(void *owner, struct MHD_Connection *c, const char *path,
@@ -260,7 +332,10 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *c, const c
     if (!rq) {
         *slot = rq = must(calloc(1, sizeof(*rq)));
         rq->admin = f->admin;
+        rq->front = f;
         rq->connection = c;
+        rq->visit = visit_of(c);
+        guard_allow(rq->visit, GUARD_BODY_SECONDS);
         rq->may_write = f->is_private;
         begin(rq, method, path);
         /* A small body of a refused request is read first, so that the answer is not lost in a
@@ -279,6 +354,7 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *c, const c
     if (rq->response)
         return answer(rq);
     rq->is_asleep = true;
+    guard_allow(rq->visit, GUARD_FOR_EVER);
     MHD_suspend_connection(c);
     return MHD_YES;
 }
@@ -292,6 +368,8 @@ static void on_completed(void *owner, struct MHD_Connection *c, void **slot,
         return;
     if (rq->response)
         MHD_destroy_response(rq->response);
+    guard_allow(rq->visit, GUARD_IDLE_SECONDS);
+    rq->admin->answering -= rq->answer_len;
     free(rq->body);
     free(rq);
 }
@@ -336,8 +414,8 @@ static struct front *front_new(struct admin *a, int fd, bool is_private, struct 
         MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)TIMEOUT_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
-        MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, f, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (f->daemon) {
         front_watch(f);
         return f;
@@ -408,6 +486,8 @@ static void leave(struct admin *a)
     if (!f)
         return;
     close(MHD_quiesce_daemon(f->daemon));
+    streams_end(a, f);
+    poke(f);
     list_push_back(&a->leaving, &f->link);
     ev_timer_start(a->loop, &f->linger);
 }
@@ -452,10 +532,24 @@ void admin_apply(struct admin *a, const struct admin_config *cfg)
 {
     free(a->token);
     free(a->wanted);
+    a->ready_routes = cfg->ready_routes;
     a->token = must(strdup(cfg->token));
     a->wanted = must(strdup(cfg->addr));
     if (strcmp(a->wanted, a->address) != 0)
         ev_timer_start(a->loop, &a->rebind);
+}
+
+static void on_news(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    streams_wake(w->data);
+}
+
+/* From the middle of anything that logs: the streams hear of it in the loop's next turn. */
+static void on_event(void *owner)
+{
+    struct admin *a = owner;
+    if (a->stream_count > 0)
+        ev_timer_start(a->loop, &a->news);
 }
 
 static int open_private(struct admin *a, struct err *err)
@@ -476,6 +570,15 @@ int admin_init(struct admin *a, struct ev_loop *loop, const char *socket_path,
     a->loop = loop;
     a->context = *context;
     list_init(&a->leaving);
+    list_init(&a->streams);
+    guard_init(&a->guard, loop);
+    a->ready_routes = cfg->ready_routes;
+    ev_timer_init(&a->news, on_news, 0., 0.);
+    ev_timer_init(&a->speak, on_news, SPEAK_SECONDS, SPEAK_SECONDS);
+    a->news.data = a->speak.data = a;
+    ev_timer_start(loop, &a->speak);
+    context->events->added = on_event;
+    context->events->owner = a;
     ev_timer_init(&a->rebind, on_rebind, 0., 0.);
     a->rebind.data = a;
     a->socket_path = must(strdup(socket_path));
@@ -493,6 +596,9 @@ void admin_fini(struct admin *a)
     if (!a->socket_path)
         return;
     ev_timer_stop(a->loop, &a->rebind);
+    ev_timer_stop(a->loop, &a->news);
+    ev_timer_stop(a->loop, &a->speak);
+    a->context.events->added = NULL;
     /* Whoever was told something in the last moment hears it, if the socket takes it at once. */
     if (a->tcp)
         run(a->tcp);
@@ -506,6 +612,7 @@ void admin_fini(struct admin *a)
     if (a->unix_side)
         unlink(a->socket_path);
     front_free(&a->unix_side);
+    guard_fini(&a->guard);
     free(a->socket_path);
     free(a->token);
     free(a->wanted);

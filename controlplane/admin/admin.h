@@ -12,11 +12,16 @@
 #include <ev.h>
 #include <jansson.h>
 
+#include "controlplane/admin/guard.h"
 #include "controlplane/aggregate.h"
 #include "controlplane/endpoints.h"
+#include "controlplane/events.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/inquiry.h"
+#include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
+#include "controlplane/succession.h"
 #include "proto/base/list.h"
 
 struct MHD_Connection;
@@ -29,8 +34,12 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct inquiries *inquiries;
     struct ledger *ledger;
+    struct events *events;
+    struct log_levels *log_levels;
     const struct fd_keeper *keeper;
+    struct succession *succession;
     double started_at; /* wall clock */
     const char *path;  /* of the configuration file */
 };
@@ -56,13 +65,22 @@ struct admin {
     ev_timer rebind;   /* from the loop: not under the feet of a request that came in through it */
     struct front *tcp, *unix_side; /* owned; tcp may be NULL */
     struct list leaving;           /* of struct front.link, owned */
+    struct guard guard;
+    struct list streams; /* of struct stream.link, owned by libmicrohttpd */
+    size_t stream_count;
+    size_t answering; /* bytes of answers that have not been taken yet */
+    enum ready_routes ready_routes;
+    ev_timer news;  /* events have come: streams are woken from the loop */
+    ev_timer speak; /* streams say now and then that they are there */
 };
 
 #define API_ARGUMENT_BYTES 128
 
 struct request {
     struct admin *admin;
+    struct front *front;
     struct MHD_Connection *connection; /* borrowed */
+    struct visit *visit;               /* borrowed: the connection's */
     const struct endpoint *endpoint;   /* of api.c; NULL = answered without one */
     char argument[API_ARGUMENT_BYTES]; /* from the path */
     char *body;                        /* owned, terminated */
@@ -71,6 +89,8 @@ struct request {
     bool may_write, is_asleep;
     unsigned status;
     struct MHD_Response *response; /* owned; NULL = not answered yet */
+    bool is_stream;
+    size_t answer_len; /* counted in admin.answering */
 };
 
 /* -1 with `err`: the socket is taken, or the address is. Then there is nothing to free. */
@@ -82,6 +102,9 @@ void admin_fini(struct admin *a); /* what has been answered is still sent, if it
 /* Another configuration is in force: its address and token count. An address that cannot be opened
  * leaves the old one open, with an error logged. */
 void admin_apply(struct admin *a, const struct admin_config *cfg);
+
+/* Sleeping connections have been resumed: libmicrohttpd gets its turn soon. */
+void admin_poke(struct admin *a);
 
 /* ---- for handlers ---- */
 
@@ -98,6 +121,13 @@ const char *request_header(const struct request *rq, const char *name);
 /* Takes `body` over: free(). */
 void request_reply(struct request *rq, unsigned status, const char *type, char *body, size_t len);
 void request_reply_json(struct request *rq, unsigned status, json_t *document); /* takes it over */
+
+/* Takes the response over, whose body goes on and on. */
+void request_reply_stream(struct request *rq, unsigned status, const char *type,
+                          struct MHD_Response *response);
+
+/* An answer without a body. */
+void request_reply_empty(struct request *rq, unsigned status);
 
 /* {"error": code, "message": sentence} */
 void request_fail(struct request *rq, unsigned status, const char *code, const char *fmt, ...)

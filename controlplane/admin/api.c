@@ -7,9 +7,13 @@
 
 #include "controlplane/admin/documents.h"
 #include "controlplane/admin/metrics.h"
+#include "controlplane/admin/pages.h"
+#include "controlplane/admin/stream.h"
+#include "controlplane/explanation.h"
 #include "proto/base/log.h"
 
 #define WAIT_MAX_SECONDS 3600.
+#define EXPLAIN_MAX_BYTES (1u << 20)
 
 /* ---- health ---- */
 
@@ -28,7 +32,10 @@ static void get_readyz(struct request *rq)
         json_array_append_new(reasons, json_string("no data plane connected"));
     bool serves = true;
     json_t *warnings = document_dead_routes(c, &serves);
-    if (!serves) { /* not one route can answer: then that is why */
+    enum ready_routes wanted = rq->admin->ready_routes;
+    bool is_why = wanted == READY_ALL ? json_array_size(warnings) > 0
+                                      : wanted == READY_ANY && !serves; /* no route can answer */
+    if (is_why) {
         json_array_extend(reasons, warnings);
         json_array_clear(warnings);
     }
@@ -67,6 +74,66 @@ static void get_backends(struct request *rq)
 static void get_dataplanes(struct request *rq)
 {
     request_reply_json(rq, MHD_HTTP_OK, document_dataplanes(&rq->admin->context));
+}
+
+static void get_limits(struct request *rq)
+{
+    request_reply_json(rq, MHD_HTTP_OK, document_limits(&rq->admin->context));
+}
+
+/* ---- events ---- */
+
+static bool wants_stream(const struct request *rq)
+{
+    const char *asked = request_argument(rq, "stream"), *accept = request_header(rq, "Accept");
+    return asked ? strcmp(asked, "0") != 0 : accept && strstr(accept, "text/event-stream");
+}
+
+/* Whoever was cut off says where it was. */
+static uint64_t events_since(const struct request *rq)
+{
+    const char *given = request_header(rq, "Last-Event-ID");
+    uint64_t since = strtoull(given ? given : "0", NULL, 10);
+    given = request_argument(rq, "since");
+    if (given)
+        since = strtoull(given, NULL, 10);
+    /* Of a control plane before this one: its numbers mean nothing here. */
+    return since > rq->admin->context.events->last ? 0 : since;
+}
+
+static void get_events(struct request *rq)
+{
+    const struct events *es = rq->admin->context.events;
+    const char *kind = request_argument(rq, "kind");
+    uint64_t since = events_since(rq);
+    if (wants_stream(rq)) {
+        stream_reply(rq, since, kind);
+        return;
+    }
+    json_t *list = json_array();
+    for (const struct event *e; (e = events_after(es, since)); since = e->id)
+        if (!kind || strcmp(kind, e->kind) == 0)
+            json_array_append_new(list, stream_event(e));
+    request_reply_json(rq, MHD_HTTP_OK,
+                       json_pack("{s:I, s:o}", "last", (json_int_t)es->last, "events", list));
+}
+
+/* ---- pages ---- */
+
+/* Scripts and styles are files of their own, so that nothing else may run in the page. */
+#define PAGE_POLICY                                                                                \
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " \
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+static void get_page(struct request *rq)
+{
+    struct page p;
+    char *copy = page_find(rq->endpoint->path, &p) ? malloc(p.text.len + 1) : NULL;
+    if (!copy)
+        log_fatal("api", "no memory for %s, or no such page", rq->endpoint->path);
+    memcpy(copy, p.text.at, p.text.len);
+    request_reply(rq, MHD_HTTP_OK, p.type, copy, p.text.len);
+    request_add_header(rq, "Content-Security-Policy", PAGE_POLICY);
 }
 
 /* ---- changes ---- */
@@ -274,6 +341,88 @@ static void post_validate(struct request *rq)
     diagnostics_fini(&d);
 }
 
+/* ---- explaining ---- */
+
+static void on_explained(void *owner, const Gwp__Explanation *answer, const char *why)
+{
+    if (answer)
+        request_reply_json(owner, MHD_HTTP_OK, explanation_document(answer));
+    else
+        request_fail(owner, MHD_HTTP_SERVICE_UNAVAILABLE, "no_answer", "%s", why);
+}
+
+/* The body is the head of a request, as a client would send it. */
+static void post_explain(struct request *rq)
+{
+    const char *client = request_argument(rq, "client");
+    if (rq->body_len > EXPLAIN_MAX_BYTES || (client && strlen(client) > 64))
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
+                     "a head has at most %u bytes, a client is an address", EXPLAIN_MAX_BYTES);
+    else
+        inquiries_ask(rq->admin->context.inquiries, body_of(rq), client ? client : "", on_explained,
+                      rq);
+}
+
+/* ---- log levels ---- */
+
+static void get_log_levels(struct request *rq)
+{
+    request_reply_json(rq, MHD_HTTP_OK, document_log_levels(&rq->admin->context));
+}
+
+static void post_log_level(struct request *rq)
+{
+    static const char *const programs[] = {"controlplane", "dataplane"};
+    const char *program = request_argument(rq, "program"), *level = request_argument(rq, "level");
+    bool any = false;
+    for (size_t i = 0; level && i < COUNT_OF(programs); i++)
+        if (!program || strcmp(program, programs[i]) == 0)
+            any = log_levels_order(rq->admin->context.log_levels, (enum log_program)i, level);
+    if (any)
+        get_log_levels(rq);
+    else
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
+                     "level is debug, info, warn, error or default; program is controlplane, "
+                     "dataplane, or left out for both");
+}
+
+/* ---- orders about data planes ---- */
+
+static void on_succession(void *owner, const struct succession_outcome *o)
+{
+    static const struct {
+        unsigned status;
+        const char *code;
+    } answers[] = {
+        [SUCCESSION_UNKNOWN] = {MHD_HTTP_NOT_FOUND, "unknown_data_plane"},
+        [SUCCESSION_BUSY] = {MHD_HTTP_CONFLICT, "busy"},
+        [SUCCESSION_FAILED] = {MHD_HTTP_UNPROCESSABLE_CONTENT, "failed"},
+        [SUCCESSION_TIMEOUT] = {MHD_HTTP_GATEWAY_TIMEOUT, "timeout"},
+    };
+    struct request *rq = owner;
+    if (o->verdict == SUCCESSION_DONE)
+        request_reply_json(rq, MHD_HTTP_OK,
+                           json_pack("{s:s, s:I, s:I}", "name", o->name, "old_pid",
+                                     (json_int_t)o->old_pid, "new_pid", (json_int_t)o->new_pid));
+    else
+        request_fail(rq, answers[o->verdict].status, answers[o->verdict].code, "%s", o->message);
+}
+
+/* What is started runs as the data plane does: only who could do that anyway may name a program. */
+static void post_replace(struct request *rq)
+{
+    const char *binary = request_argument(rq, "binary");
+    double seconds;
+    if (!read_wait(rq, &seconds))
+        return;
+    if (binary && !rq->may_write)
+        request_fail(rq, MHD_HTTP_FORBIDDEN, "forbidden",
+                     "a program can only be named over the private admin socket");
+    else
+        succession_begin(rq->admin->context.succession, rq->argument, binary ? binary : "", seconds,
+                         on_succession, rq);
+}
+
 /* ---- orders about endpoints ---- */
 
 static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
@@ -340,6 +489,15 @@ static const struct endpoint endpoints[] = {
     {"GET", "/api/v1/routes", READ, get_routes},
     {"GET", "/api/v1/backends", READ, get_backends},
     {"GET", "/api/v1/dataplanes", READ, get_dataplanes},
+    {"GET", "/api/v1/limits", READ, get_limits},
+    {"GET", "/api/v1/events", READ, get_events},
+    {"GET", "/api/v1/loglevel", READ, get_log_levels},
+    {"POST", "/api/v1/loglevel", WRITE, post_log_level},
+    {"GET", "/api/v1/openapi.yaml", READ, get_page},
+    {"GET", "/", READ, get_page},
+    {"GET", "/dashboard.js", READ, get_page},
+    {"GET", "/dashboard.css", READ, get_page},
+    {"POST", "/api/v1/dataplanes/{name}/replace", WRITE, post_replace},
     {"POST", "/api/v1/config", WRITE, post_config},
     {"POST", "/api/v1/validate", WRITE, post_validate},
     {"POST", "/api/v1/reload", WRITE, post_reload},
@@ -347,6 +505,7 @@ static const struct endpoint endpoints[] = {
     {"GET", "/api/v1/generations", READ, get_generations},
     {"GET", "/api/v1/generations/{number}", WRITE, get_generation},
     {"POST", "/api/v1/diff", WRITE, post_diff},
+    {"POST", "/api/v1/explain", WRITE, post_explain},
     {"POST", "/api/v1/endpoints/{address}/drain", WRITE, post_drain},
     {"DELETE", "/api/v1/endpoints/{address}/drain", WRITE, delete_drain},
     {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},
@@ -390,5 +549,7 @@ const struct endpoint *api_find(const char *method, const char *path, char allow
         used += (size_t)snprintf(allowed + used, 64 - used, "%s%s%s", used ? ", " : "", e->method,
                                  strcmp(e->method, "GET") == 0 ? ", HEAD" : "");
     }
+    if (used > 0)
+        snprintf(allowed + used, 64 - used, ", OPTIONS");
     return NULL;
 }

@@ -9,11 +9,22 @@
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
-/* Text of others (names, reasons) may be no UTF-8; then it is left out rather than the document. */
 static json_t *text_of(const char *text)
 {
+    char plain[1024];
     json_t *t = json_string(text ? text : "");
-    return t ? t : json_string("?");
+    if (t)
+        return t;
+    snprintf(plain, sizeof(plain), "%s", text);
+    for (char *c = plain; *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    return json_string(plain);
+}
+
+json_t *document_text(const char *text)
+{
+    return text_of(text);
 }
 
 static json_t *number_of(uint64_t n)
@@ -278,6 +289,66 @@ json_t *document_backends(const struct admin_context *c)
     }
     arena_free(&a);
     return json_pack("{s:o, s:o}", "generation", number_of(g ? g->number : 0), "routes", routes);
+}
+
+/* ---- log levels ---- */
+
+static json_t *ordered_level(const struct log_levels *l, enum log_program program)
+{
+    return l->of[program].is_ordered ? json_string(log_level_word(l->of[program].level))
+                                     : json_null();
+}
+
+json_t *document_log_levels(const struct admin_context *c)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    return json_pack("{s:s, s:o, s:o}", "configured",
+                     log_level_word(g ? (enum log_level)g->config->logging.level : LOG_INFO),
+                     "controlplane", ordered_level(c->log_levels, PROGRAM_CONTROLPLANE),
+                     "dataplane", ordered_level(c->log_levels, PROGRAM_DATAPLANE));
+}
+
+/* ---- limits ---- */
+
+/* How often the route's limit has said what. */
+static json_t *decisions_of(const struct admin_context *c, const char *route)
+{
+    size_t count;
+    json_t *document = json_object();
+    struct total *const *all = aggregate_totals(c->aggregate, TOTAL_COUNT, &count);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(all[i]->words[0], "limit_decisions_total") == 0 &&
+            strcmp(all[i]->words[1], route) == 0)
+            json_object_set_new(document, all[i]->words[2], number_of(all[i]->values[0]));
+    return document;
+}
+
+static json_t *limit_of(const struct admin_context *c, const struct config *cfg,
+                        const struct route_config *r)
+{
+    static const char *const algorithms[] = {"token_bucket", "sliding_window"};
+    static const char *const keys[] = {"ip", "user", "api_key"};
+    static const char *const failures[] = {"local", "allow", "deny"};
+    const struct rate_limit_config *l = r->rate_limit;
+    bool is_shared = l->redis_url[0] != '\0';
+    return json_pack("{s:o, s:o, s:s, s:s, s:f, s:I, s:f, s:s, s:I, s:b, s:o, s:o}", "route",
+                     text_of(r->name), "place", json_sprintf("%s:%u", cfg->source, l->place.line),
+                     "mode", l->mode == LIMIT_OBSERVE ? "observe" : "enforce", "algorithm",
+                     algorithms[l->algorithm], "rate", l->rate, "burst", (json_int_t)l->burst,
+                     "window_seconds", l->window_ms / 1000., "key_by", keys[l->key_by], "max_keys",
+                     (json_int_t)l->max_keys, "redis", (int)is_shared, "on_redis_failure",
+                     is_shared ? json_string(failures[l->on_redis_failure]) : json_null(),
+                     "decisions", decisions_of(c, r->name));
+}
+
+json_t *document_limits(const struct admin_context *c)
+{
+    const struct generation *g = c->publisher->generations.in_force;
+    json_t *list = json_array();
+    for (size_t i = 0; g && i < g->config->route_count; i++)
+        if (g->config->routes[i].rate_limit)
+            json_array_append_new(list, limit_of(c, g->config, &g->config->routes[i]));
+    return json_pack("{s:o, s:o}", "generation", number_of(g ? g->number : 0), "limits", list);
 }
 
 /* ---- orders, and what is left to serve ---- */

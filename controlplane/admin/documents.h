@@ -11,6 +11,8 @@ json_t *document_status(const struct admin_context *c);
 json_t *document_routes(const struct admin_context *c);
 json_t *document_backends(const struct admin_context *c);
 json_t *document_dataplanes(const struct admin_context *c);
+json_t *document_limits(const struct admin_context *c);
+json_t *document_log_levels(const struct admin_context *c);
 
 /* A sentence for each route that has no endpoint to send requests to. `serves`: is there a route
  * that has one, or no route at all? */
@@ -34,6 +36,10 @@ json_t *document_changes(const struct changes *changes, const struct config *bef
 
 /* {"valid": true, "diagnostics": [...], "text": "..."} */
 json_t *document_validity(const struct diagnostics *d);
+
+/* Text of others (names, reasons) may be no UTF-8: then what is not ASCII becomes a question mark.
+ */
+json_t *document_text(const char *text);
 
 /* RFC 3339 in UTC; `seconds` of the wall clock. NULL text for 0. */
 json_t *document_time(double seconds);

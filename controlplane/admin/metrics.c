@@ -354,7 +354,8 @@ static void print_process(const struct admin_context *c, struct exposition *x)
  * samples may not carry the same labels. */
 struct endpoint_line {
     const char *route, *address;
-    bool has_breaker, is_up;
+    bool has_breaker, is_up, is_draining;
+    uint32_t weight; /* in effect */
     struct target_stats sum;
 };
 
@@ -398,6 +399,8 @@ static void gather_route(const struct admin_context *c, size_t r, struct endpoin
                 table_add(&by_address, view_of(t->address), line);
         }
         line->is_up = line->is_up && target_counts_as_up(t);
+        line->is_draining = t->draining; /* ordered by address, so the same for all of it */
+        line->weight = t->weight_override ? t->weight_override : t->backend->weight;
         add_to_line(line, &stats);
     }
     table_fini(&by_address);
@@ -483,6 +486,11 @@ static void print_endpoints(const struct admin_context *c, struct exposition *x)
     EACH_LINE(&lines, x, "gateway_endpoint_health", METRIC_GAUGE,
               "1 for an endpoint that counts as healthy, 0 for one that does not", line, true,
               line->is_up);
+    EACH_LINE(&lines, x, "gateway_endpoint_draining", METRIC_GAUGE,
+              "1 for an endpoint that gets no new requests by order", line, true,
+              line->is_draining);
+    EACH_LINE(&lines, x, "gateway_endpoint_weight", METRIC_GAUGE,
+              "Weight of the endpoint: as ordered, else as configured", line, true, line->weight);
     free(lines.at);
 }
 

@@ -33,16 +33,19 @@ struct server_config {
     uint32_t max_header_bytes, max_headers;
     uint64_t max_body_bytes;
     uint32_t max_connections, max_requests_per_connection;
-    uint32_t drain_delay_ms, shutdown_grace_ms;
+    uint32_t drain_delay_ms, shutdown_grace_ms, watchdog_ms;
     struct strings trusted_proxies;
     bool proxy_protocol;
     enum trace_context trace_context;
 };
 
+enum ready_routes { READY_ANY, READY_ALL, READY_NONE };
+
 struct admin_config {
     const char *addr; /* "" = no TCP side */
     const char *socket;
-    const char *token; /* "" = none */
+    const char *token;              /* "" = none */
+    enum ready_routes ready_routes; /* how many must have a healthy backend */
 };
 
 struct logging_config {

@@ -177,8 +177,9 @@ const char *keep_backend_url(const struct value_reader *r, const struct key *k,
 
 const char *keep_redis_url(const struct value_reader *r, const struct key *k, const struct node *n)
 {
+    struct redis_url url;
     struct err err;
-    if (n->text.len == 0 || url_check_redis(n->text.at, &err) == 0)
+    if (n->text.len == 0 || url_parse_redis(&url, r->arena, n->text.at, &err) == 0)
         return n->text.at;
     node_error(r->d, n, NULL, "%s", err.text);
     return NULL;

@@ -204,8 +204,8 @@ static void check_backends(struct rules *r, const struct node *map, struct route
             node_error(r->reader.d, given(n, "url"), "give it a \"weight\" instead",
                        "duplicate backend \"%.100s\", first given on line %u", b->url,
                        earlier->place.line);
-        if (n && route->lb_algorithm != LB_WEIGHTED)
-            warn_idle(r, n, "weight", "unless \"lb_algorithm\" is weighted");
+        if (n && route->lb_algorithm == LB_ROUND_ROBIN)
+            warn_idle(r, n, "weight", "while \"lb_algorithm\" is round_robin");
     }
 }
 

@@ -10,6 +10,8 @@ static const char *const level_words[] = {
     [LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error", NULL};
 static const char *const format_words[] = {
     [CONFIG_LOG_JSON] = "json", [CONFIG_LOG_CONSOLE] = "console", NULL};
+static const char *const ready_words[] = {
+    [READY_ANY] = "any", [READY_ALL] = "all", [READY_NONE] = "none", NULL};
 static const char *const trace_words[] = {[TRACE_PASS] = "pass", [TRACE_CREATE] = "create", NULL};
 static const char *const balancer_words[] = {[LB_ROUND_ROBIN] = "round_robin",
                                              [LB_LEAST_CONN] = "least_conn",
@@ -77,6 +79,9 @@ static const struct key keys[] = {
     {"server.shutdown_grace_seconds", VALUE_SECONDS, 0, 0, "30", RANGE(0, DAY),
      IN(server_config, shutdown_grace_ms),
      .doc = "Then what is in flight may take this long before it is closed."},
+    {"server.watchdog_seconds", VALUE_SECONDS, 0, 0, "30", RANGE(0, DAY),
+     IN(server_config, watchdog_ms),
+     .doc = "A worker without progress for so long ends the data plane; 0 is never."},
     {"server.trusted_proxies", VALUE_CIDRS, 0, 0, "[]", IN(server_config, trusted_proxies),
      .doc = "Networks whose X-Forwarded-For is believed when the client address is worked out."},
     {"server.proxy_protocol", VALUE_BOOL, 0, 0, "false", IN(server_config, proxy_protocol),
@@ -93,6 +98,10 @@ static const struct key keys[] = {
      .doc = "The private Unix socket, mode 0660: everything, changes included."},
     {"admin.token", VALUE_TOKEN, 0, KEY_SECRET, "", IN(admin_config, token),
      .doc = "If set, changes are also taken on addr with \"Authorization: Bearer\" and this."},
+
+    {"admin.ready_routes", VALUE_WORD, 0, 0, "any", .words = ready_words,
+     IN(admin_config, ready_routes),
+     .doc = "How many routes must have a healthy backend for /readyz to say 200: any, all, none."},
 
     {"metrics", VALUE_SECTION, 0, 0, .doc = "What is measured."},
     {"metrics.duration_buckets_seconds", VALUE_FLOATS, 0, 0,
@@ -167,7 +176,7 @@ static const struct key keys[] = {
      IN(backend_config, url),
      .doc = "Every address of its name is an endpoint, looked up again as its TTL says."},
     {"routes[].backends[].weight", VALUE_INT, 0, KEY_GO, "1", RANGE(1, 1000),
-     IN(backend_config, weight), .doc = "Its share under lb_algorithm weighted."},
+     IN(backend_config, weight), .doc = "Its share; under lb_algorithm round_robin all have the same."},
     {"routes[].backends[].max_connections", VALUE_INT, 0, 0, "0", RANGE(0, MANY),
      IN(backend_config, max_connections),
      .doc = "To each of its endpoints at once; 0 is unlimited."},

@@ -187,49 +187,97 @@ int url_parse_backend(struct url *u, struct arena *a, const char *text, struct e
 
 /* ---- Redis ---- */
 
-static int check_database(struct view text, struct err *err)
+static int take_database(struct redis_url *u, struct view text, struct err *err)
 {
-    if (text.len == 0 || text.len > 5 || strspn(text.at, "0123456789") < text.len)
+    size_t digits = 0;
+    u->database = 0;
+    for (; digits < text.len && isdigit((unsigned char)text.at[digits]); digits++)
+        u->database = u->database * 10 + (uint32_t)(text.at[digits] - '0');
+    if (text.len == 0 || text.len > 5 || digits < text.len)
         return err_set(err, "the database of a Redis URL is a number, as in /0");
     return 0;
 }
 
-static int check_redis_socket(struct view path, struct err *err)
+static int parse_redis_socket(struct redis_url *u, struct arena *a, struct view path,
+                              struct err *err)
 {
     size_t question = find(path, "?");
     if (question < 2 || path.at[0] != '/')
         return err_set(err, "a Redis socket is written unix:///path");
+    u->path = arena_copy(a, (struct view){path.at, question});
+    u->name = arena_printf(a, "unix://%.*s", VIEW_ARG(path));
     if (question == path.len)
         return 0;
     struct view query = after(path, question + 1);
     if (!view_starts_with(query, view_of("db=")))
         return err_set(err, "behind the path of a Redis socket only ?db=N may follow");
-    return check_database(after(query, 3), err);
+    return take_database(u, after(query, 3), err);
 }
 
-int url_check_redis(const char *text, struct err *err)
+static int hex_digit(char c)
 {
-    struct view v = view_of(text), host;
-    uint16_t port;
+    return isdigit((unsigned char)c)    ? c - '0'
+           : isxdigit((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10
+                                        : -1;
+}
+
+/* "%40" is "@"; a "%" that begins no such thing is itself. */
+static const char *percent_decode(struct arena *a, struct view v)
+{
+    char *out = arena_copy(a, v), *at = out;
+    for (size_t i = 0; i < v.len; i++) {
+        int high = i + 2 < v.len && v.at[i] == '%' ? hex_digit(v.at[i + 1]) : -1;
+        int low = high >= 0 ? hex_digit(v.at[i + 2]) : -1;
+        *at++ = low >= 0 ? (char)(high * 16 + low) : v.at[i];
+        i += low >= 0 ? 2 : 0;
+    }
+    *at = '\0';
+    return out;
+}
+
+static void take_login(struct redis_url *u, struct arena *a, struct view login)
+{
+    const char *colon = login.len > 0 ? memchr(login.at, ':', login.len) : NULL;
+    size_t user_len = colon ? (size_t)(colon - login.at) : 0;
+    u->user = percent_decode(a, (struct view){login.at, user_len});
+    u->password = percent_decode(a, after(login, colon ? user_len + 1 : 0));
+}
+
+static int parse_redis_host(struct redis_url *u, struct arena *a, struct view v, struct err *err)
+{
+    struct view host;
+    /* A password may hold "/" or ":" unencoded; the host cannot hold "@". */
+    const char *at = v.len > 0 ? memrchr(v.at, '@', v.len) : NULL;
+    if (at) {
+        take_login(u, a, (struct view){v.at, (size_t)(at - v.at)});
+        v = after(v, (size_t)(at - v.at) + 1);
+    }
+    size_t slash = find(v, "/?#");
+    u->port = 6379;
+    if (split_authority((struct view){v.at, slash}, &host, &u->port, NULL))
+        return err_set(err, "the host or port of the Redis URL is wrong: redis://host:6379/0");
+    if (slash < v.len && v.at[slash] != '/')
+        return err_set(err, "behind the host of a Redis URL only /db may follow");
+    if (slash + 1 < v.len && take_database(u, after(v, slash + 1), err) < 0)
+        return -1;
+    u->name = arena_printf(a, "redis://%.*s:%u/%u", VIEW_ARG(host), u->port, u->database);
+    if (host.at[0] == '[')
+        host = (struct view){host.at + 1, host.len - 2};
+    u->host = lower_case(a, host);
+    return 0;
+}
+
+int url_parse_redis(struct redis_url *u, struct arena *a, const char *text, struct err *err)
+{
+    struct view v = view_of(text);
+    *u = (struct redis_url){.user = "", .password = ""};
     if (view_starts_with(v, view_of("unix://")))
-        return check_redis_socket(after(v, 7), err);
+        return parse_redis_socket(u, a, after(v, 7), err);
     if (view_starts_with(v, view_of("rediss://")))
         return err_set(err, "TLS to Redis (rediss://) is not supported yet");
     if (!view_starts_with(v, view_of("redis://")))
         return err_set(err, "a Redis URL begins with redis:// or unix://");
-    v = after(v, 8);
-    /* A password may hold "/" or ":" unencoded; the host cannot hold "@". */
-    const char *at = v.len > 0 ? memrchr(v.at, '@', v.len) : NULL;
-    if (at)
-        v = after(v, (size_t)(at - v.at) + 1);
-    size_t slash = find(v, "/?#");
-    if (split_authority((struct view){v.at, slash}, &host, &port, NULL))
-        return err_set(err, "the host or port of the Redis URL is wrong: redis://host:6379/0");
-    if (slash == v.len || (v.at[slash] == '/' && slash + 1 == v.len))
-        return 0;
-    if (v.at[slash] != '/')
-        return err_set(err, "behind the host of a Redis URL only /db may follow");
-    return check_database(after(v, slash + 1), err);
+    return parse_redis_host(u, a, after(v, 8), err);
 }
 
 /* ---- networks ---- */

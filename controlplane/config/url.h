@@ -16,9 +16,19 @@ struct url {
 MUST_CHECK int url_parse_backend(struct url *u, struct arena *a, const char *text,
                                  struct err *advice, struct err *err);
 
-/* "redis://[user:password@]host[:port][/db]" or "unix:///path[?db=N]". Never quotes the text, which
- * may hold a password. */
-MUST_CHECK int url_check_redis(const char *text, struct err *err);
+struct redis_url {
+    const char *host; /* as in struct url; NULL = a socket */
+    uint16_t port;
+    const char *path;            /* of the socket */
+    const char *user, *password; /* decoded; "" = none */
+    uint32_t database;
+    const char *name; /* the URL without user and password, for people */
+};
+
+/* "redis://[user:password@]host[:port][/db]" or "unix:///path[?db=N]"; a lone word before the "@"
+ * is the password. Never quotes the text, which may hold one. */
+MUST_CHECK int url_parse_redis(struct redis_url *u, struct arena *a, const char *text,
+                               struct err *err);
 
 /* A host name, an IPv4 address, or an IPv6 address in brackets; no port. */
 MUST_CHECK int url_check_host(struct view host, struct err *err);

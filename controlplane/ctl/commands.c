@@ -4,7 +4,9 @@
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/completion.h"
+#include "controlplane/ctl/inquire.h"
 #include "controlplane/ctl/manual.h"
+#include "controlplane/ctl/observe.h"
 #include "controlplane/ctl/order.h"
 #include "controlplane/ctl/revisions.h"
 #include "controlplane/ctl/show.h"
@@ -97,6 +99,23 @@ static const struct field dataplanes_fields[] = {
     {NULL, NULL},
 };
 
+static const struct field explain_fields[] = {
+    {"generation, reason, status, detail",
+     "the generation asked; reason ok and status null: it would be passed on; else the gateway's "
+     "own answer"},
+    {"client, peer_trusted, host, path", "who is asking for what, as it is worked out"},
+    {"route, place, algorithm, panic", "the route, where it stands, how it chooses"},
+    {"limit", "null, or place, algorithm, key_by, key, keyed_by_header, allowed, observe, "
+              "remaining, quota, window_seconds, retry_seconds, reset_seconds"},
+    {"candidates[]", "address, url, place, weight, active, max_connections, healthy, draining, "
+                     "starting, breaker, usable, chosen"},
+    {"breaker_place", "of the circuit breaker's policy, or null"},
+    {"chosen", "the address that the request would go to, or null"},
+    {"forwarded", "the head as it would be sent there"},
+    {"retry_seconds", "when breakers are why nobody can be asked: until one asks for probes"},
+    {NULL, NULL},
+};
+
 #define ENTRY_FIELDS                                                                               \
     "generation, at, origin (file, reload, push, rollback), again (of a rollback: the generation " \
     "gone back to, or null), user, message, source, hash, bytes, in_force"
@@ -119,12 +138,33 @@ static const struct field diff_fields[] = {
     {NULL, NULL},
 };
 
+static const struct field replace_fields[] = {
+    {"name", "of the data plane"},
+    {"old_pid", "of the process that leaves"},
+    {"new_pid", "of the one that serves"},
+    {NULL, NULL},
+};
+
 static const struct field order_fields[] = {
     {"address", "of the endpoint"},
     {"route", "that the order was for; null = every one"},
     {"targets[]", "what is so now: route, url, draining, weight, weight_override (or null)"},
     {"dataplanes", "how many were told"},
     {"note", "a sentence, where there is something to be said"},
+    {NULL, NULL},
+};
+
+static const struct field events_fields[] = {
+    {"last", "id of the newest event"},
+    {"events[]", "id, at, level (info, warn or error), kind, message; with --follow each is a line "
+                 "of its own"},
+    {NULL, NULL},
+};
+
+static const struct field log_level_fields[] = {
+    {"configured", "by logging.level"},
+    {"controlplane", "as ordered; null = as configured"},
+    {"dataplane", "likewise, of every data plane"},
     {NULL, NULL},
 };
 
@@ -272,6 +312,40 @@ const struct command commands[] = {
         .run = run_dataplanes,
     },
     {
+        .name = "explain",
+        .summary = "tell what would become of a request",
+        .text = "Which route takes it, whether its limit lets it pass, which endpoint would be "
+                "chosen among which, and what would be sent there; each with its line in the file. "
+                "A data plane answers with the code and the state by which it would go; nothing is "
+                "counted or sent. With --file its code answers about a file: a fresh gateway's "
+                "state, names as this machine resolves them.\n\n"
+                "URL may be a path alone; then -H 'Host: NAME' says which host is asked.",
+        .operands = {{"METHOD", "a method", .words = "GET HEAD POST PUT PATCH DELETE OPTIONS"},
+                     {"URL", "a URL"}},
+        .takes = TAKES(HEADER) | TAKES(CLIENT) | TAKES(FILE),
+        .examples = {"gwpctl explain GET http://api.example.com/api/users/7",
+                     "gwpctl explain POST /api/orders -H 'X-API-Key: abc' --client 203.0.113.9",
+                     "gwpctl explain GET /api/users --file gateway.yaml"},
+        .fields = explain_fields,
+        .run = inquire_explain,
+    },
+    {
+        .name = "replace",
+        .summary = "replace a data plane by a new process, without losing a request",
+        .text = "The data plane NAME, or the only one, starts its successor with its own options: "
+                "the same program as it is on disk now, or the one of --binary. The successor gets "
+                "the listening sockets, limits and breakers; when it serves, the old one finishes "
+                "what it has under way and ends. If the successor does not come to serve, nothing "
+                "has changed.\n\nIn a container a restart does the same, since the container ends "
+                "with its first process. Under systemd the unit must be of Type=notify with "
+                "NotifyAccess=all, as the one in deploy/systemd is.",
+        .operands = {{"NAME", "a data plane", .is_optional = true}},
+        .takes = TAKES(BINARY) | TAKES(WAIT),
+        .examples = {"gwpctl replace", "gwpctl replace dp-1 --binary /opt/gwp/2.0/gwp-dataplane"},
+        .fields = replace_fields,
+        .run = order_replace,
+    },
+    {
         .name = "wait",
         .summary = "wait until the gateway is ready, or has drained",
         .text =
@@ -330,6 +404,32 @@ const struct command commands[] = {
                      "gwpctl breaker reset 10.0.0.7:8080 --route users"},
         .fields = order_fields,
         .run = order_breaker_reset,
+    },
+    {
+        .name = "events",
+        .summary = "show what has happened lately: breakers, health, configurations, data planes",
+        .text = "The last 512 events that the control plane has in memory, the oldest first. "
+                "With --follow it stays and prints each one as it happens.",
+        .takes = TAKES(FOLLOW) | TAKES(KIND),
+        .examples = {"gwpctl events", "gwpctl events --follow --kind breaker",
+                     "gwpctl events -f -o json | jq .message"},
+        .fields = events_fields,
+        .run = observe_events,
+    },
+    {
+        .name = "loglevel",
+        .summary = "show or change what the programs write down",
+        .text = "PROGRAM is controlplane or dataplane (every data plane); without it LEVEL is for "
+                "both. LEVEL is debug, info, warn, error, or default: as logging.level says. The "
+                "order holds until it is changed, or until the control plane ends.",
+        .operands = {{"PROGRAM", "a program", .is_optional = true,
+                      .words = "controlplane dataplane"},
+                     {"LEVEL", "a level", .is_optional = true,
+                      .words = "debug info warn error default"}},
+        .examples = {"gwpctl loglevel", "gwpctl loglevel dataplane debug",
+                     "gwpctl loglevel default"},
+        .fields = log_level_fields,
+        .run = observe_log_level,
     },
     {
         .name = "completion",

@@ -47,3 +47,20 @@ int order_breaker_reset(const struct invocation *in)
 {
     return order(in, "POST", "breaker/reset", "");
 }
+
+int order_replace(const struct invocation *in)
+{
+    char name[400], binary[3000] = "", target[4096];
+    const char *path = arguments_value(&in->arguments, ARG_BINARY);
+    double wait = arguments_number(&in->arguments, ARG_WAIT, COMMAND_DEFAULT_WAIT_SECONDS);
+    if (!client_encode(name, sizeof(name), in->operands[0] ? in->operands[0] : "*") ||
+        (path && !client_encode(binary, sizeof(binary), path)))
+        return call_complain(EXIT_USAGE, "the name or the path is too long");
+    if (path && path[0] != '/')
+        return call_complain(EXIT_USAGE, "--binary wants an absolute path");
+    snprintf(target, sizeof(target), "/api/v1/dataplanes/%s/replace?wait=%g%s%s", name, wait,
+             path ? "&binary=" : "", binary);
+    const struct client_request request = {
+        .method = "POST", .target = target, .timeout_ms = (unsigned)((wait + CALL_SECONDS) * 1000)};
+    return call_and_show(in, &request, show_replaced);
+}

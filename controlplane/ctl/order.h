@@ -1,5 +1,6 @@
-/* order: commands about endpoints: drain, undrain, weight, breaker reset. Each is one request to
- * the control plane, which tells the data planes; answers with an exit code. One thread. */
+/* order: commands about endpoints (drain, undrain, weight, breaker reset) and data planes
+ * (replace). Each is one request to the control plane, which tells the data planes; answers with an
+ * exit code. One thread. */
 #pragma once
 
 #include "controlplane/ctl/commands.h"
@@ -8,3 +9,4 @@ int order_drain(const struct invocation *in);
 int order_undrain(const struct invocation *in);
 int order_weight(const struct invocation *in);
 int order_breaker_reset(const struct invocation *in);
+int order_replace(const struct invocation *in); /* of a data plane */

@@ -322,6 +322,15 @@ void show_backends(const json_t *document, FILE *out, bool color)
 
 /* ---- orders ---- */
 
+void show_replaced(const json_t *document, FILE *out, bool color)
+{
+    char before[PRINT_VALUE_BYTES], after[PRINT_VALUE_BYTES];
+    print_text(out, text_of(document, "name"));
+    fprintf(out, ": process %s serves, ", print_value(document, "new_pid", after));
+    fprintf(out, "process %s finishes what it has under way\n",
+            print_value(document, "old_pid", before));
+}
+
 void show_ordered(const json_t *document, FILE *out, bool color)
 {
     static const char *const titles[] = {"ROUTE", "BACKEND", "DRAINING", "WEIGHT"};
@@ -518,4 +527,40 @@ void show_diagnostics(const json_t *document, FILE *out, bool color)
         list = json_object_get(document, "warnings");
     for (size_t i = 0; i < json_array_size(list); i++)
         show_diagnostic(json_array_get(list, i), out, color);
+}
+
+/* ---- events and logs ---- */
+
+void show_events(const json_t *document, FILE *out, bool color)
+{
+    const json_t *list = json_object_get(document, "events");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        const char *level = text_of(one, "level");
+        enum tint tint = strcmp(level, "error") == 0  ? TINT_BAD
+                         : strcmp(level, "warn") == 0 ? TINT_WARN
+                                                      : TINT_NONE;
+        char kind[PRINT_VALUE_BYTES];
+        snprintf(kind, sizeof(kind), "%-8.20s", text_of(one, "kind"));
+        print_text(out, text_of(one, "at"));
+        putc(' ', out);
+        print_tinted(out, color, tint, kind);
+        putc(' ', out);
+        print_text(out, text_of(one, "message"));
+        putc('\n', out);
+    }
+}
+
+void show_log_levels(const json_t *document, FILE *out, bool color)
+{
+    static const char *const programs[] = {"controlplane", "dataplane"};
+    for (size_t i = 0; i < COUNT_OF(programs); i++) {
+        const char *ordered = text_of(document, programs[i]);
+        fprintf(out, "%-13s ", programs[i]);
+        print_tinted(out, color, *ordered ? TINT_WARN : TINT_NONE,
+                     *ordered ? ordered : text_of(document, "configured"));
+        fputs(*ordered ? " (ordered; configured: " : " (as configured)\n", out);
+        print_text(out, *ordered ? text_of(document, "configured") : "");
+        fputs(*ordered ? ")\n" : "", out);
+    }
 }

@@ -23,7 +23,12 @@ void show_entry(const json_t *document, FILE *out, bool color);
 void show_changes(const json_t *document, FILE *out, bool color);
 
 /* What an order about an endpoint came to. */
+void show_replaced(const json_t *document, FILE *out, bool color);
 void show_ordered(const json_t *document, FILE *out, bool color);
+
+/* What has happened, a line each; the levels of the programs' logs. */
+void show_events(const json_t *document, FILE *out, bool color);
+void show_log_levels(const json_t *document, FILE *out, bool color);
 
 /* Each error and warning as file:line:column. The control plane's own rendering, which shows the
  * lines as well, is preferred where there is one. */

@@ -1,5 +1,8 @@
 #include "dataplane/http/admit.h"
 
+#include "dataplane/http/decide.h"
+#include "dataplane/route/limit_redis.h"
+
 #define NS_PER_S 1000000000u
 
 static const struct edits no_edits;
@@ -12,54 +15,114 @@ static uint64_t whole_seconds(uint64_t ns)
     return (ns + NS_PER_S - 1 - 1000) / NS_PER_S;
 }
 
-/* The first field of that name; empty if there is none. Known names are found at once. */
-static struct view find_value(const struct head *h, const struct buffer *b, struct view name)
+static uint64_t now_ns(const struct exchange *ex)
 {
-    enum field_id id = field_find(name);
-    if (id != FIELD_OTHER)
-        return head_value(h, b, id);
-    for (unsigned i = 0; i < h->field_count; i++)
-        if (h->fields[i].id == FIELD_OTHER && view_equal_nocase(field_name(b, &h->fields[i]), name))
-            return field_value(b, &h->fields[i]);
-    return (struct view){NULL, 0};
+    return (uint64_t)(worker_now(ex->client->worker) * NS_PER_S);
 }
 
-static struct digest128 key_of(const struct exchange *ex, const struct limit_policy *p)
+static void count(struct exchange *ex, enum decision which)
 {
-    struct view value = {NULL, 0};
-    if (p->key_by != LIMITER_BY_IP)
-        value = find_value(&ex->head, ex->client->in, p->header);
-    return value.len > 0 ? limiter_key_of_text(p, value) : limiter_key_of_ip(p, ex->ip);
+    ex->limit_said = decision_word(which);
+    stats_decision(&ex->client->worker->stats, ex->route_state->slot, which);
 }
 
-enum reason admit_request(struct exchange *ex)
+/* By a verdict: of this process, of Redis, or of a share. */
+static enum reason decide(struct exchange *ex, const struct limit_verdict *v, enum decision allowed,
+                          enum decision limited)
 {
-    const struct limit_policy *p = ex->route->limit;
     struct stats *stats = &ex->client->worker->stats;
-    if (!p)
-        return R_SERVED;
-    uint64_t now_ns = (uint64_t)(worker_now(ex->client->worker) * NS_PER_S);
-    ex->limit = limiter_decide(p, key_of(ex, p), now_ns);
-    if (ex->limit.allowed) {
-        ex->limit_said = "allowed";
+    bool observe = ex->route->limit->observe;
+    ex->limit = *v;
+    ex->limit_known = true;
+    if (v->allowed) {
+        count(ex, allowed);
         stats_add(stats, STAT_limit_allowed_total, 1);
-        stats_decision(stats, ex->route_state->slot, DECISION_allowed);
         return R_SERVED;
     }
-    ex->limit_said = p->observe ? "observed" : "limited";
-    stats_add(stats, p->observe ? STAT_limit_observed_total : STAT_limited_total, 1);
-    stats_decision(stats, ex->route_state->slot, p->observe ? DECISION_observed : DECISION_limited);
-    if (p->observe)
+    count(ex, observe ? DECISION_observed : limited);
+    stats_add(stats, observe ? STAT_limit_observed_total : STAT_limited_total, 1);
+    if (observe)
         return R_SERVED;
-    ex->retry_after_s = (uint32_t)MIN(whole_seconds(ex->limit.retry_ns), UINT32_MAX);
+    ex->retry_after_s = (uint32_t)MIN(whole_seconds(v->retry_ns), UINT32_MAX);
     return R_LIMITED;
+}
+
+static enum reason decide_by_share(struct exchange *ex, const struct limit_policy *p)
+{
+    uint32_t gateways = atomic_load_explicit(&p->redis->gateways, memory_order_relaxed);
+    ex->limit_gateways = MAX(gateways, 1);
+    struct limit_policy share = limit_policy_share(p, ex->limit_gateways);
+    struct limit_verdict v = limiter_decide(&share, ex->limit_key, now_ns(ex));
+    return decide(ex, &v, DECISION_local_allowed, DECISION_local_limited);
+}
+
+/* Redis cannot be asked. */
+static enum reason decide_without_redis(struct exchange *ex, const struct limit_policy *p)
+{
+    switch (p->on_failure) {
+    case LIMITER_LOCAL:
+        break;
+    case LIMITER_ALLOW:
+        count(ex, DECISION_unchecked_allowed);
+        return R_SERVED;
+    case LIMITER_DENY:
+        count(ex, p->observe ? DECISION_observed : DECISION_unchecked_denied);
+        if (p->observe)
+            return R_SERVED;
+        ex->retry_after_s = 1;
+        return R_LIMITER_AWAY;
+    }
+    return decide_by_share(ex, p);
+}
+
+static void on_answered(void *owner, const struct limit_verdict *v)
+{
+    struct exchange *ex = owner;
+    const struct limit_policy *p = ex->route->limit;
+    ex->limit_ask = NULL;
+    if (!v) {
+        exchange_admitted(ex, decide_without_redis(ex, p));
+        return;
+    }
+    if (v->allowed) /* counted here too, whatever the table thinks of it */
+        (void)limiter_decide(p, ex->limit_key, now_ns(ex));
+    exchange_admitted(ex, decide(ex, v, DECISION_allowed, DECISION_limited));
+}
+
+bool admit_request(struct exchange *ex, enum reason *r)
+{
+    const struct limit_policy *p = ex->route->limit;
+    struct worker *w = ex->client->worker;
+    *r = R_SERVED;
+    if (!p)
+        return true;
+    struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
+    ex->limit_gateways = 1;
+    ex->limit_key = limiter_key(p, &who);
+    if (!p->redis) {
+        struct limit_verdict v = limiter_decide(p, ex->limit_key, now_ns(ex));
+        *r = decide(ex, &v, DECISION_allowed, DECISION_limited);
+        return true;
+    }
+    ex->limit_ask = w->redis ? limit_redis_ask(w->redis, p, &who, on_answered, ex) : NULL;
+    if (ex->limit_ask)
+        return false;
+    stats_add(&w->stats, STAT_redis_unasked_total, 1);
+    *r = decide_without_redis(ex, p);
+    return true;
+}
+
+void admit_cancel(struct exchange *ex)
+{
+    if (ex->limit_ask)
+        limit_redis_cancel(&ex->limit_ask);
 }
 
 /* ---- telling ---- */
 
 bool admit_tells(const struct exchange *ex)
 {
-    return ex->limit_said && ex->route && ex->route->limit->headers && !ex->route->limit->observe;
+    return ex->limit_known && ex->route && ex->route->limit->headers && !ex->route->limit->observe;
 }
 
 bool admit_is_field(struct view name)
@@ -86,13 +149,34 @@ static void write_number_field(struct head_writer *w, const struct edits *edits,
     write_literal(w, "\r\n");
 }
 
+static void write_policy(struct head_writer *w, const struct exchange *ex, uint64_t quota)
+{
+    const struct limit_policy *p = ex->route->limit;
+    if (ex->limit_gateways <= 1) {
+        write_field(w, view_of("RateLimit-Policy"), p->announced);
+        return;
+    }
+    write_literal(w, "RateLimit-Policy: ");
+    write_view(w, p->label);
+    write_literal(w, ";q=");
+    write_number(w, quota);
+    write_literal(w, ";w=");
+    write_number(w, p->window_s);
+    write_literal(w, ";share=");
+    write_number(w, ex->limit_gateways);
+    write_literal(w, "\r\n");
+}
+
 static void write_fields(struct head_writer *w, const struct exchange *ex,
                          const struct edits *edits)
 {
     const struct limit_policy *p = ex->route->limit;
     uint64_t reset_s = whole_seconds(ex->limit.reset_ns);
+    uint64_t quota = p->quota;
+    if (ex->limit_gateways > 1)
+        quota = limit_policy_share(p, ex->limit_gateways).quota;
     if (!edits_drop(edits, VIEW("RateLimit-Policy")))
-        write_field(w, VIEW("RateLimit-Policy"), p->announced);
+        write_policy(w, ex, quota);
     if (!edits_drop(edits, VIEW("RateLimit"))) {
         write_literal(w, "RateLimit: ");
         write_view(w, p->label);
@@ -102,7 +186,7 @@ static void write_fields(struct head_writer *w, const struct exchange *ex,
         write_number(w, reset_s);
         write_literal(w, "\r\n");
     }
-    write_number_field(w, edits, VIEW("X-RateLimit-Limit"), p->quota);
+    write_number_field(w, edits, VIEW("X-RateLimit-Limit"), quota);
     write_number_field(w, edits, VIEW("X-RateLimit-Remaining"), ex->limit.remaining);
     write_number_field(w, edits, VIEW("X-RateLimit-Reset"), reset_s);
 }

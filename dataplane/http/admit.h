@@ -6,15 +6,23 @@
  *   RateLimit: "users";r=999;t=1                  what is left, and when all of it is there again
  *   X-RateLimit-Limit, -Remaining, -Reset         the same, as older clients read it
  *
- * as draft-ietf-httpapi-ratelimit-headers has them. In mode observe clients are told nothing. */
+ * as draft-ietf-httpapi-ratelimit-headers has them. In mode observe clients are told nothing.
+ *
+ * Where Redis counts and cannot be asked, on_redis_failure decides: this process by its share of
+ * the limit, which RateLimit-Policy names then (";share=4": one of four), or everybody passes, or
+ * nobody does. What Redis lets pass is counted in this process as well, so that whoever has spent a
+ * lot has no fresh share when Redis goes away. */
 #pragma once
 
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/http1_write.h"
 
-/* R_SERVED: it may go on; else R_LIMITED, and the exchange knows when to try again. Counts either.
- */
-enum reason admit_request(struct exchange *ex);
+/* *r is R_SERVED: it may go on; else R_LIMITED or R_LIMITER_AWAY, and the exchange knows when to
+ * try again. Counts either. False: Redis has been asked, exchange_admitted() will be called. */
+bool admit_request(struct exchange *ex, enum reason *r);
+
+/* The exchange goes another way, or ends: Redis' answer is not waited for. */
+void admit_cancel(struct exchange *ex);
 
 /* Are these fields ours to write in this exchange? Then a backend's are not passed on. */
 bool admit_tells(const struct exchange *ex);

@@ -6,12 +6,12 @@
 
 #include "dataplane/http/admit.h"
 #include "dataplane/http/attempt.h"
+#include "dataplane/http/decide.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/reply.h"
 #include "dataplane/http/response.h"
 #include "dataplane/http/tunnel.h"
-#include "dataplane/route/router.h"
 #include "proto/base/digits.h"
 #include "proto/base/log.h"
 
@@ -138,6 +138,7 @@ static void account(struct exchange *ex)
     if (ex->upstream)
         upstream_close(&ex->upstream);
     attempt_end(ex, R_SERVED);
+    admit_cancel(ex);
     if (ex->started_s > 0) {
         double now = worker_now(w);
         count(ex, now);
@@ -380,6 +381,7 @@ static void look_for_end(struct exchange *ex)
 void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
     struct worker *w = worker_of(ex);
+    admit_cancel(ex);
     if (!ex->snapshot)
         adopt(ex);
     if (ex->upstream)
@@ -422,58 +424,32 @@ static void grow_for_head(struct exchange *ex)
                     c->in->size < BUFFER_MEDIUM_BYTES ? BUFFER_MEDIUM_BYTES : max + 4096);
 }
 
-static void strip_port(struct view *host)
-{
-    const char *colon = host->len > 0 ? memrchr(host->at, ':', host->len) : NULL;
-    const char *bracket = host->len > 0 ? memrchr(host->at, ']', host->len) : NULL;
-    if (colon && (!bracket || colon > bracket))
-        host->len = (size_t)(colon - host->at);
-}
-
 enum reason exchange_find_where(struct exchange *ex)
 {
-    const struct head *h = &ex->head;
-    const struct buffer *b = ex->client->in;
     ex->where_stale = false;
-    enum reason r = target_parse(head_view(b, h->target_at, h->target_len), h->method,
-                                 worker_of(ex)->target_scratch, &ex->where, &ex->detail);
-    if (r != R_SERVED)
-        return r;
-    if (ex->where.authority.len > 0 && !http1_is_host(ex->where.authority)) {
-        ex->detail = "the target's authority is not a host";
-        return R_BAD_REQUEST;
-    }
-    ex->host = ex->where.authority.len > 0 ? ex->where.authority : head_value(h, b, FIELD_HOST);
-    strip_port(&ex->host);
-    return R_SERVED;
+    return decide_where(&ex->head, ex->client->in, worker_of(ex)->target_scratch, &ex->where,
+                        &ex->host, &ex->detail);
 }
 
 static enum reason find_route(struct exchange *ex)
 {
-    static const struct view root = {"/", 1};
-    struct view path = ex->where.path.at[0] == '*' ? root : ex->where.path;
-    enum reason r = router_find(ex->snapshot->router, ex->host, path, ex->head.method, &ex->route,
-                                &ex->allowed);
-    if (r != R_SERVED)
-        return r;
-    ex->route_state = ex->route->state;
-    ex->max_body_bytes = ex->route->max_body_bytes;
-    ex->response_idle_ms = ex->route->response_idle_timeout_ms;
-    if (ex->route->max_body_bytes > 0 && ex->head.framing == FRAMING_LENGTH &&
-        ex->head.content_length > ex->route->max_body_bytes)
-        return R_BODY_TOO_LARGE;
-    return R_SERVED;
+    enum reason r =
+        decide_route(ex->snapshot, &ex->head, &ex->where, ex->host, &ex->route, &ex->allowed);
+    if (ex->route) {
+        ex->route_state = ex->route->state;
+        ex->max_body_bytes = ex->route->max_body_bytes;
+        ex->response_idle_ms = ex->route->response_idle_timeout_ms;
+    }
+    return r;
 }
 
 /* Who the client is: the peer, or whom a trusted peer names. */
 static void find_client(struct exchange *ex)
 {
-    const struct cidr_list *trusted = &ex->snapshot->server.trusted_proxies;
-    if (trusted->count == 0 || !downstream_peer(ex->client, &ex->ip) ||
-        !cidr_list_contains(trusted, ex->ip))
+    if (ex->snapshot->server.trusted_proxies.count == 0 || !downstream_peer(ex->client, &ex->ip) ||
+        !decide_client(ex->snapshot, &ex->head, ex->client->in, &ex->ip))
         return;
     ex->peer_trusted = true;
-    ex->ip = client_addr_find(ex->ip, trusted, &ex->head, ex->client->in);
     ex->client_ip_len = (uint8_t)ip_format(ex->ip, ex->client_ip);
 }
 
@@ -507,12 +483,22 @@ static void on_head(struct exchange *ex)
         ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
         ex->upgrade = tunnel_may_upgrade(h, c->in);
         find_trace(ex);
-        r = exchange_find_where(ex);
+        r = http1_count_forwards(h, c->in, &ex->detail);
     }
     if (r == R_SERVED)
-        r = find_route(ex);
+        r = exchange_find_where(ex);
     if (r == R_SERVED)
-        r = admit_request(ex);
+        r = find_route(ex);
+    if (r == R_SERVED && !admit_request(ex, &r)) {
+        exchange_rest_client(ex);
+        ex->where_stale = true; /* what comes meanwhile may move it */
+        return;
+    }
+    exchange_admitted(ex, r);
+}
+
+void exchange_admitted(struct exchange *ex, enum reason r)
+{
     if (r != R_SERVED) {
         exchange_answer(ex, r, ex->detail);
         return;

@@ -76,10 +76,14 @@ struct exchange {
     double attempt_s, connected_s; /* monotonic; 0 = not yet */
     double connect_s, upstream_s;  /* durations, negative = did not happen */
     uint64_t body_in, body_out;
-    uint64_t allowed;           /* methods, for Allow */
-    struct limit_verdict limit; /* with limit_said; admit.c */
-    const char *limit_said;     /* for logs: allowed, limited, observed; NULL = no limit */
-    const char *breaker_said;   /* for logs: the state it was asked in; NULL = no breaker */
+    uint64_t allowed;            /* methods, for Allow */
+    struct limit_verdict limit;  /* with limit_said; admit.c */
+    const char *limit_said;      /* for logs: the word of decisions.def; NULL = no limit */
+    bool limit_known;            /* `limit` says something */
+    uint32_t limit_gateways;     /* it is one's share of so many; 1 = all of it */
+    struct limit_ask *limit_ask; /* Redis is being asked; NULL = not, or not any more */
+    struct digest128 limit_key;  /* in the table of this process */
+    const char *breaker_said;    /* for logs: the state it was asked in; NULL = no breaker */
     struct request_target where;
     struct view host; /* as the client named it, without port; like `where` */
     struct relay to_upstream, to_client;
@@ -94,6 +98,9 @@ struct exchange {
     struct head head;                     /* the request's */
     struct head answer;                   /* the response's */
 };
+
+/* The rate limit has answered; for admit.c, when it could not do so at once. */
+void exchange_admitted(struct exchange *ex, enum reason r);
 
 /* Bytes of a new request have arrived. */
 struct exchange *exchange_begin(struct downstream *c);

@@ -4,9 +4,9 @@
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/http1_write.h"
 
-/* How this hop is called in Via (RFC 9110 7.6.3): what came in through it was HTTP/1.1 or 1.0, and
- * nobody tells them apart. */
-#define VIA "1.1 gateway-pro"
+/* How this hop is called in Via, behind the version that a message came in with (RFC 9110 7.6.3).
+ */
+#define VIA_NAME " gateway-pro"
 
 /* A field that a Connection field names belongs to the connection as well (RFC 9110 7.6.1). */
 static bool is_listed(const struct head *h, const struct buffer *b, struct view name)
@@ -264,7 +264,7 @@ size_t forward_request(struct exchange *ex)
     write_literal(&w, "\r\n");
     write_passing_fields(&w, h, b, edits, false);
     write_forwarding(&w, ex, client_host);
-    WRITE_OWN(&w, edits, "Via", VIEW(VIA));
+    WRITE_OWN(&w, edits, "Via", ex->client_http10 ? VIEW("1.0" VIA_NAME) : VIEW("1.1" VIA_NAME));
     if (edits->line_count > 0) {
         struct edit_values values = values_of(ex, client_host);
         edits_write(edits, &values, &w);
@@ -293,6 +293,8 @@ size_t forward_response(struct exchange *ex)
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
     write_passing_fields(&w, h, b, edits, admit_tells(ex));
     WRITE_OWN(&w, edits, "X-Request-ID", ((struct view){ex->request_id, ex->request_id_len}));
+    if (!h->at[FIELD_DATE]) /* whoever passes it on has to see to that (RFC 9110 6.6.1) */
+        WRITE_OWN(&w, edits, "Date", date_text(&worker->date, worker_wall(worker)));
     admit_write_fields(&w, ex);
     if (edits->line_count > 0) {
         (void)exchange_find_where(

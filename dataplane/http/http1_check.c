@@ -388,6 +388,36 @@ static enum reason refuse_version(const struct head *h, const struct buffer *b, 
     return R_BAD_VERSION;
 }
 
+/* By one, in place: "10" becomes "09". */
+static void count_down(char *digits, size_t len)
+{
+    while (len > 0 && digits[len - 1] == '0')
+        digits[--len] = '9';
+    digits[len - 1]--;
+}
+
+enum reason http1_count_forwards(const struct head *h, struct buffer *b, const char **detail)
+{
+    const struct field *f = head_find(h, FIELD_MAX_FORWARDS);
+    bool zero = true;
+    if (!f || (h->method != HTTP_TRACE && h->method != HTTP_OPTIONS))
+        return R_SERVED;
+    char *digits = b->data + f->value_at;
+    if (f->value_len == 0 || count_of(h, FIELD_MAX_FORWARDS) > 1)
+        return bad(detail, "Max-Forwards is not one number");
+    for (size_t i = 0; i < f->value_len; i++) {
+        if (digits[i] < '0' || digits[i] > '9')
+            return bad(detail, "Max-Forwards is not one number");
+        zero = zero && digits[i] == '0';
+    }
+    if (!zero) {
+        count_down(digits, f->value_len);
+        return R_SERVED;
+    }
+    *detail = "Max-Forwards has come to 0";
+    return h->method == HTTP_OPTIONS ? R_LAST_HOP : R_NOT_IMPLEMENTED;
+}
+
 enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail)
 {
     enum reason r;
@@ -404,6 +434,8 @@ enum reason http1_check_request(struct head *h, const struct buffer *b, const ch
         *detail = "CONNECT";
         return R_NOT_IMPLEMENTED;
     }
+    if (h->method == HTTP_TRACE && h->framing != FRAMING_NONE) /* RFC 9110 9.3.8 */
+        return bad(detail, "TRACE with a body");
     h->minor = MIN(h->minor, 1);
     find_keep_alive(h, b);
     return R_SERVED;

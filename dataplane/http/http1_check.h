@@ -11,7 +11,12 @@
  * sent on is our own HTTP/1.1 in any case. Marks fields with FIELD_LOOKALIKE. */
 enum reason http1_check_request(struct head *h, const struct buffer *b, const char **detail);
 
-/* The same for a response to `request_method`. R_SERVED or R_BAD_RESPONSE. */
+/* TRACE and OPTIONS may be meant for somebody on the way (RFC 9110 7.6.2): counts their
+ * Max-Forwards down, in place. R_SERVED: go on. When it is 0 the gateway has to answer: R_LAST_HOP
+ * to OPTIONS, R_NOT_IMPLEMENTED to TRACE, which would tell secrets. Else R_BAD_REQUEST. */
+enum reason http1_count_forwards(const struct head *h, struct buffer *b, const char **detail);
+
+/* http1_check_request() for a response to `request_method`. R_SERVED or R_BAD_RESPONSE. */
 enum reason http1_check_response(struct head *h, const struct buffer *b, unsigned request_method,
                                  const char **detail);
 

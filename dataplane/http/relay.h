@@ -40,6 +40,12 @@ static inline bool relay_piece_is_gone(const struct relay *r)
            r->suffix_sent == r->suffix_len && !r->tail;
 }
 
+/* Not a byte of the head that was put has been sent. */
+static inline bool relay_head_is_unsent(const struct relay *r)
+{
+    return r->head_len > 0 && r->head_sent == 0 && !r->rest;
+}
+
 static inline bool relay_is_empty(const struct relay *r)
 {
     return r->head_sent == r->head_len && relay_piece_is_gone(r);

@@ -48,6 +48,8 @@ size_t reply_write(struct exchange *ex, enum reason r)
     write_status_line(&w, status, (struct view){NULL, 0});
     write_literal(&w, "Content-Type: application/json\r\nContent-Length: ");
     write_number(&w, body_len);
+    write_literal(&w, "\r\nDate: ");
+    write_view(&w, date_text(&worker->date, worker_wall(worker)));
     write_literal(&w, "\r\nX-Request-ID: ");
     write_bytes(&w, ex->request_id, ex->request_id_len);
     write_literal(&w, "\r\n");

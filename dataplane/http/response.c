@@ -122,12 +122,39 @@ static void await_response_body(struct exchange *ex)
         exchange_rest_client(ex);
 }
 
+/* Malformed behind its head. As long as nothing of it has been sent, that can still be told by a
+ * status; after that only by cutting it off. */
+static void refuse(struct exchange *ex, const char *detail)
+{
+    if (!relay_head_is_unsent(&ex->to_client)) {
+        exchange_cut(ex, R_BAD_RESPONSE, detail);
+        return;
+    }
+    relay_reset(&ex->to_client, &worker_of(ex)->buffers);
+    ex->response_state = RES_NONE;
+    ex->status = ex->upstream_status = 0;
+    ex->body_out = 0;
+    attempt_failed(ex, R_BAD_RESPONSE, detail);
+}
+
+/* A body that has ended by its own framing, and something behind it: one of them is a lie. Of what
+ * should have no body (HEAD, 204, 304) some backends send one; that is only thrown away. */
+static bool has_too_much(const struct exchange *ex)
+{
+    const struct buffer *in = ex->upstream->in;
+    return in->parsed < in->used && ex->response.framing != FRAMING_NONE;
+}
+
 static bool next_response_piece(struct exchange *ex, bool *starved)
 {
     struct http1_parser *p = &ex->response;
     enum parse_status status = http1_parse_body(p, ex->upstream->in);
     if (status == PARSE_BAD) {
-        exchange_cut(ex, R_BAD_RESPONSE, p->detail);
+        refuse(ex, p->detail);
+        return false;
+    }
+    if (status == PARSE_DONE && relay_head_is_unsent(&ex->to_client) && has_too_much(ex)) {
+        refuse(ex, "bytes behind a complete answer");
         return false;
     }
     *starved = status == PARSE_AGAIN;

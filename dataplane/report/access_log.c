@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "dataplane/http/date.h"
 #include "dataplane/report/log_writer.h"
 #include "proto/base/digits.h"
 #include "proto/base/json.h"
@@ -89,32 +90,21 @@ static const char *date_of(uint64_t second)
         uint64_t second;
         char text[21];
     } last = {.second = UINT64_MAX};
-    static const uint8_t month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     if (last.second == second)
         return last.text;
-    /* Not gmtime_r(), which takes the time zone's lock. */
-    uint64_t days = second / 86400, rest = second % 86400;
-    unsigned year = 1970, month = 0, leap;
-    for (;; year++) {
-        leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-        if (days < 365 + leap || year == 9999)
-            break;
-        days -= 365 + leap;
-    }
-    for (unsigned n; month < 11 && days >= (n = month_days[month] + (month == 1) * leap); month++)
-        days -= n;
+    struct civil c = date_civil(second);
     struct line l = {last.text};
-    put_fixed(&l, year, 4);
+    put_fixed(&l, c.year, 4);
     *l.at++ = '-';
-    put_fixed(&l, month + 1, 2);
+    put_fixed(&l, c.month, 2);
     *l.at++ = '-';
-    put_fixed(&l, (unsigned)days + 1, 2);
+    put_fixed(&l, c.day, 2);
     *l.at++ = 'T';
-    put_fixed(&l, (unsigned)(rest / 3600), 2);
+    put_fixed(&l, c.hour, 2);
     *l.at++ = ':';
-    put_fixed(&l, (unsigned)(rest / 60 % 60), 2);
+    put_fixed(&l, c.minute, 2);
     *l.at++ = ':';
-    put_fixed(&l, (unsigned)(rest % 60), 2);
+    put_fixed(&l, c.second, 2);
     *l.at = '.';
     last.second = second;
     return last.text;

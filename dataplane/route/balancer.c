@@ -28,6 +28,10 @@ bool balancer_admit(const struct route *route, const struct target *t, struct pi
 {
     struct target_state *s = t->state;
     _Atomic uint32_t *open = s->route->breakers_open;
+    if (UNLIKELY(p->is_foreseen))
+        return balancer_would_admit(route, t, p->now_ms) &&
+               (t->max_connections == 0 ||
+                atomic_load_explicit(&s->active, memory_order_relaxed) < t->max_connections);
     if (!is_in_service(route, s))
         return false;
     p->permit = 0;
@@ -65,7 +69,7 @@ static void find_retry(const struct route *route, struct pick *p)
 
 static const struct target *look_at_all(const struct route *route, struct pick *p)
 {
-    uint64_t start = atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
+    uint64_t start = balancer_turn(route, p);
     for (uint32_t i = 0; i < route->target_count; i++) {
         const struct target *t = &route->targets[(start + i) % route->target_count];
         if (t != p->avoid && balancer_admit(route, t, p))
@@ -89,6 +93,13 @@ const struct target *balancer_pick(const struct route *route, struct pick *p)
     if (t && route->roster->least)
         lb_least_refresh(route, (uint32_t)(t - route->targets), p->now_ms);
     return t;
+}
+
+const struct target *balancer_foresee(const struct route *route, struct pick *p)
+{
+    p->is_foreseen = true;
+    p->turns = 0;
+    return balancer_pick(route, p);
 }
 
 void balancer_done(const struct route *route, const struct target *target, struct target_state *s,

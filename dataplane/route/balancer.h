@@ -14,16 +14,22 @@ struct pick {
     const uint8_t *client; /* the client's address, for ip_hash; borrowed */
     uint32_t client_len;   /* 4, 16, or 0 when there is none */
     const struct target
-        *avoid; /* of a failed attempt: taken only when there is no other; or NULL */
+        *avoid;       /* of a failed attempt: taken only when there is no other; or NULL */
+    bool is_foreseen; /* only asked: nobody is counted, no turn is taken, no permit given */
+    uint32_t turns;   /* that were foreseen so far */
     /* Answers. */
     breaker_permit permit; /* of the target's breaker; the caller owes its report */
-    bool moved;            /* a breaker has changed its state */
+    bool moved;            /* a breaker has changed its state, or the roster is to be called anew */
     uint64_t retry_ms;     /* when nobody could be had and breakers are why: how long until one asks
                               for probes, at least 1; else 0 */
 };
 
 /* NULL when none may be used. The caller owes one balancer_done() for what it gets. */
 const struct target *balancer_pick(const struct route *route, struct pick *p);
+
+/* Whom balancer_pick() would choose now, were it asked the same: as good as the moment. Any thread;
+ * nothing changes by it. */
+const struct target *balancer_foresee(const struct route *route, struct pick *p);
 
 /* The request at it is over. `route` and `target` are NULL for one that has outlived its snapshot.
  */
@@ -38,6 +44,14 @@ bool balancer_admit(const struct route *route, const struct target *t, struct pi
 /* The same question without the consequences, and without looking at how full it is. */
 bool balancer_would_admit(const struct route *route, const struct target *t, uint64_t now_ms);
 
+/* The number of the next turn, which is taken unless it is only foreseen. */
+static inline uint64_t balancer_turn(const struct route *route, struct pick *p)
+{
+    if (UNLIKELY(p->is_foreseen))
+        return atomic_load_explicit(&route->state->position, memory_order_relaxed) + p->turns++;
+    return atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
+}
+
 /* An algorithm: an admitted target, or NULL when it found none, which does not mean that there is
  * none. */
 typedef const struct target *balancer_choose_fn(const struct route *route, struct pick *p);
@@ -50,7 +64,8 @@ typedef const struct target *balancer_choose_fn(const struct route *route, struc
  * the turns would fall to whoever stands behind the one that fails. */
 balancer_choose_fn lb_rr_choose; /* lb_rr.c; lb_weighted.c differs in the roster's shares only */
 
-/* The one with the fewest requests under way for its weight; among equals each in turn. */
+/* The one with the fewest requests under way for its weight; among equals each in turn, as often as
+ * its weight says. Refreshing all of them begins the turns anew. */
 balancer_choose_fn lb_least_choose; /* lb_least.c */
 struct least_tree *lb_least_new(uint32_t targets, struct arena *arena);
 void lb_least_refresh(const struct route *route, uint32_t i, uint64_t now_ms);

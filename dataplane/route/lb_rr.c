@@ -18,7 +18,7 @@ const struct target *lb_rr_choose(const struct route *route, struct pick *p)
         uint32_t units = atomic_load_explicit(&r->units, memory_order_acquire);
         if (units == 0)
             return NULL;
-        uint64_t turn = atomic_fetch_add_explicit(&route->state->position, 1, memory_order_relaxed);
+        uint64_t turn = balancer_turn(route, p);
         const struct target *t = &route->targets[roster_at(r, units, turn)];
         if (t == p->avoid || (i < PATIENCE && is_held_back(route, t, turn, p->now_ms)))
             continue;

@@ -44,14 +44,16 @@
 #define NS_PER_MS 1000000u
 #define TOKEN_UNITS 4294967296.0 /* of limit_bucket.c */
 
-enum key_space { SPACE_ADDRESS, SPACE_TEXT, SPACES };
+enum key_space { SPACE_ADDRESS, SPACE_TEXT };
+
+static_assert(SPACE_TEXT + 1 == LIMIT_SPACES, "a secret for each");
 
 /* The segment begins with this. Who finds it decides by it whether to go on with the table. */
 struct table_head {
     struct segment_head head;
     uint32_t algorithm, key_by, max_keys, window_ms;
     uint64_t sets, set_bytes;
-    uint64_t secrets[SPACES][2];
+    uint64_t secrets[LIMIT_SPACES][2];
     uint64_t route_hash;          /* XXH3 of the name */
     char route[ROUTE_TEXT_BYTES]; /* its beginning, for people */
 };
@@ -101,6 +103,15 @@ void limit_policy_derive(struct limit_policy *p)
     }
     p->quota = MAX(p->quota, 1);
     p->window_s = MAX(p->window_s, 1);
+}
+
+struct limit_policy limit_policy_share(const struct limit_policy *p, uint32_t gateways)
+{
+    struct limit_policy share = *p;
+    share.rate = p->rate / gateways;
+    share.burst = MAX(p->burst / gateways, 1);
+    limit_policy_derive(&share);
+    return share;
 }
 
 /* ---- open and release ---- */
@@ -267,16 +278,32 @@ size_t limiter_bytes(const struct limiter *l)
 
 /* ---- keys ---- */
 
+static struct ip cut_to_prefix(struct ip ip, uint32_t bits)
+{
+    if (ip_is_v4(ip))
+        return ip;
+    ip.high &= bits >= 64 ? UINT64_MAX : ~(UINT64_MAX >> bits);
+    ip.low &= bits >= 128 ? UINT64_MAX : bits <= 64 ? 0 : ~(UINT64_MAX >> (bits - 64));
+    return ip;
+}
+
+struct digest128 limit_subject_digest(const struct limit_policy *p, const struct limit_subject *who,
+                                      const uint64_t secrets[LIMIT_SPACES][2])
+{
+    if (who->text.len > 0)
+        return siphash128(secrets[SPACE_TEXT], who->text);
+    struct ip ip = cut_to_prefix(who->ip, p->ipv6_prefix);
+    return siphash128(secrets[SPACE_ADDRESS], (struct view){(const char *)&ip, sizeof(ip)});
+}
+
+struct digest128 limiter_key(const struct limit_policy *p, const struct limit_subject *who)
+{
+    return limit_subject_digest(p, who, p->limiter->table->secrets);
+}
+
 struct digest128 limiter_key_of_ip(const struct limit_policy *p, struct ip ip)
 {
-    if (!ip_is_v4(ip)) {
-        ip.high &= p->ipv6_prefix >= 64 ? UINT64_MAX : ~(UINT64_MAX >> p->ipv6_prefix);
-        ip.low &= p->ipv6_prefix >= 128  ? UINT64_MAX
-                  : p->ipv6_prefix <= 64 ? 0
-                                         : ~(UINT64_MAX >> (p->ipv6_prefix - 64));
-    }
-    return siphash128(p->limiter->table->secrets[SPACE_ADDRESS],
-                      (struct view){(const char *)&ip, sizeof(ip)});
+    return limiter_key(p, &(struct limit_subject){.ip = ip});
 }
 
 struct digest128 limiter_key_of_text(const struct limit_policy *p, struct view text)

@@ -38,6 +38,7 @@
 
 enum limiter_algorithm { LIMITER_BUCKET, LIMITER_WINDOW };
 enum limiter_key_by { LIMITER_BY_IP, LIMITER_BY_USER, LIMITER_BY_API_KEY };
+enum limiter_on_failure { LIMITER_LOCAL, LIMITER_ALLOW, LIMITER_DENY }; /* of Redis */
 
 /* A window is so many cells long, limit_window.c. */
 #define LIMIT_WINDOW_CELLS 110
@@ -54,10 +55,14 @@ struct limit_policy {
     uint32_t window_ms;   /* LIMITER_WINDOW */
     uint32_t ipv6_prefix; /* bits that are one client */
     uint32_t max_keys;
-    struct view header;    /* its value is the key, unless LIMITER_BY_IP */
-    struct view label;     /* the route's name as a quoted string of structured fields */
-    struct view announced; /* what RateLimit-Policy says */
-    uint32_t line;         /* in the YAML */
+    struct view header;         /* its value is the key, unless LIMITER_BY_IP */
+    struct view label;          /* the route's name as a quoted string of structured fields */
+    struct view announced;      /* what RateLimit-Policy says */
+    uint32_t line;              /* in the YAML */
+    struct redis_server *redis; /* referred to; NULL = decided in this process */
+    uint32_t redis_timeout_ms;
+    enum limiter_on_failure on_failure;
+    struct view redis_prefix; /* of its keys there, limit_script.h */
     /* From limit_policy_derive(): */
     uint64_t quota;       /* requests: the burst, or those of a window */
     uint64_t window_s;    /* that the quota is for, rounded up: of a bucket, until it is full */
@@ -67,6 +72,10 @@ struct limit_policy {
 
 /* Fills in what follows from the rest. */
 void limit_policy_derive(struct limit_policy *p);
+
+/* A gateway's part of it, when so many share the limit and cannot ask Redis: an equal one, at least
+ * one request. In the same table. */
+struct limit_policy limit_policy_share(const struct limit_policy *p, uint32_t gateways);
 
 struct limit_verdict {
     bool allowed;
@@ -96,7 +105,19 @@ struct limiter *limiter_of_link(struct list *link); /* of route_state.limiters *
 /* Bytes of a whole table; for tests and reports. */
 size_t limiter_bytes(const struct limiter *l);
 
-/* Who it is. Addresses and texts are never the same key; IPv6 is cut to the policy's prefix. */
+/* Who it is. */
+struct limit_subject {
+    struct ip ip;
+    struct view text; /* counts if it is not empty; borrowed */
+};
+
+/* Addresses and texts are never the same key; IPv6 is cut to the policy's prefix. */
+#define LIMIT_SPACES 2
+struct digest128 limit_subject_digest(const struct limit_policy *p, const struct limit_subject *who,
+                                      const uint64_t secrets[LIMIT_SPACES][2]);
+
+/* The same under the secrets of the table. */
+struct digest128 limiter_key(const struct limit_policy *p, const struct limit_subject *who);
 struct digest128 limiter_key_of_ip(const struct limit_policy *p, struct ip ip);
 struct digest128 limiter_key_of_text(const struct limit_policy *p, struct view text);
 

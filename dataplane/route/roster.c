@@ -70,9 +70,7 @@ static bool takes_part(const struct route *route, const struct target *t, uint64
 
 static uint32_t share_of(const struct route *route, const struct target *t)
 {
-    bool is_weighted =
-        route->algorithm == BALANCE_WEIGHTED || route->algorithm == BALANCE_LEAST_CONN;
-    return is_weighted ? roster_weight(t) : 1;
+    return route->algorithm == BALANCE_WEIGHTED ? roster_weight(t) : 1;
 }
 
 /* The golden section of the units, moved to the next number without a common divisor. */
@@ -122,15 +120,17 @@ static void note_slow_starts(const struct route *route, uint32_t count)
 void roster_call(const struct route *route, uint64_t now_ms)
 {
     struct roster *r = route->roster;
-    uint32_t count = 0, divisor = 0;
+    uint32_t count = 0, divisor = 0, lightest = UINT32_MAX;
     SET(r->panic, is_in_panic(route));
     r->due_ms = 0;
     for (uint32_t i = 0; i < route->target_count; i++) {
         if (!takes_part(route, &route->targets[i], now_ms))
             continue;
         divisor = gcd(share_of(route, &route->targets[i]), divisor);
+        lightest = MIN(lightest, roster_weight(&route->targets[i]));
         SET(r->who[count++], i);
     }
+    SET(r->lightest, lightest);
     if (route->slow_start_ms > 0)
         note_slow_starts(route, count);
     lay_out(route, count, MAX(divisor, 1));

@@ -22,6 +22,7 @@ struct roster {
     _Atomic uint32_t units; /* 0 = nobody */
     _Atomic uint32_t stride;
     _Atomic uint32_t count;          /* of those on it */
+    _Atomic uint32_t lightest;       /* weight of any of them */
     _Atomic bool panic;              /* too few are healthy: health is not asked for */
     _Atomic uint64_t slow_until_ms;  /* until then somebody starts slowly */
     _Atomic uint64_t first_since_ms; /* since when the one that is farthest is fresh */

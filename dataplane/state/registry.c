@@ -32,8 +32,9 @@ struct registry {
     uint32_t target_slots, target_room;
     uint32_t *slot_of_id; /* owned; open addressing over target_ids, slot + 1 in each used cell */
     uint32_t slot_cells;  /* a power of two */
-    struct breakers *breakers; /* owned */
-    struct names *names;       /* owned: of slots, for who comes after this process */
+    struct breakers *breakers;  /* owned */
+    struct redis_server *redis; /* owned list */
+    struct names *names;        /* owned: of slots, for who comes after this process */
 };
 
 static void *checked(void *memory)
@@ -238,6 +239,7 @@ void registry_free(struct registry **rp)
     free(r->target_ids);
     free(r->slot_of_id);
     breakers_free(&r->breakers);
+    redis_servers_free(&r->redis);
     names_free(&r->names);
     free(r);
 }
@@ -348,6 +350,16 @@ void registry_forget_untold(struct registry *r, uint32_t round, uint64_t now_ms)
             atomic_store_explicit(&t->weight_override, 0, memory_order_relaxed);
         }
     }
+}
+
+struct redis_server *registry_redis(struct registry *r, const char *url, const char *name)
+{
+    return redis_server_find(&r->redis, url, name);
+}
+
+struct redis_server *registry_redis_first(const struct registry *r)
+{
+    return r->redis;
 }
 
 /* ---- let go ---- */

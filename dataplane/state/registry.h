@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "dataplane/route/breaker.h"
+#include "dataplane/route/redis_server.h"
 #include "dataplane/state/names.h"
 #include "proto/base/addr.h"
 #include "proto/base/list.h"
@@ -41,6 +42,7 @@ struct target_state {
     struct target_state *next;
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
     _Atomic uint32_t weight_override;                   /* 0 = as configured */
+    _Atomic uint64_t paid;                              /* for its turns (lb_least.c) */
     _Atomic bool unhealthy, draining;
     _Atomic uint64_t fresh_since_ms; /* when it turned healthy, or joined a route that was there:
                                         slow start; 0 = long ago */
@@ -52,7 +54,8 @@ struct route_state {
     uint32_t refs; /* control thread */
     struct route_state *next;
     struct list limiters; /* control thread: those that snapshots refer to (route/limiter.h) */
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position;       /* whose turn it is, all workers */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint64_t position; /* whose turn it is, all workers */
+    _Atomic uint64_t paid; /* by who was chosen last, about (lb_least.c) */
     _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t *breakers_open; /* those that are not closed: in the
                                                                    breakers' segment, or: */
     _Atomic uint32_t own_breakers_open;                         /* when that has no room */
@@ -86,6 +89,10 @@ void registry_each_route(const struct registry *r, registry_visit_fn *visit, voi
 struct endpoint *registry_endpoint(struct registry *r, const struct addr *addr);
 struct target_state *registry_target(struct registry *r, uint64_t id);
 struct route_state *registry_route(struct registry *r, const char *name);
+
+/* The same for a Redis, by its URL; it is remembered, so nobody counts references. */
+struct redis_server *registry_redis(struct registry *r, const char *url, const char *name);
+struct redis_server *registry_redis_first(const struct registry *r);
 
 /* Find without making or referring; NULL if unknown. */
 struct target_state *registry_find_target(const struct registry *r, uint64_t id);

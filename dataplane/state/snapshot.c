@@ -7,16 +7,18 @@
 #include <string.h>
 
 #include "dataplane/report/stats.h"
+#include "dataplane/route/limit_script.h"
 #include "dataplane/route/roster.h"
 #include "dataplane/route/router.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #define FIRST_BLOCK_BYTES (64 * 1024)
+#define REDIS_WORD_MAX_BYTES 1024 /* user or password */
 #define MAX_DURATION_MS (24u * 3600 * 1000)
 
 /* What the first protocol version has is not named; only what came later would be. */
-const char *const snapshot_features[] = {"keeping", NULL};
+const char *const snapshot_features[] = {"keeping", "explain", NULL};
 const size_t snapshot_feature_count = COUNT_OF(snapshot_features) - 1;
 
 /* One compilation. Nothing outside the arena is touched before everything has been found good, so
@@ -24,6 +26,7 @@ const size_t snapshot_feature_count = COUNT_OF(snapshot_features) - 1;
 struct compilation {
     const Gwp__Snapshot *in;
     struct snapshot *out;
+    struct redis_use **redis; /* by route, NULL where it has none; in the arena */
     struct err *err;
 };
 
@@ -113,6 +116,7 @@ static int take_server(struct compilation *c)
         {"max_headers", in->max_headers, 1, 10000},
         {"drain_delay_ms", in->drain_delay_ms, 0, MAX_DURATION_MS},
         {"shutdown_grace_ms", in->shutdown_grace_ms, 0, MAX_DURATION_MS},
+        {"watchdog_ms", in->watchdog_ms, 0, MAX_DURATION_MS},
     };
     if (check_bounds(c, "server", 0, rows, COUNT_OF(rows)) < 0)
         return -1;
@@ -128,6 +132,7 @@ static int take_server(struct compilation *c)
         .max_requests_per_connection = in->max_requests_per_connection,
         .drain_delay_ms = in->drain_delay_ms,
         .shutdown_grace_ms = in->shutdown_grace_ms,
+        .watchdog_ms = in->watchdog_ms,
         .proxy_protocol = in->proxy_protocol,
         .makes_traces = in->makes_traces,
     };
@@ -394,6 +399,39 @@ static int take_limit_words(struct compilation *c, const struct route *r, struct
     return 0;
 }
 
+static int take_addresses(struct compilation *c, const struct route *r, struct redis_use *use,
+                          const Gwp__Redis *in)
+{
+    use->addrs = arena_array(c->out->arena, in->n_addresses, sizeof(*use->addrs));
+    for (size_t i = 0; i < in->n_addresses; i++) {
+        struct err why;
+        if (addr_parse(&use->addrs[i], in->addresses[i], &why) < 0)
+            return refuse_route(c, r, "rate_limit.redis: %s", why.text);
+    }
+    use->addr_count = (uint32_t)in->n_addresses;
+    return 0;
+}
+
+/* Who it is comes later, from the registry. */
+static int take_redis(struct compilation *c, const struct route *r, const Gwp__RateLimit *limit)
+{
+    const Gwp__Redis *in = limit->redis;
+    if (!limit->redis_url[0])
+        return 0;
+    if (!in)
+        return refuse_route(c, r, "rate_limit.redis_url without what it stands for");
+    if (strlen(in->user) > REDIS_WORD_MAX_BYTES || strlen(in->password) > REDIS_WORD_MAX_BYTES)
+        return refuse_route(c, r, "the user or password of rate_limit.redis_url is longer than %d",
+                            REDIS_WORD_MAX_BYTES);
+    struct redis_use *use = c->redis[r - c->out->routes] =
+        arena_array(c->out->arena, 1, sizeof(*use));
+    use->timeout_ms = limit->redis_timeout_ms;
+    use->user = copy(c, in->user);
+    use->password = copy(c, in->password);
+    use->database = in->database;
+    return take_addresses(c, r, use, in);
+}
+
 static int take_limit(struct compilation *c, struct route *r, const Gwp__RateLimit *in)
 {
     if (!in)
@@ -405,11 +443,14 @@ static int take_limit(struct compilation *c, struct route *r, const Gwp__RateLim
         {"rate_limit.window_ms", in->window_ms, !is_bucket, MAX_DURATION_MS},
         {"rate_limit.ipv6_prefix", in->ipv6_prefix, 1, 128},
         {"rate_limit.max_keys", in->max_keys, 1, 10000000},
+        {"rate_limit.redis_timeout_ms", in->redis_timeout_ms, in->redis_url[0] != '\0', 60000},
     };
     p->line = in->place ? in->place->line : r->line;
     if (take_limit_words(c, r, p, in) < 0 ||
         check_bounds(c, r->name.at, p->line, rows, COUNT_OF(rows)) < 0)
         return -1;
+    if (in->on_redis_failure > GWP__RATE_LIMIT__ON_REDIS_FAILURE__DENY || in->on_redis_failure < 0)
+        return refuse_route(c, r, "unknown on_redis_failure %d", (int)in->on_redis_failure);
     if (!(in->rate >= 0.0001 && in->rate <= 1e9))
         return refuse_route(c, r, "rate_limit.rate is %g, not within 0.0001 to 1e+09", in->rate);
     p->observe = in->observe;
@@ -419,7 +460,11 @@ static int take_limit(struct compilation *c, struct route *r, const Gwp__RateLim
     p->window_ms = in->window_ms;
     p->ipv6_prefix = in->ipv6_prefix;
     p->max_keys = in->max_keys;
+    p->redis_timeout_ms = in->redis_timeout_ms;
+    p->on_failure = (enum limiter_on_failure)in->on_redis_failure;
     limit_policy_derive(p);
+    if (take_redis(c, r, in) < 0)
+        return -1;
     p->label = quote(c, r->name);
     p->announced =
         view_of(arena_printf(c->out->arena, "%.*s;q=%llu;w=%llu", VIEW_ARG(p->label),
@@ -464,6 +509,7 @@ static int take_routes(struct compilation *c)
     struct snapshot *s = c->out;
     s->route_count = (uint32_t)c->in->n_routes;
     s->routes = arena_array(s->arena, c->in->n_routes, sizeof(*s->routes));
+    c->redis = arena_array(s->arena, c->in->n_routes, sizeof(*c->redis));
     for (uint32_t i = 0; i < s->route_count; i++)
         if (take_route(c, &s->routes[i], c->in->routes[i]) < 0)
             return -1;
@@ -571,15 +617,37 @@ static int open_limiters(struct compilation *c)
     return 0;
 }
 
-static void warn_of_redis(const struct compilation *c)
+/* ---- Redis ---- */
+
+static struct redis_use *use_of(const struct compilation *c, const struct redis_server *server)
 {
-    for (uint32_t i = 0; i < c->out->route_count; i++) {
-        const struct route *r = &c->out->routes[i];
-        if (r->limit && c->in->routes[i]->rate_limit->redis_url[0])
-            log_warn(
-                "snapshot",
-                "%s:%u: route \"%s\": Redis is not asked yet: this data plane limits by itself",
-                c->out->source.at, r->limit->line, r->name.at);
+    for (uint32_t i = 0; i < c->out->redis_count; i++)
+        if (c->out->redis[i].server == server)
+            return &c->out->redis[i];
+    return NULL;
+}
+
+/* Each Redis once, however many routes count in it. */
+static void bind_redis(struct compilation *c, struct registry *registry)
+{
+    struct snapshot *s = c->out;
+    s->redis = arena_array(s->arena, s->route_count, sizeof(*s->redis));
+    for (uint32_t i = 0; i < s->route_count; i++) {
+        const struct route *r = &s->routes[i];
+        struct redis_use *mine = c->redis[i];
+        char prefix[SCRIPT_PREFIX_BYTES];
+        if (!mine)
+            continue;
+        const Gwp__RateLimit *in = c->in->routes[i]->rate_limit;
+        r->limit->redis = mine->server = registry_redis(registry, in->redis_url, in->redis->name);
+        struct redis_use *known = use_of(c, mine->server);
+        if (known)
+            known->timeout_ms = MAX(known->timeout_ms, mine->timeout_ms);
+        else
+            s->redis[s->redis_count++] = *mine;
+        size_t len = script_prefix(prefix, r->name.at, r->limit);
+        r->limit->redis_prefix =
+            (struct view){arena_copy(s->arena, (struct view){prefix, len}), len};
     }
 }
 
@@ -605,7 +673,7 @@ struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry 
     if (open_limiters(&c) < 0)
         snapshot_free(&s, registry);
     else
-        warn_of_redis(&c);
+        bind_redis(&c, registry);
     return s;
 }
 

@@ -64,7 +64,7 @@ struct server_settings {
     uint32_t read_timeout_ms, write_timeout_ms, header_timeout_ms, idle_timeout_ms;
     uint32_t max_header_bytes, max_headers;
     uint32_t max_connections, max_requests_per_connection;
-    uint32_t drain_delay_ms, shutdown_grace_ms;
+    uint32_t drain_delay_ms, shutdown_grace_ms, watchdog_ms;
     struct cidr_list trusted_proxies; /* whose word about their clients is believed */
     bool makes_traces;                /* a traceparent for requests without one */
     bool proxy_protocol;              /* and whose connections begin with a PROXY header */
@@ -87,6 +87,8 @@ struct snapshot {
     struct route *routes;
     uint32_t route_count;
     const struct router *router;
+    struct redis_use *redis; /* each Redis once */
+    uint32_t redis_count;
     struct endpoint **endpoints; /* each once */
     uint32_t endpoint_count;
     uint32_t endpoint_slots;  /* pools must have room for so many */

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -49,18 +51,36 @@ static int write_all(int fd, const void *bytes, size_t len)
     return 0;
 }
 
-static int write_file(const char *path, const uint8_t *packed, size_t len, struct err *err)
+static int write_file(int fd, const char *path, const uint8_t *packed, size_t len, struct err *err)
 {
     struct head head = {.format = FORMAT, .length = len, .hash = XXH3_64bits(packed, len)};
     memcpy(head.magic, magic, sizeof(magic));
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    if (fd < 0)
-        return err_set_errno(err, "%s could not be opened for writing", path);
     int result = 0;
-    if (write_all(fd, &head, sizeof(head)) < 0 || write_all(fd, packed, len) < 0 || fsync(fd) < 0)
+    if (ftruncate(fd, 0) < 0 || write_all(fd, &head, sizeof(head)) < 0 ||
+        write_all(fd, packed, len) < 0 || fsync(fd) < 0)
         result = err_set_errno(err, "%s could not be written", path);
-    if (close(fd) < 0 && result == 0)
-        result = err_set_errno(err, "%s could not be written", path);
+    return result;
+}
+
+/* The lock goes with the descriptor, so the file is in place before it is closed. Two data planes,
+ * of which one replaces the other, may share the directory. */
+static int write_and_rename(const char *path, const char *fresh, const uint8_t *packed, size_t len,
+                            struct err *err)
+{
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_set_errno(err, "%s could not be opened for writing", fresh);
+    int result = 0;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        result = write_file(fd, fresh, packed, len, err);
+        if (result == 0 && rename(fresh, path) < 0)
+            result = err_set_errno(err, "%s could not be renamed to %s", fresh, path);
+        if (result < 0)
+            unlink(fresh);
+    } else if (errno != EWOULDBLOCK) {
+        result = err_set_errno(err, "%s could not be locked", fresh);
+    }
+    close(fd);
     return result;
 }
 
@@ -86,16 +106,31 @@ int snapshot_store_save(const char *state_dir, const uint8_t *packed, size_t len
         return -1;
     if (mkdir(state_dir, 0750) < 0 && errno != EEXIST)
         return err_set_errno(err, "state directory %s could not be made", state_dir);
-    if (write_file(fresh, packed, len, err) < 0) {
-        unlink(fresh);
+    if (write_and_rename(path, fresh, packed, len, err) < 0)
         return -1;
-    }
-    if (rename(fresh, path) < 0) {
-        err_set_errno(err, "%s could not be renamed to %s", fresh, path);
-        unlink(fresh);
-        return -1;
-    }
     return sync_dir(state_dir, err);
+}
+
+/* ---- its age ---- */
+
+double snapshot_store_age(const char *state_dir)
+{
+    char path[PATH_BYTES];
+    struct stat st;
+    struct err ignored;
+    if (build_path(path, state_dir, FILE_NAME, &ignored) < 0 || stat(path, &st) < 0)
+        return 0;
+    double age = difftime(time(NULL), st.st_mtime);
+    return MAX(age, 0.);
+}
+
+void snapshot_store_confirm(const char *state_dir)
+{
+    char path[PATH_BYTES];
+    struct err ignored;
+    if (build_path(path, state_dir, FILE_NAME, &ignored) == 0 &&
+        utimensat(AT_FDCWD, path, NULL, 0) < 0)
+        return; /* read-only, or nothing is stored: the age goes on */
 }
 
 /* ---- loading ---- */

@@ -15,7 +15,10 @@
 static const char *const level_words[] = {"debug", "info", "warn", "error"};
 static const char *the_program = "gwp";
 static _Atomic int the_level = LOG_INFO;
+static _Atomic int the_override = -1; /* a level that counts more than the_level; -1 = none */
 static _Atomic int the_format = LOG_CONSOLE;
+static log_listener_fn *the_listener;
+static void *the_listeners_owner;
 
 void log_init(const char *program, enum log_level level, enum log_format format)
 {
@@ -27,6 +30,29 @@ void log_set(enum log_level level, enum log_format format)
 {
     atomic_store_explicit(&the_level, level, memory_order_relaxed);
     atomic_store_explicit(&the_format, format, memory_order_relaxed);
+}
+
+void log_listen(log_listener_fn *listener, void *owner)
+{
+    the_listener = listener;
+    the_listeners_owner = owner;
+}
+
+void log_override(bool is_overridden, enum log_level level)
+{
+    atomic_store_explicit(&the_override, is_overridden ? (int)level : -1, memory_order_relaxed);
+}
+
+const char *log_level_word(enum log_level level)
+{
+    return level_words[level];
+}
+
+static bool is_written(enum log_level level)
+{
+    int override = atomic_load_explicit(&the_override, memory_order_relaxed);
+    return (int)level >=
+           (override >= 0 ? override : atomic_load_explicit(&the_level, memory_order_relaxed));
 }
 
 bool log_level_parse(const char *word, enum log_level *level)
@@ -65,6 +91,10 @@ static void write_line(enum log_level level, const char *module, const char *fmt
 {
     char message[LINE_MAX_BYTES / 2], line[LINE_MAX_BYTES], when[40];
     vsnprintf(message, sizeof(message), fmt, ap);
+    if (the_listener && level >= LOG_INFO)
+        the_listener(the_listeners_owner, level, module, message);
+    if (!is_written(level))
+        return;
     format_time(when, sizeof(when));
 
     int n;
@@ -88,7 +118,7 @@ static void write_line(enum log_level level, const char *module, const char *fmt
 
 void log_event(enum log_level level, const char *module, const char *fmt, ...)
 {
-    if ((int)level < atomic_load_explicit(&the_level, memory_order_relaxed))
+    if (!is_written(level) && !(the_listener && level >= LOG_INFO))
         return;
     va_list ap;
     va_start(ap, fmt);

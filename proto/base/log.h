@@ -20,6 +20,17 @@ void log_set(enum log_level level, enum log_format format);
 /* "debug", "info", "warn" or "error" -> level; false if it is none of them. */
 MUST_CHECK bool log_level_parse(const char *word, enum log_level *level);
 
+/* Hears every line of level info or above, whatever is written; NULL = nobody does. For programs of
+ * one thread. */
+typedef void log_listener_fn(void *owner, enum log_level level, const char *module,
+                             const char *message);
+void log_listen(log_listener_fn *listener, void *owner);
+
+/* In place of the level that log_set() says, until that is taken back with false. Any thread. */
+void log_override(bool is_overridden, enum log_level level);
+
+const char *log_level_word(enum log_level level);
+
 void log_event(enum log_level level, const char *module, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 #define log_debug(module, ...) log_event(LOG_DEBUG, module, __VA_ARGS__)

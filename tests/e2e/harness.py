@@ -141,11 +141,12 @@ class Program:
 class Backend(Program):
     """tests/backend.py as a child process."""
 
-    def __init__(self, name, folder, port=0):
-        super().__init__(f"backend-{name}", [sys.executable, "-B", BACKEND, "--name", name,
+    def __init__(self, name, folder, port=0, host="127.0.0.1"):
+        super().__init__(f"backend-{name}", [sys.executable, "-B", BACKEND, "--name", name, "--host", host,
                                              "--port", port], folder)
         self.label = name
         self.port = port
+        self.host = host
 
     def start(self):
         """Starts it; a second time on the port it had."""
@@ -164,11 +165,11 @@ class Backend(Program):
     @property
     def url(self):
         """As a route's backend."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def get(self, target):
         """Asks it directly; the document it answers."""
-        with Client(("127.0.0.1", self.port), DEADLINE) as c:
+        with Client((self.host, self.port), DEADLINE) as c:
             return c.request("GET", target).json()
 
 

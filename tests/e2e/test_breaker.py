@@ -1,6 +1,10 @@
 """Circuit breakers: failing endpoints are left alone, probed, and taken back."""
+import resource
+import select
+import socket
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -116,6 +120,68 @@ def test_only_the_configured_probes_reach_it(make_pair, backend):
     assert statuses.count(503) == 37
     assert backend.get("/connections")["requests"] == before + 3
     assert burst(pair, "/") == [200] * 200
+
+
+class Crowd:
+    """A great many connections of one thread."""
+
+    def __init__(self, address, count):
+        need = count + 500
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert hard == resource.RLIM_INFINITY or hard >= need, f"{need} descriptors are needed"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, need), hard))
+        self.poll = select.epoll()
+        self.socks = {}
+        for _ in range(count):
+            s = socket.create_connection(address)
+            s.setblocking(False)
+            self.socks[s.fileno()] = s
+            self.poll.register(s.fileno(), select.EPOLLIN)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for s in self.socks.values():
+            s.close()
+        self.poll.close()
+
+    def send(self, data):
+        """The same on each."""
+        for s in self.socks.values():
+            assert s.send(data) == len(data)
+
+    def statuses(self, seconds):
+        """Of one answer on each, counted."""
+        end, found, seen = time.monotonic() + seconds, Counter(), set()
+        while len(seen) < len(self.socks):
+            assert time.monotonic() < end, found
+            for fd, _ in self.poll.poll(0.1):
+                data = self.socks[fd].recv(65536)
+                assert data, "it was closed"
+                if fd not in seen:
+                    seen.add(fd)
+                    found[int(data.split(b" ", 2)[1])] += 1
+        return found
+
+
+@pytest.mark.heavy
+def test_of_ten_thousand_at_once_only_the_probes_reach_it(make_pair, backend):
+    """Eight workers, as many clients as there may ever be: exactly half_open_requests."""
+    count = 10000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))  # of the data plane, too
+    pair = make_pair([breaker_route(backend, breaker={"half_open_requests": 7})], server={"workers": 8})
+    with Crowd(pair.address, count) as crowd:
+        wait_until(lambda: pair.metric("gateway_downstream_connections_active") >= count, "all are there")
+        trip(pair, backend)
+        is_in(pair, backend, "open")
+        time.sleep(BREAKER["open_duration_seconds"] + 0.1)
+        before = backend.get("/connections")["requests"]
+        crowd.send(b"GET /delay/3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert crowd.statuses(30) == {200: 7, 503: count - 7}
+        assert backend.get("/connections")["requests"] == before + 7
+        is_in(pair, backend, "closed")
 
 
 def test_a_bad_probe_opens_it_again_for_longer(make_pair, backend):

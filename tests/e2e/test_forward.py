@@ -1,7 +1,11 @@
 """What a request and its response look like on the other side."""
+import time
+from email.utils import parsedate_to_datetime
+
 import pytest
 
 from harness import route
+from rawbackend import RawBackend, ok
 
 UUID_LIKE = 16  # no request id is shorter
 
@@ -91,6 +95,40 @@ def test_insane_request_id_is_replaced(pair, bad):
     """What would hurt logs does not get into them."""
     answer = pair.get("/", [("X-Request-ID", bad)])
     assert seen_one(answer, "x-request-id") == answer.get("x-request-id") != bad
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_via_tells_the_version_that_a_request_came_in_with(pair, version):
+    """Behind what others have said."""
+    with pair.client() as c:
+        c.send(f"GET / HTTP/{version}\r\nHost: x\r\nVia: 1.1 other\r\n\r\n")
+        fields = c.read_response().json()["headers"]
+    assert [v for n, v in fields if n == "Via"] == ["1.1 other", f"{version} gateway-pro"]
+
+
+def test_last_hop_of_options_is_the_gateway(make_pair, backend):
+    """Max-Forwards: 0 goes no further; the connection goes on."""
+    pair = make_pair([route("all", "/", backend)])
+    c = pair.client()
+    for target in ("/x", "*"):
+        answer = c.request("OPTIONS", target, [("Max-Forwards", "0")])
+        assert answer.status == 200 and answer.json()["error"] == "last_hop"
+    assert c.request("OPTIONS", "/x", [("Max-Forwards", "1")]).json()["path"] == "/x"
+    assert backend.get("/connections")["requests"] == 1
+
+
+def test_response_without_date_gets_one(make_pair):
+    """As HTTP has it, from a backend and from the gateway; a backend's own stays."""
+    old = b"Sun, 06 Nov 1994 08:49:37 GMT"
+    with RawBackend(lambda r: ok(b"x", b"Date: " + old) if r.target == "/dated" else ok()) as backend:
+        pair = make_pair([backend.route(), backend.route("bare", "/bare", headers={"response": {"remove": ["Date"]}}),
+                          backend.route("post", "/post", methods=["POST"])])
+        assert pair.get("/dated").get("date") == old.decode()
+        assert pair.get("/bare").get("date") is None
+        for target, status in (("/", 200), ("/post", 405)):
+            answer = pair.get(target)
+            assert answer.status == status
+            assert abs(parsedate_to_datetime(answer.get("date")).timestamp() - time.time()) < 60
 
 
 def test_hop_by_hop_fields_go_no_further_upstream(pair):

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from harness import BUILD, DEADLINE, SCALE, free_port, route, run_ctl, wait_until
+import swarm
+from harness import BUILD, DEADLINE, SCALE, Program, free_port, route, run_ctl, wait_until
 from rawhttp import Client
 
 # Quick, and with a timeout that a busy machine keeps.
@@ -278,6 +279,38 @@ def test_until_checked_down_waits_for_the_verdict(make_pair, backends):
     assert not load.failed()
 
 
+@pytest.mark.heavy
+def test_ten_thousand_endpoints_are_checked(make_pair, tmp_path):
+    """All of them, a bounded number at once, and those that are not there are found."""
+    count, dead = 10000, 20
+    swarms = Program("swarm", [sys.executable, "-B", swarm.__file__], tmp_path).start()
+    try:
+        port = int(wait_until(lambda: swarms.out_path.read_text().strip(), "it prints its port"))
+        urls = [f"http://{swarm.address(i)}:{port}" for i in range(count)]
+        urls += [f"http://127.0.0.1:{p}" for p in {free_port() for _ in range(dead)}]
+        dead = len(urls) - count
+        check = {"interval_seconds": 5, "unhealthy_interval_seconds": 1, "timeout_seconds": 2 * SCALE}
+        pair = make_pair([route("all", "/", *urls, health_check=check)])
+        most = 0
+
+        def judged():
+            nonlocal most
+            most = max(most, len(pair.controlplane.fds()))
+            return pair.metric("gateway_health_verdicts_total", to="up") == count and \
+                pair.metric("gateway_health_verdicts_total", to="down") == dead
+        begin = time.monotonic()
+        wait_until(judged, "every endpoint has its verdict", 60)
+        seconds = time.monotonic() - begin
+        checks = pair.metric("gateway_health_checks_total")
+        print(f"{count} endpoints up and {dead} down after {seconds:.1f} s and {checks:.0f} checks, "
+              f"at most {most} descriptors, {pair.controlplane.memory() / 2**20:.0f} MiB")
+        assert most <= 256 + 64  # HEALTH_UNDER_WAY_MAX, and what it has open besides
+        assert pair.metric("gateway_health_checks_total", result="not_made") == 0
+        assert pair.get("/").status == 200
+    finally:
+        swarms.kill()
+
+
 # ---- over reloads and restarts ----
 
 def test_reload_keeps_what_is_known(make_pair, backend):
@@ -478,6 +511,11 @@ def test_drain_is_effective_at_once_and_undone(trio):
     assert endpoints(pair, "all")[address(b)]["health"] == "up"
     assert "draining" in pair.ctl("backends").out
     assert f"ordered: {address(b)} draining in every route" in pair.ctl("status").out
+    old = pair.admin("GET", "/backends", private=False).json()
+    assert '"draining": true' in json.dumps(old)
+    for name in ("all", "other"):
+        assert pair.metric("gateway_endpoint_draining", route=name, endpoint=address(b)) == 1
+        assert pair.metric("gateway_endpoint_draining", route=name, endpoint=address(a)) == 0
     assert pair.ctl("undrain", address(b)).code == 0
     wait_until(lambda: names(pair) == {"a", "b", "c"}, "back in use")
     assert "ordered" not in pair.ctl("status").out
@@ -507,10 +545,13 @@ def test_weight_is_overridden_and_undone(trio):
     assert answer.code == 0, answer
     assert [t["weight_override"] for t in answer.json()["targets"]] == [7, 7]
     assert told() == 7 and "7 (1)" in pair.ctl("backends").out
+    assert pair.metric("gateway_endpoint_weight", route="other", endpoint=address(a)) == 7
+    assert f"ordered: {address(a)} weight 7 in every route" in pair.ctl("status").out
     assert pair.ctl("weight", address(a), "9", "--route", "all").code == 0
     assert told() == 9 and endpoints(pair, "other")[address(a)]["weight_override"] == 7
     assert pair.ctl("weight", address(a), "default").code == 0
     assert told() is None and pair.status()["overrides"] == []
+    assert pair.metric("gateway_endpoint_weight", route="other", endpoint=address(a)) == 1
 
 
 def test_weight_is_effective_at_once(make_pair, backends):

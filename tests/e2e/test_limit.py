@@ -203,13 +203,6 @@ def test_another_way_of_counting_begins_anew(make_pair, backend):
     assert statuses(pair, 4) == [200, 200, 200, 429]
 
 
-def test_redis_is_not_asked_yet(make_pair, backend):
-    """One warning for each route says so, and the limit holds in this process."""
-    pair = make_pair([limited(backend, redis_url="redis://127.0.0.1:1/0", on_redis_failure="deny")])
-    assert statuses(pair, 4) == [200, 200, 200, 429]
-    said = [line for line in pair.dataplane.log().splitlines() if "Redis is not asked yet" in line]
-    assert len(said) == 1 and 'route "all"' in said[0]
-
 
 # ---- under load ----
 

@@ -344,9 +344,12 @@ CHUNK_ERRORS = [b"zz\r\nab\r\n", b"-1\r\n", b"2\r\nabX\r\n0\r\n\r\n", b"2\nab\n0
 
 def test_malformed_chunks_cut_the_response(make_pair):
     """The head was passed on already: what is left is to be seen as cut, by HTTP/1.0 clients as well."""
+    passed_on = threading.Semaphore(0)
+
     def answer(request):
-        request.peer.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
-                          CHUNK_ERRORS[int(request.target[1:])])
+        request.peer.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        assert passed_on.acquire(timeout=DEADLINE)
+        request.peer.send(CHUNK_ERRORS[int(request.target[1:])])
         request.peer.ended()
         return None
     pair, backend = scripted(make_pair, answer)
@@ -355,14 +358,36 @@ def test_malformed_chunks_cut_the_response(make_pair):
             for version in ("1.1", "1.0"):
                 c = pair.client()
                 c.send(f"GET /{n} HTTP/{version}\r\nHost: x\r\n\r\n")
+                head = c.read_head()
+                passed_on.release()
                 with pytest.raises((Cut, ConnectionResetError)):
-                    pytest.fail(f"whole, after {chunk[:20]}: {c.read_response()}")
+                    pytest.fail(f"whole, after {chunk[:20]}: {list(c.read_pieces(head))}")
             assert outcome(pair, f"/{n}") == (200, "bad_response"), chunk[:20]
         assert all(peer.served == 1 for peer in backend.peers)
 
 
+def test_malformed_chunks_are_a_502_while_nothing_is_passed_on(make_pair):
+    """Head and error come in one piece: the status can still tell."""
+    def answer(request):
+        request.peer.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + CHUNK_ERRORS[int(request.target[1:])])
+        request.peer.ended()
+    pair, backend = scripted(make_pair, answer)
+    with backend:
+        for n, chunk in enumerate(CHUNK_ERRORS):
+            if len(chunk) > 1000:
+                continue
+            for version in ("1.1", "1.0"):
+                c = pair.client()
+                c.send(f"POST /{n} HTTP/{version}\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                assert c.read_response().status == 502, chunk
+            line = logged(pair, path=f"/{n}")[-1]
+            assert (line["status"], line["reason"], line["bytes_out"]) == (502, "bad_response", 0), line
+        assert all(peer.served == 1 for peer in backend.peers)
+
+
 def test_bytes_behind_a_complete_response_end_its_connection(make_pair):
-    """The client gets the right answer; what follows is nobody's, whenever it comes."""
+    """What follows is nobody's, whenever it comes. Seen before anything was passed on it makes a 502 of an answer that had
+    a body; afterwards, and behind what has none, the client has the right answer."""
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
     late = threading.Semaphore(0)
     whole = {
@@ -390,9 +415,12 @@ def test_bytes_behind_a_complete_response_end_its_connection(make_pair):
         for when in ("now", "byte", "late"):
             for kind in whole:
                 served = len(backend.peers)
-                answer = c.request("HEAD" if kind == "head" else "GET", f"/{when}/{kind}")
-                assert answer.status in (200, 204, 304)
-                assert answer.body == (b"fine" if kind in ("length", "chunked") else b""), (when, kind)
+                answer = c.request("HEAD" if kind == "head" else "POST", f"/{when}/{kind}")
+                if when != "late" and kind in ("length", "empty", "chunked"):
+                    assert answer.status == 502, (when, kind)
+                else:
+                    assert answer.status in (200, 204, 304)
+                    assert answer.body == (b"fine" if kind in ("length", "chunked") else b""), (when, kind)
                 assert len(backend.peers) == served + 1
                 if when == "late":
                     late.release()

@@ -1,6 +1,7 @@
 """What the control plane keeps for the data planes: sockets, limits, breakers and counts outlive the process."""
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import DEADLINE, SCALE, route, wait_until
+from harness import BUILD, DEADLINE, SCALE, route, wait_until
 from rawhttp import Client, Cut
 from test_breaker import breaker_route, endpoint, is_in, trip
 from test_limit import limited, statuses
@@ -487,3 +488,40 @@ def test_successor_that_dies_changes_nothing(pair):
         load.wait_for(20)
         lost = len(load.failed)
     assert pair.dataplane.running and not load.refused and lost <= 3 * 4
+
+
+# ---- gwpctl ----
+
+def test_gwpctl_replaces_a_data_plane_without_losing_a_request(pair):
+    """The old process starts the new one; with another program, too; one that cannot be started changes nothing."""
+    kept(pair)
+    other = pair.folder / "other-dataplane"
+    shutil.copy(BUILD / "gwp-dataplane", other)
+    pids = [pair.dataplane.pid]
+    try:
+        with Load(pair.address) as load:
+            for more in ([], ["dp-1", "--binary", str(other)]):
+                answer = pair.ctl("replace", *more, "-o", "json")
+                assert answer.code == 0, answer
+                assert answer.json()["name"] == "dp-1" and answer.json()["old_pid"] == pids[-1]
+                pids.append(answer.json()["new_pid"])
+                wait_until(lambda: [p["pid"] for p in pair.status()["dataplanes"]] == pids[-1:], "the old one has left")
+                load.wait_for(20)
+            assert os.readlink(f"/proc/{pids[-1]}/exe") == str(other)
+            for binary, says in (("/nonexistent", "cannot be started"), ("/bin/false", "does not serve")):
+                answer = pair.ctl("replace", "--binary", binary, "--wait", "1")
+                assert answer.code == 1 and says in answer.err, answer
+            assert pair.ctl("replace", "nobody").code == 1
+            assert pair.ctl("replace", "--binary", "relative").code == 64
+            load.wait_for(20)
+        assert not load.refused and not load.failed, (load.refused[:3], load.failed[:3])
+        assert set(load.answers) == {200}
+        assert "PID" in pair.ctl("dataplanes").out and "serving" in pair.ctl("dataplanes").out
+        pair.expect_log("succession|no successor")
+        assert pair.dataplane.wait() == 0
+    finally:
+        for pid in pids[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+    pair.dataplane.start()
+    pair.wait_ready()

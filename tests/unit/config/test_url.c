@@ -4,6 +4,7 @@
 
 static struct arena *arena;
 static struct err advice, err;
+static struct redis_url redis;
 
 static void setup(void)
 {
@@ -51,7 +52,29 @@ Test(url, redis_urls_of_both_kinds_are_taken)
         "unix:///run/r.sock?db=2",
     };
     for (size_t i = 0; i < COUNT_OF(good); i++)
-        cr_expect_eq(url_check_redis(good[i], &err), 0, "%s: %s", good[i], err.text);
+        cr_expect_eq(url_parse_redis(&redis, arena, good[i], &err), 0, "%s: %s", good[i], err.text);
+}
+
+static void expect_redis(const char *text, const char *where, uint16_t port, uint32_t database,
+                         const char *user, const char *password, const char *name)
+{
+    cr_assert_eq(url_parse_redis(&redis, arena, text, &err), 0, "%s: %s", text, err.text);
+    cr_expect_str_eq(redis.host ? redis.host : redis.path, where);
+    cr_expect_eq(redis.port, port);
+    cr_expect_eq(redis.database, database);
+    cr_expect_str_eq(redis.user, user);
+    cr_expect_str_eq(redis.password, password);
+    cr_expect_str_eq(redis.name, name);
+}
+
+Test(url, redis_urls_are_taken_apart)
+{
+    expect_redis("redis://Redis", "redis", 6379, 0, "", "", "redis://Redis:6379/0");
+    expect_redis("redis://u:p/w:%40%3a%zz%4@h:1/3", "h", 1, 3, "u", "p/w:@:%zz%4", "redis://h:1/3");
+    expect_redis("redis://:p@[::1]:7/", "::1", 7, 0, "", "p", "redis://[::1]:7/0");
+    expect_redis("redis://p@10.0.0.1/15", "10.0.0.1", 6379, 15, "", "p",
+                 "redis://10.0.0.1:6379/15");
+    expect_redis("unix:///run/r.sock?db=2", "/run/r.sock", 0, 2, "", "", "unix:///run/r.sock?db=2");
 }
 
 Test(url, a_redis_password_is_never_repeated)
@@ -60,7 +83,7 @@ Test(url, a_redis_password_is_never_repeated)
                                       "http://hunter2",        "redis://u:hunter2@h:x",
                                       "redis://u:hunter2@h/x", "unix://hunter2"};
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
-        cr_expect_eq(url_check_redis(bad[i], &err), -1, "%s", bad[i]);
+        cr_expect_eq(url_parse_redis(&redis, arena, bad[i], &err), -1, "%s", bad[i]);
         cr_expect_null(strstr(err.text, "hunter2"), "%s", err.text);
     }
 }

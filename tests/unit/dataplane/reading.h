@@ -60,6 +60,8 @@ static inline enum reason reading_check(struct reading *r, bool is_response, uns
         return http1_check_response(h, r->buffer, method, &r->detail);
     enum reason reason = http1_check_request(h, r->buffer, &r->detail);
     if (reason == R_SERVED)
+        reason = http1_count_forwards(h, r->buffer, &r->detail);
+    if (reason == R_SERVED)
         reason = target_parse(head_view(r->buffer, h->target_at, h->target_len), h->method,
                               r->scratch, &r->target, &r->detail);
     if (reason == R_SERVED && r->target.authority.len > 0 && !http1_is_host(r->target.authority))

@@ -377,6 +377,41 @@ Test(balancer, least_conn_shares_alike_among_the_idle_wherever_they_stand)
     }
 }
 
+Test(balancer, least_conn_lets_nobody_catch_up_for_long)
+{
+    uint32_t run = 0, counts[3];
+    const struct route *r = pool(GWP__ROUTE__ALGORITHM__LEAST_CONN, 3, NULL);
+    atomic_store(&state(r, 1)->active, 1000); /* slow for a long time, then idle */
+    visit_many(r, 50000, counts);
+    cr_assert_eq(counts[1], 0);
+    atomic_store(&state(r, 1)->active, 0);
+    struct pick p = {.now_ms = NOW};
+    visit_many(r, 3, counts); /* within a round it is seen */
+    while (run < 1000 && visit(r, &p) == 1)
+        run++;
+    cr_assert_leq(run, 150, "%u in a row", run);
+    visit_many(r, 3000, counts);
+    for (int i = 0; i < 3; i++)
+        cr_assert_float_eq(counts[i], 1000, 100);
+}
+
+Test(balancer, least_conn_asks_for_a_new_roster_before_its_numbers_are_too_large)
+{
+    const uint32_t weights[] = {1, 2};
+    uint32_t counts[2];
+    const struct route *r = pool(GWP__ROUTE__ALGORITHM__LEAST_CONN, 2, weights);
+    struct pick p = {.now_ms = NOW};
+    uint64_t picks = 0;
+    for (; !p.moved && picks < 10000000; picks++)
+        visit(r, &p);
+    cr_assert(picks > 1000000 && p.moved, "after %lu", (unsigned long)picks);
+    roster_call(r, NOW);
+    visit_many(r, 3000, counts);
+    cr_assert(counts[0] == 1000 && counts[1] == 2000);
+    visit(r, &p);
+    cr_assert_not(p.moved);
+}
+
 Test(balancer, attempts_are_shared_alike_however_many_are_retries)
 {
     static const Gwp__Route__Algorithm algorithms[] = {GWP__ROUTE__ALGORITHM__ROUND_ROBIN,
@@ -649,5 +684,48 @@ Test(balancer, choosing_costs_the_same_with_a_thousand)
         printf("%-12s pick, report and done: %.0f ns with 2, %.0f with 100, %.0f with 1,000\n",
                words[algorithm], two, hundred, thousand);
         cr_assert_lt(thousand, two * 4 + 1500, "%s", words[algorithm]);
+    }
+}
+
+/* ---- foreseen ---- */
+
+Test(balancer, what_is_foreseen_is_what_is_picked_and_nothing_changes_by_it)
+{
+    static const Gwp__Route__Algorithm algorithms[] = {
+        GWP__ROUTE__ALGORITHM__ROUND_ROBIN, GWP__ROUTE__ALGORITHM__LEAST_CONN,
+        GWP__ROUTE__ALGORITHM__WEIGHTED, GWP__ROUTE__ALGORITHM__IP_HASH};
+    uint32_t weights[40];
+    srandom(5);
+    for (uint32_t i = 0; i < COUNT_OF(weights); i++)
+        weights[i] = 1 + (uint32_t)random() % 9;
+    for (size_t a = 0; a < COUNT_OF(algorithms); a++) {
+        const struct route *r = pool(algorithms[a], 40, weights);
+        for (unsigned n = 0; n < 4000; n++) {
+            uint64_t client = (uint64_t)random();
+            struct target_state *s = state(r, (uint32_t)random() % 40);
+            if (n % 7 == 0)
+                atomic_store(&s->unhealthy, random() % 2 == 0);
+            if (n % 11 == 0)
+                atomic_store(&s->draining, random() % 3 == 0);
+            if (n % 7 == 0 || n % 11 == 0) /* as the control thread does then */
+                roster_call(r, NOW + n);
+            struct pick p = {.now_ms = NOW + n,
+                             .client = (const uint8_t *)&client,
+                             .client_len = sizeof(client),
+                             .avoid = n % 5 == 0 ? &r->targets[random() % 40] : NULL};
+            struct pick asked = p, again = p;
+            uint64_t position = atomic_load(&r->state->position);
+            const struct target *t = balancer_foresee(r, &asked);
+            cr_assert_eq(balancer_foresee(r, &again), t);
+            cr_assert_eq(atomic_load(&r->state->position), position);
+            cr_assert_eq(asked.permit, 0);
+            const struct target *picked = balancer_pick(r, &p);
+            cr_assert_eq(picked, t, "algorithm %zu, round %u", a, n);
+            if (picked && n % 3 > 0) /* some stay under way */
+                balancer_done(r, picked, picked->state, p.now_ms);
+        }
+        teardown();
+        setup();
+        snapshot = NULL;
     }
 }

@@ -38,6 +38,8 @@ static size_t size_of(const ProtobufCFieldDescriptor *f)
     case PROTOBUF_C_TYPE_STRING:
     case PROTOBUF_C_TYPE_MESSAGE:
         return sizeof(void *);
+    case PROTOBUF_C_TYPE_BYTES:
+        return sizeof(ProtobufCBinaryData);
     default:
         return 4;
     }
@@ -71,6 +73,9 @@ static void put(const ProtobufCFieldDescriptor *f, void *at)
         break;
     case PROTOBUF_C_TYPE_STRING:
         *(const char **)at = f->name;
+        break;
+    case PROTOBUF_C_TYPE_BYTES:
+        *(ProtobufCBinaryData *)at = (ProtobufCBinaryData){strlen(f->name), (uint8_t *)f->name};
         break;
     case PROTOBUF_C_TYPE_MESSAGE:
         *(ProtobufCMessage **)at = filled(f->descriptor);
@@ -123,6 +128,9 @@ static void expect_value(const ProtobufCFieldDescriptor *f, const void *at)
     case PROTOBUF_C_TYPE_STRING:
         cr_expect_str_eq(*(char *const *)at, f->name);
         break;
+    case PROTOBUF_C_TYPE_BYTES:
+        cr_expect_eq(((const ProtobufCBinaryData *)at)->len, strlen(f->name), "%s", f->name);
+        break;
     default:
         expect_filled(*(ProtobufCMessage *const *)at);
     }
@@ -130,7 +138,7 @@ static void expect_value(const ProtobufCFieldDescriptor *f, const void *at)
 
 static bool is_set(const ProtobufCFieldDescriptor *f, const char *m)
 {
-    static const char nothing[8];
+    static const char nothing[sizeof(ProtobufCBinaryData)];
     if (f->label == PROTOBUF_C_LABEL_REPEATED)
         return *(const size_t *)(const void *)(m + f->quantifier_offset) > 0;
     if (f->type == PROTOBUF_C_TYPE_STRING)

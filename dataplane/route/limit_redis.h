@@ -1,0 +1,43 @@
+/* limit_redis: decisions made in Redis, for limits that several gateways share. Each worker has one
+ * connection to each Redis of its snapshot (redis_link.h); where that is not up, limit_redis_ask()
+ * says so at once. Waiting is bounded: in time by the policy's timeout (to a tick of the wheel), in
+ * number by LIMIT_REDIS_ASKS_MAX for each connection.
+ *
+ * One worker's. Hot path: our own memory is recycled; what hiredis allocates is told there. */
+#pragma once
+
+#include "dataplane/io/wheel.h"
+#include "dataplane/route/limiter.h"
+
+#define LIMIT_REDIS_ASKS_MAX 4096
+
+struct worker;
+struct snapshot;
+struct limit_redis; /* a worker's connections */
+struct limit_ask;   /* a request that waits */
+
+/* `v` is borrowed for the call; NULL: there is no decision, the policy's on_redis_failure counts.
+ */
+typedef void limit_answered_fn(void *owner, const struct limit_verdict *v);
+
+struct limit_redis *limit_redis_new(struct worker *w);
+void limit_redis_free(struct limit_redis **lr); /* nobody waits any more */
+
+/* The worker lives under that snapshot now: connects to what is new in it, lets go of what is not
+ * in it any more as soon as nobody waits for it. */
+void limit_redis_adopt(struct limit_redis *lr, const struct snapshot *s);
+
+/* Asks; `answered` is called once, later, unless the ask is cancelled. NULL when Redis is not asked
+ * now. The policy must stay until then. */
+struct limit_ask *limit_redis_ask(struct limit_redis *lr, const struct limit_policy *p,
+                                  const struct limit_subject *subject, limit_answered_fn *answered,
+                                  void *owner);
+
+/* Its owner goes; what Redis will say counts there, and is not heard here. Nulls *ask. */
+void limit_redis_cancel(struct limit_ask **ask);
+
+/* The worker's turn ends: what was asked in it goes out. */
+void limit_redis_flush(struct limit_redis *lr);
+
+/* Of the worker's wheel: DEADLINE_REDIS or DEADLINE_ASK. */
+void limit_redis_on_deadline(struct limit_redis *lr, struct wheel_entry *e);

@@ -1,0 +1,106 @@
+#include "dataplane/route/redis_server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "proto/base/log.h"
+
+static const char *const cause_texts[] = {
+#define CAUSE(name, text) [REDIS_##name] = text,
+    REDIS_CAUSES(CAUSE)
+#undef CAUSE
+};
+
+static void *checked(void *memory)
+{
+    if (!memory)
+        log_fatal("redis", "out of memory");
+    return memory;
+}
+
+struct redis_server *redis_server_find(struct redis_server **first, const char *url,
+                                       const char *name)
+{
+    uint64_t id = XXH3_64bits(url, strlen(url));
+    for (struct redis_server *s = *first; s; s = s->next)
+        if (s->id == id)
+            return s;
+    struct redis_server *s = checked(calloc(1, sizeof(*s)));
+    s->id = id;
+    s->name = checked(strdup(name));
+    s->slot = *first ? (*first)->slot + 1 : 0;
+    s->next = *first;
+    *first = s;
+    return s;
+}
+
+void redis_servers_free(struct redis_server **first)
+{
+    while (*first) {
+        struct redis_server *s = *first;
+        *first = s->next;
+        free(s->name);
+        free(s);
+    }
+}
+
+bool redis_server_set(struct redis_server *s, unsigned worker, enum redis_state state,
+                      enum redis_cause cause)
+{
+    uint16_t now = (uint16_t)((unsigned)cause << 8 | (unsigned)state);
+    return atomic_exchange_explicit(&s->states[worker], now, memory_order_relaxed) != now;
+}
+
+/* Away as soon as one worker finds it so; up when all that use it do. */
+static enum redis_state look(const struct redis_server *s, enum redis_cause *cause)
+{
+    enum redis_state found = REDIS_UNUSED;
+    *cause = REDIS_NONE;
+    for (unsigned i = 0; i < REDIS_WORKERS; i++) {
+        uint16_t word = atomic_load_explicit(&s->states[i], memory_order_relaxed);
+        enum redis_state state = (enum redis_state)(word & 0xff);
+        if (state > found) {
+            found = state;
+            *cause = (enum redis_cause)(word >> 8);
+        }
+    }
+    return found;
+}
+
+void redis_servers_tell(struct redis_server *first)
+{
+    for (struct redis_server *s = first; s; s = s->next) {
+        enum redis_cause cause;
+        enum redis_state before = s->told, now = look(s, &cause);
+        s->told = now;
+        if (now == before)
+            continue;
+        if (now == REDIS_AWAY)
+            log_warn("redis", "%s is away: %s; limits go by on_redis_failure until it answers",
+                     s->name, cause_texts[cause]);
+        else if (now == REDIS_UP)
+            log_info("redis", "%s %s: limits are counted in it, by %u gateway%s", s->name,
+                     before == REDIS_AWAY ? "is back" : "answers",
+                     atomic_load_explicit(&s->gateways, memory_order_relaxed),
+                     atomic_load_explicit(&s->gateways, memory_order_relaxed) == 1 ? "" : "s");
+        else
+            log_info("redis", "%s is not used any more", s->name);
+    }
+}
+
+const char *redis_gateway_id(void)
+{
+    static char id[17];
+    uint64_t random;
+    if (id[0])
+        return id;
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        log_fatal("redis", "the system gives no random numbers");
+    snprintf(id, sizeof(id), "%016llx", (unsigned long long)random);
+    return id;
+}

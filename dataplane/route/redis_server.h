@@ -1,0 +1,70 @@
+/* redis_server: what all workers of this process share of one Redis that limits are counted in: who
+ * it is, whether each worker's connection to it is in use, and how many gateways were last seen
+ * alive on it. Found by its URL, so it outlives snapshots; remembered for ever, like routes.
+ *
+ * Workers write their own state, any of them the number of gateways; the control thread reads, and
+ * tells of a change once. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "proto/base/addr.h"
+#include "proto/base/str.h"
+
+#define REDIS_WORKERS 256 /* MAX_WORKERS of snapshot.h */
+
+/* Why it is not asked. */
+#define REDIS_CAUSES(CAUSE)                                                                        \
+    CAUSE(NONE, "")                                                                                \
+    CAUSE(NO_ADDRESS, "its name has no address")                                                   \
+    CAUSE(CONNECT, "it cannot be connected to")                                                    \
+    CAUSE(TIMEOUT, "it does not answer in time")                                                   \
+    CAUSE(MOVED, "its name has other addresses now")                                               \
+    CAUSE(CLOSED, "it closed the connection")                                                      \
+    CAUSE(PROTOCOL, "what answers does not speak as Redis does")                                   \
+    CAUSE(READONLY, "it is a read-only replica")                                                   \
+    CAUSE(LOGIN, "it does not accept the user or password")                                        \
+    CAUSE(ERROR, "it answers with errors")
+
+enum redis_cause {
+#define CAUSE(name, text) REDIS_##name,
+    REDIS_CAUSES(CAUSE)
+#undef CAUSE
+};
+
+enum redis_state { REDIS_UNUSED, REDIS_UP, REDIS_AWAY };
+
+struct redis_server {
+    uint64_t id;           /* XXH3 of the URL */
+    char *name;            /* owned; without user and password, for people */
+    uint32_t slot;         /* index into every worker's connections */
+    enum redis_state told; /* control thread: what the log has last said */
+    struct redis_server *next;
+    _Atomic uint32_t gateways; /* last seen alive on it, this one included; 0 = unknown */
+    _Atomic uint16_t states[REDIS_WORKERS]; /* cause << 8 | state, by its worker */
+};
+
+/* How a snapshot uses it; in its arena, immutable. */
+struct redis_use {
+    struct redis_server *server;
+    struct addr *addrs; /* to be tried in turn */
+    uint32_t addr_count;
+    struct view user, password; /* "" = none */
+    uint32_t database;
+    uint32_t timeout_ms; /* the longest of the routes' */
+};
+
+/* Find or make, in the list that begins at *first. */
+struct redis_server *redis_server_find(struct redis_server **first, const char *url,
+                                       const char *name);
+void redis_servers_free(struct redis_server **first);
+
+/* That worker's connection is so now. True when it was otherwise: the control thread is to know. */
+bool redis_server_set(struct redis_server *s, unsigned worker, enum redis_state state,
+                      enum redis_cause cause);
+
+/* Control thread: logs every change since the last call, once for all workers. */
+void redis_servers_tell(struct redis_server *first);
+
+/* 16 hexadecimal digits that name this process among gateways. */
+const char *redis_gateway_id(void);

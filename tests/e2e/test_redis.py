@@ -1,0 +1,446 @@
+"""Limits that Redis counts: shared by gateways, and what happens when Redis is not there."""
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from faultproxy import FaultProxy
+from harness import SCALE, Pair, route, wait_until
+from rawhttp import Client
+from redisserver import Redis
+
+TRUST = {"trusted_proxies": ["127.0.0.1"]}
+ALGORITHMS = ["token_bucket", "sliding_window"]
+
+
+@pytest.fixture
+def make_redis():
+    """Starts redis-servers: make_redis("--requirepass", "x")."""
+    started = []
+
+    def make(*options):
+        started.append(Redis(*options))
+        return started[-1]
+    yield make
+    for redis in started:
+        redis.close()
+
+
+@pytest.fixture
+def redis(make_redis):
+    """One redis-server."""
+    return make_redis()
+
+
+@pytest.fixture
+def proxy(redis):
+    """A proxy before it that can go wrong."""
+    made = FaultProxy(("127.0.0.1", redis.port))
+    yield made
+    made.close()
+
+
+def limited(backend, url, name="all", prefix="/", **more):
+    """A route whose limit is counted in Redis and gives nothing back while a test runs, unless told otherwise."""
+    if more.get("algorithm") == "sliding_window":
+        numbers = {"rate": more.pop("quota", 3) / 1000, "window_seconds": 1000}
+    else:
+        numbers = {"rate": 0.001, "burst": more.pop("quota", 3)}
+    return route(name, prefix, backend,
+                 rate_limit={**numbers, "redis_url": url, "redis_timeout_ms": int(500 * SCALE), **more})
+
+
+def through(proxy):
+    """As redis_url."""
+    return f"redis://127.0.0.1:{proxy.port}/0"
+
+
+def statuses(pair, count, headers=(), target="/"):
+    """That many requests, one after the other on one connection."""
+    c = pair.client()
+    return [c.request("GET", target, list(headers)).status for _ in range(count)]
+
+
+def wait_up(pair, connections=2):
+    """Until every worker's connection to Redis is in use."""
+    wait_until(lambda: pair.metric("gateway_redis_connections_active") == connections
+               and pair.metric("gateway_redis_connections_away") == 0, "Redis is asked")
+
+
+def wait_away(pair):
+    """Until no worker asks Redis any more."""
+    wait_until(lambda: pair.metric("gateway_redis_connections_active") == 0
+               and pair.metric("gateway_redis_connections_away") > 0, "Redis is not asked any more")
+
+
+def redis_log(pair):
+    """What the data plane has said of Redis."""
+    return [line for line in pair.dataplane.log().splitlines() if '"module":"redis"' in line]
+
+
+# ---- counting there ----
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_two_gateways_share_a_limit(make_pair, backend, redis, algorithm):
+    """What one has let pass, the other counts; refused requests cost nothing; fields say the whole limit."""
+    routes = [limited(backend, redis.url, algorithm=algorithm, quota=5)]
+    one, other = make_pair(routes), make_pair(routes)
+    wait_up(one)
+    wait_up(other)
+    assert statuses(one, 3) == [200] * 3
+    assert statuses(other, 4) == [200, 200, 429, 429]
+    refused = one.get("/")
+    assert refused.status == 429 and refused.get("x-ratelimit-remaining") == "0"
+    assert "share" not in refused.get("ratelimit-policy") and ";q=5;" in refused.get("ratelimit-policy")
+    assert int(refused.get("retry-after")) > 1
+    keys = [k for k in redis.ask("KEYS", "gwp:*") if k not in ("gwp:gateways", "gwp:secret")]
+    assert len(keys) == 1 and "127" not in keys[0], "no address is told"
+    assert redis.ask("PTTL", keys[0]) > 0, "it goes by itself"
+    assert redis.ask("ZCARD", "gwp:gateways") == 2
+    wait_until(lambda: one.metric("gateway_redis_decisions_total") == 4, "each decision is counted")
+
+
+def test_redis_over_a_unix_socket_with_database(make_pair, backend, redis):
+    """unix:///path?db=N."""
+    pair = make_pair([limited(backend, f"unix://{redis.socket}?db=3")])
+    wait_up(pair)
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    assert "db3:keys=3" in redis.ask("INFO", "keyspace")
+
+
+@pytest.mark.parametrize("user", ["", "gateway"])
+def test_redis_with_login_keeps_it_to_itself(make_pair, backend, make_redis, user):
+    """AUTH, with and without a user; the password is nowhere to be read."""
+    redis = make_redis("--requirepass", "hunter2/:")
+    if user:
+        redis.ask("ACL", "SETUSER", user, "on", ">hunter2/:", "~gwp:*", "+@all", password="hunter2/:")
+    pair = make_pair([limited(backend, f"redis://{user}:hunter2/:@127.0.0.1:{redis.port}/1")])
+    wait_up(pair)
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    told = [pair.dataplane.log(), pair.controlplane.log(), pair.admin("GET", "/metrics").body.decode()]
+    told += [pair.admin("GET", f"/api/v1/{what}").body.decode() for what in ("status", "routes", "backends")]
+    told += [pair.ctl(what).out for what in ("status", "routes")]
+    assert not any("hunter2" in text for text in told)
+    for path in pair.state.iterdir():
+        assert path.stat().st_mode & 0o077 == 0, "the stored snapshot, which holds it, is for its owner only"
+
+
+def test_host_name_of_redis_is_resolved_by_the_control_plane(make_pair, backend, redis):
+    """The data plane looks nothing up."""
+    pair = make_pair([limited(backend, f"redis://localhost:{redis.port}")])
+    wait_up(pair)
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+
+
+def test_clients_and_routes_are_told_apart_there(make_pair, backend, redis):
+    """By address, IPv6 by prefix, by header; per route."""
+    pair = make_pair([limited(backend, redis.url, quota=1),
+                      limited(backend, redis.url, "users", "/users", quota=1, key_by="user")], server=TRUST)
+    wait_up(pair)
+
+    def of(address):
+        return statuses(pair, 2, [("X-Forwarded-For", address)])
+    assert of("203.0.113.1") == [200, 429]
+    assert of("203.0.113.2") == [200, 429]
+    assert of("2001:db8::1") == [200, 429]
+    assert of("2001:db8::2") == [429, 429]
+    assert statuses(pair, 2, [("X-User-ID", "alice")], "/users") == [200, 429]
+    assert statuses(pair, 2, [("X-User-ID", "bob")], "/users") == [200, 429]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_changed_rate_applies_to_what_is_counted_there(make_pair, backend, redis, algorithm):
+    """What is spent stays spent; another quota counts from now on."""
+    pair = make_pair([limited(backend, redis.url, algorithm=algorithm, quota=3)])
+    wait_up(pair)
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    assert pair.push(pair.yaml([limited(backend, redis.url, algorithm=algorithm, quota=5)])).status == 200
+    pair.wait_synced(2)
+    assert statuses(pair, 3) == [200, 200, 429]
+    assert pair.push(pair.yaml([limited(backend, redis.url, algorithm=algorithm, quota=4)])).status == 200
+    pair.wait_synced(3)
+    assert statuses(pair, 1) == [429]
+
+
+def test_waiting_as_told_is_enough(make_pair, backend, redis):
+    """Who comes back after Retry-After is served."""
+    pair = make_pair([limited(backend, redis.url, rate=1, quota=1),
+                      route("w", "/w", backend, rate_limit={"algorithm": "sliding_window", "rate": 1,
+                                                            "redis_url": redis.url, "redis_timeout_ms": 500})])
+    wait_up(pair)
+    for target in ("/", "/w"):
+        assert pair.get(target).status == 200
+        refused = pair.get(target)
+        assert refused.status == 429
+        time.sleep(int(refused.get("retry-after")))
+        assert pair.get(target).status == 200
+
+
+def test_flushed_scripts_are_sent_again(make_pair, backend, redis):
+    """NOSCRIPT costs nobody an answer; a flushed database begins anew and keeps its secret."""
+    pair = make_pair([limited(backend, redis.url)])
+    wait_up(pair)
+    assert statuses(pair, 2) == [200] * 2
+    redis.ask("SCRIPT", "FLUSH")
+    assert statuses(pair, 2) == [200, 429]
+    secret = redis.ask("GET", "gwp:secret")
+    redis.ask("FLUSHALL")
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    wait_until(lambda: redis.ask("GET", "gwp:secret") == secret, "the secret is there again")
+    assert pair.metric("gateway_redis_failures_total") == 0
+
+
+def test_requests_wait_in_turn_on_a_slow_redis(make_pair, backend, redis, proxy):
+    """Waiting requests go on when Redis answers: bodies, pipelines, and those whose snapshot is superseded."""
+    pair = make_pair([limited(backend, through(proxy), quota=100, redis_timeout_ms=5000)])
+    wait_up(pair)
+    proxy.delay = 1.5
+    answers = []
+
+    def post():
+        answers.append(pair.request("POST", "/echo", body=b"x" * 100000))
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for t in threads:
+        t.start()
+    wait_until(lambda: pair.metric("gateway_redis_waiting") > 0, "they wait")
+    assert pair.push(pair.yaml([limited(backend, through(proxy), quota=101, redis_timeout_ms=5000)])).status == 200
+    for t in threads:
+        t.join()
+    assert [a.status for a in answers] == [200] * 8
+    c = pair.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 5)
+    assert [c.read_response().status for _ in range(5)] == [200] * 5
+    assert pair.metric("gateway_redis_timeouts_total") == 0
+    wait_until(lambda: pair.metric("gateway_redis_waiting") == 0, "nobody waits")
+
+
+def test_client_that_goes_while_waiting_leaves_nothing(make_pair, backend, redis, proxy):
+    """Its answer is not waited for; the connection to Redis stays in step."""
+    pair = make_pair([limited(backend, through(proxy), quota=100, redis_timeout_ms=5000)])
+    wait_up(pair)
+    proxy.delay = 2
+    for _ in range(20):
+        with Client(pair.address, 5) as c:
+            c.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: sum(x["status"] == 499 for x in pair.access_lines()) == 20, "all went before the answer")
+    wait_until(lambda: pair.metric("gateway_redis_waiting") == 0, "nobody waits")
+    proxy.delay = 0
+    answer = pair.get("/")
+    assert answer.status == 200 and answer.get("x-ratelimit-remaining") == "79", "what was asked has been counted"
+
+
+def test_draining_lets_waiting_requests_finish(make_pair, backend, redis, proxy):
+    """SIGTERM while they wait."""
+    pair = make_pair([limited(backend, through(proxy), redis_timeout_ms=5000)])
+    wait_up(pair)
+    proxy.delay = 1.5
+    c = pair.client()
+    c.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    wait_until(lambda: pair.metric("gateway_redis_waiting") == 1, "it waits")
+    assert pair.dataplane.stop() == 0
+    assert c.read_response().status == 200
+
+
+# ---- when it is not there ----
+
+FAULTS = ["refuse", "hole", "slow", "nonsense"]
+
+
+def break_it(proxy, fault):
+    """From now on."""
+    if fault == "slow":
+        proxy.delay = 2
+    else:
+        proxy.mode = fault
+
+
+def mend(proxy):
+    """As before."""
+    proxy.delay = 0
+    proxy.mode = "pass"
+
+
+class Stream:
+    """Connections that ask as fast as they are answered until stop(); how it went."""
+
+    def __init__(self, pair, connections=4):
+        self.statuses, self.slowest, self.lock = {}, 0, threading.Lock()
+        self.stopping = False
+        self.pair = pair
+        self.threads = [threading.Thread(target=self.run) for _ in range(connections)]
+        for t in self.threads:
+            t.start()
+
+    def run(self):
+        """One connection."""
+        with Client(self.pair.address, 30) as c:
+            while not self.stopping:
+                sent = time.monotonic()
+                status = c.request("GET", "/").status
+                with self.lock:
+                    self.statuses[status] = self.statuses.get(status, 0) + 1
+                    self.slowest = max(self.slowest, time.monotonic() - sent)
+
+    def count(self):
+        """So far."""
+        with self.lock:
+            return sum(self.statuses.values())
+
+    def stop(self):
+        """How often which status came."""
+        self.stopping = True
+        for t in self.threads:
+            t.join()
+        return self.statuses
+
+
+@pytest.mark.parametrize("policy", ["local", "allow"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_request_fails_for_redis_sake(make_pair, backend, redis, proxy, fault, policy):
+    """Under load: it goes away, is noticed, is told once, is asked no more, comes back by itself."""
+    pair = make_pair([limited(backend, through(proxy), quota=1000000, redis_timeout_ms=100, on_redis_failure=policy)])
+    wait_up(pair)
+    stream = Stream(pair)
+    wait_until(lambda: stream.count() > 50, "requests pass")
+    break_it(proxy, fault)
+    wait_away(pair)
+    decided = pair.metric("gateway_redis_decisions_total")
+    before = stream.count()
+    wait_until(lambda: stream.count() > before + 500, "requests pass, quickly, without Redis")
+    assert pair.metric("gateway_redis_decisions_total") == decided
+    mend(proxy)
+    wait_up(pair)
+    wait_until(lambda: pair.metric("gateway_redis_decisions_total") > decided + 50, "Redis decides again")
+    answered = stream.stop()
+    assert set(answered) == {200}, answered
+    assert stream.slowest < 2 * SCALE, "nobody waits for a Redis that is away"
+    word = {"local": "local_allowed", "allow": "unchecked_allowed"}[policy]
+    wait_until(lambda: sum(x["limiter"] == word for x in pair.access_lines()) > 500, "it is logged as what it is")
+    said = redis_log(pair)
+    assert 3 <= len(said) <= 12, said
+    assert " answers: " in said[0] and " is away: " in said[1] and " is back: " in said[-1]
+
+
+def test_deny_refuses_what_cannot_be_checked(make_pair, backend, redis, proxy):
+    """503 with Retry-After; not counted as the backend's failure; over when Redis is back."""
+    pair = make_pair([limited(backend, through(proxy), on_redis_failure="deny", redis_timeout_ms=100)])
+    wait_up(pair)
+    assert pair.get("/").status == 200
+    proxy.mode = "refuse"
+    wait_away(pair)
+    refused = pair.get("/")
+    assert refused.status == 503 and refused.json()["error"] == "limiter_away"
+    assert refused.get("retry-after") == "1" and refused.get("ratelimit") is None
+    proxy.mode = "pass"
+    wait_up(pair)
+    assert pair.get("/").status == 200
+    wait_until(lambda: [(x["status"], x["limiter"]) for x in pair.access_lines()]
+               == [(200, "allowed"), (503, "unchecked_denied"), (200, "allowed")], "the verdicts are logged")
+
+
+def test_redis_that_never_was_there(make_pair, backend):
+    """Nobody listens: local from the first request on, alone, so by the whole limit."""
+    pair = make_pair([limited(backend, "redis://127.0.0.1:1/0")])
+    wait_until(lambda: pair.metric("gateway_redis_connections_away") == 2, "it is away")
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    wait_until(lambda: pair.metric("gateway_redis_unasked_total") == 4, "each is counted")
+    assert len(redis_log(pair)) == 1 and "cannot be connected to" in redis_log(pair)[0]
+
+
+def test_redis_that_is_killed_and_comes_back_empty(make_pair, backend, redis):
+    """Under load; what it counted is gone with it."""
+    pair = make_pair([limited(backend, redis.url, quota=1000000, redis_timeout_ms=100)])
+    wait_up(pair)
+    stream = Stream(pair)
+    wait_until(lambda: stream.count() > 50, "requests pass")
+    redis.kill()
+    wait_away(pair)
+    redis.start()
+    wait_up(pair)
+    assert set(stream.stop()) == {200}
+    assert "closed the connection" in redis_log(pair)[1] or "cannot be connected" in redis_log(pair)[1]
+
+
+def test_read_only_replica_is_not_used(make_pair, backend, redis):
+    """A failover leaves us at a replica: it is noticed, and used again when it is a primary."""
+    pair = make_pair([limited(backend, redis.url, quota=5, redis_timeout_ms=500)])
+    wait_up(pair)
+    assert statuses(pair, 2) == [200] * 2
+    redis.ask("REPLICAOF", "127.0.0.1", "1")
+    assert statuses(pair, 3) == [200] * 3
+    wait_away(pair)
+    assert "read-only replica" in redis_log(pair)[1]
+    redis.ask("REPLICAOF", "NO", "ONE")
+    wait_up(pair)
+    assert statuses(pair, 1) == [200]
+
+
+def test_redis_that_wants_another_password(make_pair, backend, make_redis):
+    """Told as what it is, without the password."""
+    redis = make_redis("--requirepass", "right")
+    pair = make_pair([limited(backend, f"redis://:hunter2@127.0.0.1:{redis.port}"),
+                      limited(backend, redis.url, "other", "/other")])
+    wait_until(lambda: pair.metric("gateway_redis_connections_away") == 4, "both are away")
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    wait_until(lambda: sum("user or password" in line for line in redis_log(pair)) == 2, "both are told")
+    assert "hunter2" not in pair.dataplane.log()
+
+
+HOSTILE = [b"+OK\r\n", b"+OK\r\n" * 100, b":1\r\n" * 10, b"$1000000000\r\n" + b"x" * 1000, b"*1000000000\r\n",
+           b"*4\r\n:1\r\n:1\r\n:1\r\n*1\r\n:1\r\n", b"*-1\r\n" * 20, b"-ERR no\r\n" * 20, b"\0" * 1000,
+           b"%2\r\n+a\r\n+b\r\n", b"$-1\r\n", b"*2\r\n:-5\r\n$3\r\nabc\r\n" * 9, b"*0\r\n" * 9]
+
+
+def test_hostile_answers_harm_nobody(make_pair, backend, redis, proxy):
+    """Whatever is said instead of an answer: local limits go on, and so does the process."""
+    pair = make_pair([limited(backend, through(proxy), quota=100000, redis_timeout_ms=100)], server={"workers": 1})
+    wait_up(pair, 1)
+    for answer in HOSTILE:
+        proxy.nonsense = answer
+        proxy.mode = "nonsense"
+        accepted = proxy.accepted
+        assert set(statuses(pair, 10)) == {200}
+        wait_until(lambda: proxy.accepted > accepted + 1, f"{answer[:20]} is given up, and tried again")
+        proxy.mode = "pass"
+        wait_up(pair, 1)
+        assert pair.get("/").status == 200
+    assert pair.dataplane.running
+
+
+def test_share_is_the_limit_divided_by_the_gateways(make_pair, backend, redis, proxy):
+    """And RateLimit-Policy says so; gateways that are gone do not count."""
+    routes = [limited(backend, through(proxy), quota=10)]
+    pairs = [make_pair(routes) for _ in range(2)]
+    for pair in pairs:
+        wait_up(pair)
+    wait_until(lambda: redis.ask("ZCARD", "gwp:gateways") == 2, "both are registered")
+    # Each has heard of both once it has greeted again.
+    time.sleep(1.2)
+    proxy.mode = "refuse"
+    for pair in pairs:
+        wait_away(pair)
+        answer = pair.get("/")
+        assert answer.get("ratelimit-policy").endswith(";share=2") and ";q=5;" in answer.get("ratelimit-policy")
+        assert answer.get("x-ratelimit-limit") == "5" and answer.get("x-ratelimit-remaining") == "4"
+        assert statuses(pair, 6) == [200] * 4 + [429] * 2
+    pairs[1].dataplane.stop()
+    proxy.mode = "pass"
+    wait_up(pairs[0])
+    wait_until(lambda: redis.ask("ZCARD", "gwp:gateways") == 1, "who is gone is forgotten")
+    time.sleep(1.2)
+    proxy.mode = "refuse"
+    wait_away(pairs[0])
+    assert "share" not in pairs[0].get("/").get("ratelimit-policy")
+
+
+def test_share_counts_what_redis_had_let_pass(make_pair, backend, redis, proxy):
+    """Who spent its limit through Redis has no fresh share in the process that let it pass."""
+    pair = make_pair([limited(backend, through(proxy), quota=10)])
+    wait_up(pair)
+    assert statuses(pair, 8) == [200] * 8
+    proxy.mode = "refuse"
+    wait_away(pair)
+    assert statuses(pair, 3) == [200, 200, 429]
