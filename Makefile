@@ -24,7 +24,7 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
     redis-server zsh fish groff-base prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
-BENCH_PACKAGES := nginx-light haproxy linux-perf valgrind
+BENCH_PACKAGES := nginx-light haproxy redis-server linux-perf valgrind
 IMAGE_PACKAGES := podman runc catatonit debootstrap
 DEPLOY_PACKAGES := podman-compose iproute2 python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian \
     $(if $(shell command -v npm),,npm)
