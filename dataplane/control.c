@@ -19,8 +19,7 @@
 
 /* How soon a changed breaker is told: many may change at once. */
 #define NEWS_S 0.02
-#define REPORT_REST 400 /* times as long as a report took, until the next: a quarter of a percent  \
-                         */
+#define REPORT_REST 400 /* times as long as one took, until the next: a quarter of a percent */
 #define REPORT_REST_MAX_US 5000000
 
 /* How long a control plane that accepts connections may take to say what is to be served. */
