@@ -415,10 +415,10 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
 
 static void on_deadline(void *owner, struct wheel_entry *e);
 
-/* First in a turn, right after epoll_wait. */
-static void on_turn_begin(struct ev_loop *loop, ev_check *check, int events)
+/* Called by libev right after epoll_wait. */
+static void begin_turn(struct ev_loop *loop) EV_NOEXCEPT
 {
-    struct worker *w = check->data;
+    struct worker *w = ev_userdata(loop);
     w->now_s = monotonic_s();
 }
 
@@ -434,6 +434,9 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int events)
  * moved when it must be. */
 static void arm_tick(struct worker *w)
 {
+    if (w->tick_at_s >= 0 && !w->wheel.placed)
+        return; /* nothing that could be due sooner */
+    w->wheel.placed = false;
     double in_s = wheel_next_s(&w->wheel, w->now_s);
     if (in_s < 0)
         return;
@@ -447,9 +450,8 @@ static void arm_tick(struct worker *w)
 }
 
 /* Last in a turn: what was closed in it is out of everybody's hands now. */
-static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
+static void end_turn(struct worker *w)
 {
-    struct worker *w = prepare->data;
     if (w->redis)
         limit_redis_flush(w->redis); /* may close something: before the dead are taken away */
     while (!list_is_empty(&w->dead_clients))
@@ -459,7 +461,15 @@ static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
     tell_idlest(w);
     arm_tick(w);
     if (atomic_load_explicit(&w->accepts_no_more, memory_order_relaxed) && w->client_count == 0)
-        ev_break(loop, EVBREAK_ALL);
+        ev_break(w->loop, EVBREAK_ALL);
+}
+
+/* In libev's place: what is pending is done, then the turn is over. Watchers of kind check and
+ * prepare would do the same, at the price of two more events in each turn. */
+static void take_turn(struct ev_loop *loop)
+{
+    ev_invoke_pending(loop);
+    end_turn(ev_userdata(loop));
 }
 
 static void on_deadline(void *owner, struct wheel_entry *e)
@@ -505,7 +515,7 @@ static void *run(void *arg)
             upstream_close(&u);
         }
     }
-    on_turn_end(w->loop, &w->turn_end, 0);
+    end_turn(w);
     atomic_store_explicit(&w->adopted, NULL, memory_order_release);
     atomic_store_explicit(&w->ended, true, memory_order_release);
     w->tell_control(w->control);
@@ -517,13 +527,9 @@ static void init_watchers(struct worker *w)
     ev_async_init(&w->wake, on_wake);
     w->wake.data = w;
     ev_async_start(w->loop, &w->wake);
-    ev_check_init(&w->turn_begin, on_turn_begin);
-    w->turn_begin.data = w;
-    ev_set_priority(&w->turn_begin, EV_MAXPRI);
-    ev_check_start(w->loop, &w->turn_begin);
-    ev_prepare_init(&w->turn_end, on_turn_end);
-    w->turn_end.data = w;
-    ev_prepare_start(w->loop, &w->turn_end);
+    ev_set_userdata(w->loop, w);
+    ev_set_loop_release_cb(w->loop, NULL, begin_turn);
+    ev_set_invoke_pending_cb(w->loop, take_turn);
     ev_timer_init(&w->tick, on_tick, 0, 0);
     w->tick.data = w;
     w->tick_at_s = -1;

@@ -91,8 +91,6 @@ struct worker {
     bool draining; /* order is QUIET or more */
     double now_s;  /* monotonic, taken once per turn */
     struct date date;
-    ev_check turn_begin;
-    ev_prepare turn_end;
     ev_timer tick;    /* the wheel's next deadline */
     double tick_at_s; /* when that is, on now_s' clock; negative = not running */
     ev_timer accept_pause;

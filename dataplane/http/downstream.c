@@ -3,7 +3,6 @@
 #include "dataplane/http/downstream.h"
 
 #include <arpa/inet.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -115,7 +114,6 @@ static bool expects_proxy(const struct downstream *c)
 
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
-    int one = 1;
     if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
         !worker_shed_client(w)) {
         atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
@@ -126,8 +124,6 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
     memset(c, 0, sizeof(*c));
     c->worker = w;
     note_peer(c, peer);
-    if (c->family != AF_UNIX)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     transport_init(&c->io, fd, on_ready);
     c->expects_proxy = expects_proxy(c);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
@@ -302,7 +298,7 @@ static void process(struct downstream *c)
     if (c->expects_proxy && !take_proxy_header(c))
         return;
     c->processing = true;
-    while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
+    for (bool begun = false; c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed;) {
         if (!c->exchange) {
             if (c->requests > 0)
                 skip_empty_lines(c);
@@ -310,12 +306,16 @@ static void process(struct downstream *c)
                 break;
             exchange_begin(c);
             file_under(c, &w->clients);
-            wheel_set(&w->wheel, &c->deadline, worker_now(w),
-                      w->snapshot->server.header_timeout_ms);
+            begun = true;
         }
         request_readable(c->exchange);
-        if (c->exchange)
-            break; /* it waits for something */
+        if (!c->exchange)
+            continue;
+        /* It waits for something; if for the rest of its head, not for long. */
+        if (begun && c->exchange->request_state == REQ_HEAD)
+            wheel_set(&w->wheel, &c->deadline, worker_now(w),
+                      w->snapshot->server.header_timeout_ms);
+        break;
     }
     c->processing = false;
     if (c->state != DOWN_OPEN)

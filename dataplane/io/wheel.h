@@ -28,8 +28,11 @@ struct wheel_entry {
 typedef void wheel_expired_fn(void *owner, struct wheel_entry *e);
 
 struct wheel {
-    uint64_t now;  /* last tick that was looked at */
-    double origin; /* loop time of tick 0 */
+    uint64_t now;        /* last tick that was looked at */
+    double origin;       /* loop time of tick 0 */
+    double asked_s;      /* the time that was last turned into a tick, */
+    uint64_t asked_tick; /* and which one it was: the same for all of a turn */
+    bool placed;         /* an entry was put into a slot; for whoever looks at wheel_next_s() */
     struct list slots[WHEEL_SLOTS];
     uint64_t occupied[WHEEL_SLOTS / 64]; /* which slots may hold entries */
 };
