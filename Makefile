@@ -321,12 +321,15 @@ deps build-deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."
 
 # Manual pages and what shells complete are said by the programs themselves, from the tables that they go by.
-MAN_PAGES   := $(B)/man/gwpctl.1
+MAN_PAGES   := $(B)/man/gwpctl.1 $(B)/man/gwp-controlplane.8 $(B)/man/gwp-dataplane.8
 COMPLETIONS := $(B)/completion/gwpctl $(B)/completion/_gwpctl $(B)/completion/gwpctl.fish
 man: $(MAN_PAGES)
 $(B)/man/gwpctl.1: $(B)/gwpctl
 	@mkdir -p $(@D)
 	$(Q)$< manual > $@
+$(B)/man/%.8: $(B)/%
+	@mkdir -p $(@D)
+	$(Q)$< --manual > $@
 $(B)/completion/gwpctl: $(B)/gwpctl
 	@mkdir -p $(@D)
 	$(Q)$< completion bash > $@
@@ -339,9 +342,11 @@ $(B)/completion/gwpctl.fish: $(B)/gwpctl
 
 install: programs man $(COMPLETIONS)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man8 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 644 $(B)/man/gwpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(B)/man/gwp-controlplane.8 $(B)/man/gwp-dataplane.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -m 644 $(B)/completion/gwpctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 $(B)/completion/_gwpctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
 	install -m 644 $(B)/completion/gwpctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/

@@ -17,6 +17,7 @@
 #define GREETING_SECONDS 5.
 #define ACCEPTS_PER_TURN 16
 #define CAPABILITY_KEEPING "keeping"
+#define CAPABILITY_LIMITS "limits"
 
 /* ---- ending ---- */
 
@@ -195,8 +196,10 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->version = copy(hello->version);
     s->pid = hello->pid;
     s->started_ms = hello->started_ms;
-    for (size_t i = 0; i < hello->n_capabilities; i++)
+    for (size_t i = 0; i < hello->n_capabilities; i++) {
         s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
+        s->tells_limits = s->tells_limits || strcmp(hello->capabilities[i], CAPABILITY_LIMITS) == 0;
+    }
     s->served = hello->generation;
     for (size_t i = 0; i < hello->n_capabilities; i++)
         s->explains |= strcmp(hello->capabilities[i], "explain") == 0;
@@ -276,6 +279,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
         if (s->sessions->events->replaced)
             s->sessions->events->replaced(s->sessions->events->owner, s,
                                           (const Gwp__ReplaceResult *)(const void *)m->body);
+        return 0;
+    case MSG_LIMITS_REPORT:
+        if (s->sessions->events->limits)
+            s->sessions->events->limits(s->sessions->events->owner, s,
+                                        (const Gwp__LimitsReport *)(const void *)m->body);
         return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);

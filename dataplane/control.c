@@ -7,8 +7,10 @@
 
 #include "dataplane/explain.h"
 #include "dataplane/keeping.h"
+#include "dataplane/report/limit_report.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
+#include "dataplane/route/limit_redis.h"
 #include "dataplane/successor.h"
 #include "dataplane/targets.h"
 #include "dataplane/uplink.h"
@@ -224,6 +226,26 @@ static void on_entering(void *owner)
     targets_entering(&c->targets);
 }
 
+static void send_limits(void *owner, const Gwp__LimitsReport *report)
+{
+    struct control *c = owner;
+    struct err err;
+    if (uplink_is_open(&c->uplink) &&
+        !uplink_send(&c->uplink, MSG_LIMITS_REPORT, &report->base, &err))
+        log_debug("control", "a report of limits was not sent: %s", err.text);
+}
+
+/* Any worker that is connected will do. */
+static bool forget_in_redis(void *owner, const struct limit_policy *p, const char *route,
+                            const struct limit_subject *who)
+{
+    struct control *c = owner;
+    for (unsigned i = 0; i < c->rollout.worker_count; i++)
+        if (limit_redis_forget(c->rollout.workers[i], p, route, who))
+            return true;
+    return false;
+}
+
 /* Its numbers are ours; a later release may have more. */
 static void take_log_level(const Gwp__LogLevel *order)
 {
@@ -287,6 +309,14 @@ static int on_message(void *owner, const struct message *m, struct err *err)
                     drain->reason[0] ? drain->reason : "the control plane asked for it");
         return 0;
     }
+    case MSG_LIMITS_REQUEST:
+        limit_report_make(c->rollout.in_force, (const Gwp__LimitsRequest *)(const void *)m->body,
+                          send_limits, c);
+        return 0;
+    case MSG_LIMITS_RESET:
+        limit_report_reset(c->rollout.in_force, (const Gwp__LimitsReset *)(const void *)m->body,
+                           forget_in_redis, send_limits, c);
+        return 0;
     default: /* kept for later versions */
         return 0;
     }

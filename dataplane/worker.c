@@ -407,6 +407,7 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
     atomic_store_explicit(&w->pong, ping, memory_order_relaxed);
     adopt_snapshot(w);
     obey(w);
+    limit_redis_obey(w);
     shed_for_others(w);
 }
 
@@ -496,6 +497,7 @@ static void *run(void *arg)
     ev_run(w->loop, 0);
     /* Idle connections to backends are all that may be left. */
     limit_redis_free(&w->redis);
+    limit_redis_obey(w); /* what came too late is given up */
     w->draining = true;
     for (uint32_t i = 0; i < w->pool.slot_count; i++) {
         list_each_safe (node, &w->pool.slots[i].idle) {

@@ -59,6 +59,7 @@ struct worker {
                                    * worker at the end of its turns, and before it sheds one */
     _Atomic bool ended;           /* the thread has left its loop */
     ev_async wake;                /* "look at published and order" */
+    struct limit_forget *_Atomic forget; /* orders to forget limits, limit_redis.h */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;
