@@ -9,6 +9,7 @@
 
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/proxy_header.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/tunnel.h"
 #include "proto/base/digits.h"
 #include "proto/base/log.h"
@@ -312,7 +313,7 @@ static void process(struct downstream *c)
             wheel_set(&w->wheel, &c->deadline, worker_now(w),
                       w->snapshot->server.header_timeout_ms);
         }
-        exchange_client_bytes(c->exchange);
+        request_readable(c->exchange);
         if (c->exchange)
             break; /* it waits for something */
     }
