@@ -497,6 +497,7 @@ int control_run(const struct control_options *o)
     uplink_start(&c.uplink, c.loop, o->socket, o->name, &c.events);
     ev_timer_start(c.loop, &c.patience);
     ev_run(c.loop, 0);
+    rollout_conclude(&c.rollout);
     send_report(&c, false); /* the last counts */
     uplink_stop(&c.uplink);
     keeping_fini(&c.keeping);

@@ -235,8 +235,9 @@ const struct command commands[] = {
     {
         .name = "schema",
         .summary = "print the JSON Schema of the configuration",
-        .text = "For editors and CI: every key with its type, range, default and what it does. What "
-                "must hold between keys only gwpctl validate tells.",
+        .text =
+            "For editors and CI: every key with its type, range, default and what it does. What "
+            "must hold between keys only gwpctl validate tells.",
         .examples = {"gwpctl schema > gateway.schema.json"},
         .is_offline = true,
         .run = change_schema,

@@ -1,4 +1,5 @@
-/* Preloaded: the wall clock is ahead by as many seconds as the file JUMP_FILE says; the monotonic one is as it is. */
+/* Preloaded: the wall clock is ahead by as many seconds as the file JUMP_FILE says; the monotonic
+ * one is as it is. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
