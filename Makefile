@@ -25,8 +25,10 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light haproxy redis-server linux-perf valgrind
+DEB_PACKAGES   := debhelper help2man
 IMAGE_PACKAGES := podman runc catatonit debootstrap
-DEPLOY_PACKAGES := podman-compose iproute2 python3-pytest python3-pytest-timeout python3-yaml shellcheck lintian \
+DEPLOY_PACKAGES := podman-compose systemd netavark aardvark-dns iptables iproute2 python3-pytest python3-pytest-timeout \
+    python3-yaml python3-jsonschema shellcheck lintian \
     $(if $(shell command -v npm),,npm)
 
 GOALS  := $(or $(MAKECMDGOALS),all)
@@ -38,6 +40,7 @@ NEEDED := $(if $(filter-out help clean format,$(GOALS)),$(BUILD_PACKAGES)) \
     $(if $(filter deps bench bench-instructions,$(GOALS)),$(BENCH_PACKAGES)) \
     $(if $(filter deps changes soak,$(GOALS)),nginx-light wrk python3-yaml) \
     $(if $(filter images deploy-test,$(GOALS)),$(IMAGE_PACKAGES)) \
+    $(if $(filter deb deploy-test,$(GOALS)),$(DEB_PACKAGES)) \
     $(if $(filter deploy-test,$(GOALS)),$(DEPLOY_PACKAGES))
 installed = dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -q '^install ok installed'
 MISSING := $(shell command -v dpkg-query >/dev/null || exit 0; \
@@ -324,12 +327,15 @@ deps build-deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."
 
 # Manual pages and what shells complete are said by the programs themselves, from the tables that they go by.
-MAN_PAGES   := $(B)/man/gwpctl.1
+MAN_PAGES   := $(B)/man/gwpctl.1 $(B)/man/gwp-controlplane.8 $(B)/man/gwp-dataplane.8
 COMPLETIONS := $(B)/completion/gwpctl $(B)/completion/_gwpctl $(B)/completion/gwpctl.fish
 man: $(MAN_PAGES)
 $(B)/man/gwpctl.1: $(B)/gwpctl
 	@mkdir -p $(@D)
 	$(Q)$< manual > $@
+$(B)/man/%.8: $(B)/%
+	@mkdir -p $(@D)
+	$(Q)$< --manual > $@
 $(B)/completion/gwpctl: $(B)/gwpctl
 	@mkdir -p $(@D)
 	$(Q)$< completion bash > $@
@@ -342,9 +348,11 @@ $(B)/completion/gwpctl.fish: $(B)/gwpctl
 
 install: programs man $(COMPLETIONS)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man8 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 644 $(B)/man/gwpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(B)/man/gwp-controlplane.8 $(B)/man/gwp-dataplane.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -m 644 $(B)/completion/gwpctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 $(B)/completion/_gwpctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
 	install -m 644 $(B)/completion/gwpctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
@@ -373,7 +381,7 @@ help:
 	@echo "make deps      install the Debian packages for all of the above"
 	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
-	@echo "make deb       Debian packages, into $(B)/deb/"
+	@echo "make deb       Debian packages, into $(B)/deploy/deb/packages/"
 	@echo "make deploy-test  images, pods, compose, chart and packages, really run (as root)"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"

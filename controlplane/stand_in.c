@@ -101,10 +101,11 @@ static void on_client(struct ev_loop *loop, ev_io *io, int events)
     ssize_t n = recv(io->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n <= 0)
-        client_close(c);
-    else if (!c->answered && is_over(c, bytes, (size_t)n))
+    /* Who ends without a head is told, too: gwp-dataplane --self-check asks like that. */
+    if (!c->answered && (n == 0 || (n > 0 && is_over(c, bytes, (size_t)n))))
         answer(c);
+    else if (n <= 0)
+        client_close(c);
 }
 
 /* ---- accepting ---- */

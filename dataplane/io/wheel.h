@@ -49,6 +49,9 @@ static inline void wheel_entry_init(struct wheel_entry *e, uint8_t kind)
 /* The entry expires `after_ms` from `now_s`, instead of whenever it would have before. */
 void wheel_set(struct wheel *w, struct wheel_entry *e, double now_s, uint64_t after_ms);
 
+/* When an entry with a deadline expires, on now_s' clock. */
+double wheel_due_s(const struct wheel *w, const struct wheel_entry *e);
+
 /* No deadline any more; the entry may be freed afterwards. */
 void wheel_clear(struct wheel_entry *e);
 

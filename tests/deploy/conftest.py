@@ -34,6 +34,7 @@ def nothing_left():
     pods.podman("pod", "rm", "--all", "--force", "--time", "0", check=False)
     pods.podman("rm", "--all", "--force", "--time", "0", check=False)
     pods.podman("volume", "rm", "--all", "--force", check=False)
+    pods.podman("network", "prune", "--force", check=False)
 
 
 @pytest.fixture

@@ -59,13 +59,14 @@ class Pod:
     """One replica. What podman does differently from Kubernetes is evened out here, and nothing else: it would publish
     containerPorts on the host, and volumes of the same name would be shared by all pods."""
 
-    def __init__(self, name, routes, folder, server=None, values=(), tags=None):
+    def __init__(self, name, routes, folder, server=None, values=(), tags=None, wants=(200,)):
         self.name = name
         self.folder = Path(folder)
         self.port, self.admin_port = free_port(), free_port()
         self.routes = routes
         self.server = server or {}
         self.values = [*values]
+        self.wants = wants  # what its first answer may be
         for which, tag in (tags or {}).items():
             self.values += ["--set", f"{which}.tag={tag}"]
         self.manifest = self.folder / f"{name}.pod.yaml"
@@ -101,7 +102,7 @@ class Pod:
         self.manifest.write_text(yaml.safe_dump_all(self.documents(), sort_keys=False))
         begin = time.monotonic()
         podman("kube", "play", "--network", "host", self.manifest)
-        wait_until(lambda: self.get("/").status == 200, f"pod {self.name} answers", DEADLINE)
+        wait_until(lambda: self.get("/").status in self.wants, f"pod {self.name} answers", DEADLINE)
         self.started_in = time.monotonic() - begin
         return self
 

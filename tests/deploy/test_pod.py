@@ -84,7 +84,7 @@ def test_configmap_update_reloads(pod, backends):
     assert pod.get("/").json()["name"] == "c"
 
 
-@pytest.mark.parametrize("which", ["controlplane"])
+@pytest.mark.parametrize("which", ["controlplane", "dataplane"])
 def test_killed_container_is_replaced_and_nothing_refused(pod, which):
     """kill -9 under load, several times: what was in flight in a killed data plane is lost, but nobody is refused."""
     with Load(pod.port) as load:

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 from harness import BUILD, DEADLINE, route, wait_until
 
@@ -194,15 +195,18 @@ def test_self_check_sees_whether_the_data_plane_works(pair):
     neither counted nor logged."""
     assert self_check(pair) == (0, "")
     pair.dataplane.signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{pair.dataplane.pid}/task")
+    wait_until(lambda: all("\nState:\tT" in t.read_text() for t in threads.glob("*/status")), "all threads have stopped")
     code, said = self_check(pair)
     pair.dataplane.signal(signal.SIGCONT)
     assert code == 1 and "nobody there has answered" in said
     wait_until(lambda: self_check(pair)[0] == 0, "it works again")
     assert pair.access_lines() == [] and pair.metric("gateway_requests_total") == 0
-    pair.dataplane.stop()
-    pair.controlplane.stop()  # which would stand in for it
+    pair.dataplane.kill()
+    wait_until(lambda: "no data plane serves" in self_check(pair)[1], "the control plane answers instead")
+    pair.controlplane.stop()
     code, said = self_check(pair)
-    assert code == 1 and f"127.0.0.1:{pair.port}" in said
+    assert code == 1 and f"127.0.0.1:{pair.port} takes no connection" in said
 
 
 def test_self_check_takes_a_full_data_plane_for_healthy(make_pair, backend):

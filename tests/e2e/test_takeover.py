@@ -528,4 +528,5 @@ def test_gwpctl_replaces_a_data_plane_without_losing_a_request(pair):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
     pair.dataplane.start()
-    pair.wait_ready()
+    wait_until(lambda: [p["pid"] for p in pair.status()["dataplanes"]] == [pair.dataplane.pid], "only this one is left")
+    kept(pair)
