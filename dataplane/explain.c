@@ -8,6 +8,7 @@
 #include "dataplane/http/decide.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/tunnel.h"
 #include "dataplane/route/balancer.h"
 #include "proto/base/clock.h"
@@ -188,7 +189,7 @@ static enum reason decide(struct rehearsal *x, const char *client)
         trace_make((const uint64_t[]){1, 1, 1}, ex->traceparent); /* each request has its own */
         ex->trace = TRACE_MADE;
     }
-    r = exchange_find_where(ex);
+    r = request_find_where(ex);
     if (r == R_SERVED)
         r = decide_route(x->snapshot, &ex->head, &ex->where, ex->host, &ex->route, &ex->allowed);
     if (r == R_SERVED)

@@ -249,7 +249,7 @@ static const struct key keys[] = {
      IN(rate_limit_config, redis_timeout_ms), .doc = "Redis counts as failed beyond it."},
     {"routes[].rate_limit.on_redis_failure", VALUE_WORD, 0, 0, "local",
      .words = redis_failure_words, IN(rate_limit_config, on_redis_failure),
-     .doc = "local: this process limits by itself until Redis is back."},
+     .doc = "local: by this gateway's share of the limit until Redis is back."},
     {"routes[].rate_limit.headers", VALUE_BOOL, 0, 0, "true", IN(rate_limit_config, headers),
      .doc = "Answers tell in RateLimit and X-RateLimit fields what is left."},
 

@@ -1,6 +1,7 @@
 #include "dataplane/http/admit.h"
 
 #include "dataplane/http/decide.h"
+#include "dataplane/http/request.h"
 #include "dataplane/route/limit_redis.h"
 
 #define NS_PER_S 1000000000u
@@ -87,12 +88,12 @@ static void on_answered(void *owner, const struct limit_verdict *v)
     struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
     ex->limit_ask = NULL;
     if (!v) {
-        exchange_admitted(ex, decide_without_redis(ex, p, &who));
+        request_admitted(ex, decide_without_redis(ex, p, &who));
         return;
     }
     if (v->allowed) /* counted here too, whatever the table thinks of it */
         (void)limiter_decide(p, ex->limit_key, now_ns(ex));
-    exchange_admitted(ex, decide(ex, &who, v, DECISION_allowed, DECISION_limited));
+    request_admitted(ex, decide(ex, &who, v, DECISION_allowed, DECISION_limited));
 }
 
 bool admit_request(struct exchange *ex, enum reason *r)

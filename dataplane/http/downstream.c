@@ -8,6 +8,7 @@
 
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/proxy_header.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/tunnel.h"
 #include "proto/base/digits.h"
 #include "proto/base/log.h"
@@ -307,7 +308,7 @@ static void process(struct downstream *c)
             file_under(c, &w->clients);
             begun = true;
         }
-        exchange_client_bytes(c->exchange);
+        request_readable(c->exchange);
         if (!c->exchange)
             continue;
         /* It waits for something; if for the rest of its head, not for long. */
