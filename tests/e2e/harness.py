@@ -404,7 +404,8 @@ class Pair:
             backend.kill()
         if self.dataplane.running and self.fd_baseline:
             self.check_descriptors()
-        for program in (self.dataplane, self.controlplane):
+        # The data plane last: one that goes before it has answered for a generation is an error, and rightly so.
+        for program in (self.controlplane, self.dataplane):
             if program.running:
                 code = program.stop(20)
                 assert code == 0, f"{program.name} ended with {code}\n{program.log()[-4000:]}"
