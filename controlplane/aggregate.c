@@ -1,22 +1,18 @@
 #include "controlplane/aggregate.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/renewal.h"
 #include "proto/base/log.h"
 
 #define BREAKERS_OF_BYTES 128
-#define MAX_TOTALS 500000 /* 10,000 routes with every method, some statuses and reasons each */
 #define MAX_LEVELS 512
 #define MAX_TARGETS 250000
 #define MAX_GONE 32
-#define KEEP_GENERATIONS                                                                           \
-    8 /* rows of those that a data plane may still repeat; it tells four apart */
 #define REWRITE_BYTES ((size_t)8 * 1024 * 1024)
 #define NS_PER_S 1e9
-#define TOTAL_BOUNDS 'b' /* the row of the tallies that holds the bounds */
 
 static void *must(void *memory)
 {
@@ -42,166 +38,6 @@ static uint64_t advance(uint64_t *last, uint64_t now)
 static uint64_t nanoseconds(double seconds)
 {
     return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * NS_PER_S) : 0;
-}
-
-/* ---- keys ---- */
-
-struct key {
-    char at[1200];
-    size_t len;
-    bool is_too_long;
-};
-
-static void key_begin(struct key *k, enum total_kind kind)
-{
-    k->at[0] = (char)kind;
-    k->len = 1;
-    k->is_too_long = false;
-}
-
-static void key_word(struct key *k, const char *word)
-{
-    size_t bytes = strlen(word) + 1;
-    if (k->len + bytes > sizeof(k->at)) {
-        k->is_too_long = true;
-        return;
-    }
-    memcpy(k->at + k->len, word, bytes);
-    k->len += bytes;
-}
-
-static void key_number(struct key *k, const char *format, uint64_t number)
-{
-    char text[24];
-    snprintf(text, sizeof(text), format[0] == 'x' ? "%016" PRIx64 : "%" PRIu64, number);
-    key_word(k, text);
-}
-
-static struct view key_view(const struct key *k)
-{
-    return (struct view){k->at, k->len};
-}
-
-/* ---- totals ---- */
-
-static void total_free(struct total *t)
-{
-    free(t->key);
-    free(t->values);
-    free(t);
-}
-
-static void forget_totals(struct aggregate *a)
-{
-    table_each(slot, &a->totals) total_free(slot->item);
-    table_each(slot, &a->routes) total_free(slot->item);
-    table_fini(&a->totals);
-    table_fini(&a->routes);
-    free(a->sorted);
-    a->sorted = NULL;
-    a->sorted_count = 0;
-}
-
-static struct total *total_new(struct view key, size_t count)
-{
-    struct total *t = must(calloc(1, sizeof(*t)));
-    t->key = must(malloc(key.len + 1));
-    memcpy(t->key, key.at, key.len);
-    t->key[key.len] = '\0';
-    t->key_len = key.len;
-    t->kind = (enum total_kind)key.at[0];
-    t->count = count;
-    t->values = must(calloc(count + 1, sizeof(*t->values)));
-    const char *word = t->key + 1;
-    for (size_t i = 0; i < COUNT_OF(t->words) && word < t->key + key.len; i++) {
-        t->words[i] = word;
-        word += strlen(word) + 1;
-    }
-    return t;
-}
-
-/* NULL when it is new and there is no room for more. */
-static struct total *total_of(struct aggregate *a, struct view key, size_t count)
-{
-    struct total *t = table_get(&a->totals, key);
-    if (t)
-        return t->count == count ? t : NULL;
-    if (a->totals.count >= MAX_TOTALS) {
-        if (!a->is_full)
-            log_warn("aggregate", "more than %d series; new ones are not counted", MAX_TOTALS);
-        a->is_full = true;
-        return NULL;
-    }
-    t = total_new(key, count);
-    table_add(&a->totals, (struct view){t->key, t->key_len}, t);
-    return t;
-}
-
-static void count_route(struct aggregate *a, const char *route, uint64_t more)
-{
-    struct total *t = table_get(&a->routes, view_of(route));
-    if (!t) {
-        struct key k;
-        key_begin(&k, TOTAL_REQUESTS);
-        key_word(&k, route);
-        t = total_new(key_view(&k), 1);
-        table_add(&a->routes, view_of(t->words[0]), t);
-    }
-    t->values[0] += more;
-}
-
-/* ---- generations ---- */
-
-static bool is_told_apart(const struct aggregate *a, uint64_t generation)
-{
-    for (size_t i = 0; i < AGGREGATE_GENERATIONS; i++)
-        if (a->generations[i] == generation)
-            return true;
-    return false;
-}
-
-static void put_generation_key(struct key *k, uint64_t generation)
-{
-    key_begin(k, TOTAL_GENERATION);
-    key_number(k, "d", generation);
-}
-
-/* A row of a generation counts for that generation, or for the older ones. */
-static void count_as(const struct aggregate *a, struct view key, struct key *as)
-{
-    as->len = key.len;
-    memcpy(as->at, key.at, key.len);
-    if (key.at[0] == TOTAL_GENERATION && !is_told_apart(a, strtoull(key.at + 1, NULL, 10)))
-        put_generation_key(as, 0);
-}
-
-static void note_generation(struct aggregate *a, uint64_t generation)
-{
-    for (size_t i = 0; i < AGGREGATE_GENERATIONS; i++) {
-        if (generation == a->generations[i] || generation == 0)
-            return;
-        if (generation > a->generations[i]) {
-            uint64_t next = a->generations[i];
-            a->generations[i] = generation;
-            generation = next;
-        }
-    }
-}
-
-/* What the one that is no longer told apart has counted goes to the older ones. */
-static void fold_generation(struct aggregate *a, uint64_t generation)
-{
-    struct key k;
-    put_generation_key(&k, generation);
-    struct total *from = table_remove(&a->totals, key_view(&k));
-    if (!from)
-        return;
-    put_generation_key(&k, 0);
-    struct total *to = total_of(a, key_view(&k), from->count);
-    for (size_t i = 0; to && i < to->count; i++)
-        to->values[i] += from->values[i];
-    a->sorted_count = 0;
-    total_free(from);
 }
 
 /* ---- sources ---- */
@@ -273,30 +109,12 @@ static struct source *source_of(struct aggregate *a, const char *instance_id, ui
 
 /* ---- the tallies ---- */
 
-static size_t values_of(const struct aggregate *a, enum total_kind kind)
-{
-    switch (kind) {
-    case TOTAL_DURATION:
-    case TOTAL_UPSTREAM:
-        return a->bound_count + 2;
-    case TOTAL_GENERATION:
-        return AGGREGATE_CLASSES + a->bound_count + 2;
-    case TOTAL_TARGET:
-        return TARGET_VALUES;
-    case TOTAL_REQUESTS:
-    case TOTAL_COUNT:
-    case TOTAL_COUNTER:
-        return 1;
-    }
-    return 0;
-}
-
 static void take_row_back(struct aggregate *a, struct tally *r)
 {
     struct view key = tallies_key(r);
-    struct key as;
+    struct total_key as;
     if (key.len < 3 || key.len > sizeof(as.at) || key.at[key.len - 1] != '\0' ||
-        r->count != values_of(a, (enum total_kind)key.at[0]))
+        r->count != totals_values((enum total_kind)key.at[0], a->bound_count))
         return;
     struct source *s = find_source(a, r->owner);
     if (!s)
@@ -304,26 +122,20 @@ static void take_row_back(struct aggregate *a, struct tally *r)
     if (table_get(&s->rows, key))
         return;
     table_add(&s->rows, key, r);
-    count_as(a, key, &as);
-    struct total *t = total_of(a, key_view(&as), r->count);
+    totals_count_as(&a->totals, key, &as);
+    struct total *t = totals_at(&a->totals, total_key_view(&as), r->count);
     for (size_t i = 0; t && i < t->count; i++)
         t->values[i] += r->values[i];
     if (t && t->kind == TOTAL_REQUESTS) {
         s->requests += r->values[0];
-        count_route(a, t->words[0], r->values[0]);
+        totals_count_route(&a->totals, t->words[0], r->values[0]);
     }
-}
-
-static bool is_bounds(const struct tally *r)
-{
-    return r->key_len == 1 && tallies_key(r).at[0] == TOTAL_BOUNDS &&
-           r->count < AGGREGATE_MAX_BUCKETS;
 }
 
 /* All that the tallies's rows say, anew. */
 static void reload(struct aggregate *a)
 {
-    forget_totals(a);
+    totals_clear(&a->totals);
     list_each (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
         table_fini(&s->rows);
@@ -331,111 +143,14 @@ static void reload(struct aggregate *a)
     }
     tallies_each(r, &a->tallies)
     {
-        if (is_bounds(r)) {
+        if (renewal_is_bounds(r)) {
             a->bound_count = r->count;
             memcpy(a->bounds, r->values, r->count * sizeof(double));
         } else if (r->key_len > 1 && tallies_key(r).at[0] == TOTAL_GENERATION) {
-            note_generation(a, strtoull(tallies_key(r).at + 1, NULL, 10));
+            totals_note_generation(&a->totals, strtoull(tallies_key(r).at + 1, NULL, 10));
         }
     }
     tallies_each(r, &a->tallies) take_row_back(a, r);
-}
-
-/* map[i]: the bucket of `to` that covers all of bucket i of `from`. */
-static void map_buckets(const double *from, size_t from_count, const double *to, size_t to_count,
-                        size_t map[AGGREGATE_MAX_BUCKETS])
-{
-    size_t k = 0;
-    for (size_t i = 0; i < from_count; i++) {
-        while (k < to_count && to[k] < from[i])
-            k++;
-        map[i] = k;
-    }
-    map[from_count] = to_count;
-}
-
-/* What becomes of the rows: other bounds, and the owners and generations that are added up. */
-struct rewrite {
-    struct aggregate *a;
-    struct tallies fresh;
-    struct table summed; /* by key -> rows of owner 0 in the fresh one */
-    double bounds[AGGREGATE_MAX_BUCKETS - 1];
-    size_t bound_count;
-    size_t map[AGGREGATE_MAX_BUCKETS];
-    size_t folded; /* so many of the sources that went first */
-    uint64_t oldest_generation;
-};
-
-static bool is_folded(const struct rewrite *w, uint64_t lineage)
-{
-    size_t i = 0;
-    list_each (node, &w->a->sources) {
-        const struct source *s = CONTAINER_OF(node, struct source, link);
-        if (s->is_connected || s->lineage == 0)
-            continue;
-        if (i++ >= w->folded)
-            return false;
-        if (s->lineage == lineage)
-            return true;
-    }
-    return false;
-}
-
-/* Where the row goes; NULL when there is no room. */
-static struct tally *fresh_row(struct rewrite *w, const struct tally *r, size_t count)
-{
-    struct view key = tallies_key(r);
-    struct key older;
-    bool is_summed = r->owner == 0 || is_folded(w, r->owner);
-    if (key.at[0] == TOTAL_GENERATION && strtoull(key.at + 1, NULL, 10) < w->oldest_generation) {
-        put_generation_key(&older, 0);
-        key = key_view(&older);
-        is_summed = true;
-    }
-    struct tally *to = is_summed ? table_get(&w->summed, key) : NULL;
-    if (to)
-        return to;
-    to = tallies_add(&w->fresh, is_summed ? 0 : r->owner, key, count);
-    if (to && is_summed)
-        table_add(&w->summed, tallies_key(to), to);
-    return to;
-}
-
-static bool copy_row(struct rewrite *w, const struct tally *r)
-{
-    enum total_kind kind = (enum total_kind)tallies_key(r).at[0];
-    bool has_buckets = values_of(w->a, kind) > 1 && kind != TOTAL_TARGET;
-    size_t first = kind == TOTAL_GENERATION ? AGGREGATE_CLASSES : 0;
-    size_t count = has_buckets ? first + w->bound_count + 2 : r->count;
-    struct tally *to = fresh_row(w, r, count);
-    for (size_t i = 0; to && i < r->count; i++) {
-        size_t k = i;
-        if (has_buckets && i == r->count - 1u)
-            k = count - 1;
-        else if (has_buckets && i >= first)
-            k = first + w->map[i - first];
-        to->values[k] += r->values[i];
-    }
-    return to != NULL;
-}
-
-static int rewrite_to(struct rewrite *w, struct err *err)
-{
-    struct aggregate *a = w->a;
-    bool fits = true;
-    if (tallies_begin_rewrite(&a->tallies, &w->fresh, err) < 0)
-        return -1;
-    char kind = TOTAL_BOUNDS;
-    struct tally *bounds = tallies_add(&w->fresh, 0, (struct view){&kind, 1}, w->bound_count);
-    if (bounds)
-        memcpy(bounds->values, w->bounds, w->bound_count * sizeof(double));
-    tallies_each(r, &a->tallies)
-    {
-        if (fits && !is_bounds(r) && r->key_len > 2 &&
-            r->count == values_of(a, (enum total_kind)tallies_key(r).at[0]))
-            fits = copy_row(w, r);
-    }
-    return tallies_end_rewrite(&a->tallies, &w->fresh, err);
 }
 
 static size_t count_gone(const struct aggregate *a)
@@ -446,26 +161,6 @@ static size_t count_gone(const struct aggregate *a)
         gone += !s->is_connected && s->lineage != 0;
     }
     return gone;
-}
-
-/* Of those that rows are about: numbers may have gaps. */
-static uint64_t oldest_kept_generation(const struct aggregate *a)
-{
-    uint64_t newest[KEEP_GENERATIONS] = {0};
-    tallies_each(r, &a->tallies)
-    {
-        if (tallies_key(r).at[0] != TOTAL_GENERATION)
-            continue;
-        uint64_t generation = strtoull(tallies_key(r).at + 1, NULL, 10);
-        for (size_t i = 0; i < KEEP_GENERATIONS && generation != newest[i]; i++) {
-            if (generation > newest[i]) {
-                uint64_t next = newest[i];
-                newest[i] = generation;
-                generation = next;
-            }
-        }
-    }
-    return newest[KEEP_GENERATIONS - 1];
 }
 
 static void drop_folded(struct aggregate *a, size_t folded)
@@ -483,25 +178,27 @@ static void drop_folded(struct aggregate *a, size_t folded)
 
 /* Lineages that went long ago are added up. Those that went lately may come back: after a start of
  * this process that is every one that counts. */
-static void rewrite(struct aggregate *a, const double *bounds, size_t bound_count)
+static void renew(struct aggregate *a, const double *bounds, size_t bound_count)
 {
-    struct rewrite w = {.a = a, .bound_count = bound_count};
+    size_t gone = count_gone(a), folded = gone > MAX_GONE ? gone - MAX_GONE : 0, i = 0;
+    uint64_t *lineages = must(calloc(folded + 1, sizeof(*lineages)));
     struct err err;
-    size_t gone = count_gone(a);
-    w.folded = gone > MAX_GONE ? gone - MAX_GONE : 0;
-    w.oldest_generation = oldest_kept_generation(a);
-    memcpy(w.bounds, bounds, bound_count * sizeof(*bounds));
-    map_buckets(a->bounds, a->bound_count, w.bounds, bound_count, w.map);
-    int result = rewrite_to(&w, &err);
+    list_each (node, &a->sources) {
+        const struct source *s = CONTAINER_OF(node, struct source, link);
+        if (i < folded && !s->is_connected && s->lineage != 0)
+            lineages[i++] = s->lineage;
+    }
+    const struct renewal renewal = {
+        {a->bounds, a->bound_count}, {bounds, bound_count}, lineages, folded};
+    int result = renewal_write(&a->tallies, &renewal, &err);
     if (result < 0) {
         tallies_give_up_file(&a->tallies, &err);
-        table_fini(&w.summed);
-        result = rewrite_to(&w, &err);
+        result = renewal_write(&a->tallies, &renewal, &err);
     }
-    table_fini(&w.summed);
+    free(lineages);
     if (result < 0)
         log_fatal("aggregate", "%s", err.text);
-    drop_folded(a, w.folded);
+    drop_folded(a, folded);
     reload(a);
 }
 
@@ -509,7 +206,7 @@ static void tidy(struct aggregate *a)
 {
     if (count_gone(a) <= 2 * MAX_GONE && a->tallies.used < a->rewrite_bytes)
         return;
-    rewrite(a, a->bounds, a->bound_count);
+    renew(a, a->bounds, a->bound_count);
     a->rewrite_bytes = MAX(REWRITE_BYTES, a->tallies.used * 2);
 }
 
@@ -531,7 +228,7 @@ void aggregate_fini(struct aggregate *a)
         return;
     list_each_safe (node, &a->sources)
         source_free(CONTAINER_OF(node, struct source, link));
-    forget_totals(a);
+    totals_clear(&a->totals);
     tallies_close(&a->tallies);
 }
 
@@ -561,33 +258,28 @@ void aggregate_set_bounds(struct aggregate *a, const double *bounds, size_t coun
 {
     count = MIN(count, COUNT_OF(a->bounds));
     if (count != a->bound_count || memcmp(a->bounds, bounds, count * sizeof(*bounds)) != 0)
-        rewrite(a, bounds, count);
+        renew(a, bounds, count);
 }
 
 void aggregate_enter_generation(struct aggregate *a, uint64_t generation)
 {
-    uint64_t before[AGGREGATE_GENERATIONS];
-    memcpy(before, a->generations, sizeof(before));
-    note_generation(a, generation);
-    for (size_t i = 0; i < AGGREGATE_GENERATIONS; i++)
-        if (before[i] > 0 && !is_told_apart(a, before[i]))
-            fold_generation(a, before[i]);
+    totals_enter_generation(&a->totals, generation);
 }
 
 /* ---- taking a report ---- */
 
 /* What was said last becomes `now`, and the difference is added to the total; of the first value it
  * is returned. */
-static uint64_t take(struct aggregate *a, struct source *s, const struct key *k,
+static uint64_t take(struct aggregate *a, struct source *s, const struct total_key *k,
                      const uint64_t *now, size_t count)
 {
-    struct view key = key_view(k);
+    struct view key = total_key_view(k);
     struct tally *last = table_get(&s->rows, key);
-    struct key as;
+    struct total_key as;
     if (k->is_too_long)
         return 0;
-    count_as(a, key, &as);
-    struct total *total = total_of(a, key_view(&as), count);
+    totals_count_as(&a->totals, key, &as);
+    struct total *total = totals_at(&a->totals, total_key_view(&as), count);
     if (total && !last && (last = tallies_add(&a->tallies, s->lineage, key, count)))
         table_add(&s->rows, tallies_key(last), last);
     if (!total || !last || last->count != count)
@@ -620,19 +312,19 @@ static void take_series(struct aggregate *a, struct source *s, const Gwp__RouteS
                         const struct buckets *b)
 {
     uint64_t values[AGGREGATE_MAX_BUCKETS + 1], more = 0;
-    struct key k;
+    struct total_key k;
     for (size_t i = 0; i < now->n_statuses; i++) {
-        key_begin(&k, TOTAL_REQUESTS);
-        key_word(&k, now->route);
-        key_word(&k, now->method);
-        key_number(&k, "d", now->statuses[i]->status);
+        total_key_begin(&k, TOTAL_REQUESTS);
+        total_key_word(&k, now->route);
+        total_key_word(&k, now->method);
+        total_key_number(&k, "d", now->statuses[i]->status);
         more += take(a, s, &k, &now->statuses[i]->count, 1);
     }
     s->requests += more;
-    count_route(a, now->route, more);
-    key_begin(&k, TOTAL_DURATION);
-    key_word(&k, now->route);
-    key_word(&k, now->method);
+    totals_count_route(&a->totals, now->route, more);
+    total_key_begin(&k, TOTAL_DURATION);
+    total_key_word(&k, now->route);
+    total_key_word(&k, now->method);
     put_buckets(a, b, now->buckets, now->n_buckets, now->sum_seconds, values);
     take(a, s, &k, values, a->bound_count + 2);
     put_buckets(a, b, now->upstream_buckets, now->n_upstream_buckets, now->upstream_sum_seconds,
@@ -645,31 +337,31 @@ static void take_generation(struct aggregate *a, struct source *s, const Gwp__Ge
                             const struct buckets *b)
 {
     uint64_t values[AGGREGATE_CLASSES + AGGREGATE_MAX_BUCKETS + 1] = {0};
-    struct key k;
+    struct total_key k;
     for (size_t i = 0; i < MIN(now->n_classes, AGGREGATE_CLASSES); i++)
         values[i] = now->classes[i];
     put_buckets(a, b, now->buckets, now->n_buckets, now->sum_seconds, values + AGGREGATE_CLASSES);
     aggregate_enter_generation(a, now->generation);
-    put_generation_key(&k, now->generation);
+    total_key_generation(&k, now->generation);
     take(a, s, &k, values, AGGREGATE_CLASSES + a->bound_count + 2);
 }
 
 static void take_count(struct aggregate *a, struct source *s, const Gwp__RouteCount *now)
 {
-    struct key k;
-    key_begin(&k, TOTAL_COUNT);
-    key_word(&k, now->family);
-    key_word(&k, now->route);
-    key_word(&k, now->value);
+    struct total_key k;
+    total_key_begin(&k, TOTAL_COUNT);
+    total_key_word(&k, now->family);
+    total_key_word(&k, now->route);
+    total_key_word(&k, now->value);
     take(a, s, &k, &now->count, 1);
 }
 
 static void take_counter(struct aggregate *a, struct source *s, const Gwp__Counter *now)
 {
     if (ends_in_total(now->name)) {
-        struct key k;
-        key_begin(&k, TOTAL_COUNTER);
-        key_word(&k, now->name);
+        struct total_key k;
+        total_key_begin(&k, TOTAL_COUNTER);
+        total_key_word(&k, now->name);
         take(a, s, &k, &now->value, 1);
         return;
     }
@@ -718,14 +410,14 @@ static void take_target(struct aggregate *a, struct source *s, struct source *br
                                      [TARGET_MOVED + 1] = now->breaker_opened,
                                      [TARGET_MOVED + 2] = now->breaker_half_opened};
     struct target_stats *t = target_level(s, now->target_id);
-    struct key k;
+    struct total_key k;
     t->active = now->active;
     t->breaker_state = now->breaker_state;
     t->since_ms = now->breaker_since_ms;
     t->until_ms = now->breaker_until_ms;
     snprintf(t->cause, sizeof(t->cause), "%s", now->breaker_cause);
-    key_begin(&k, TOTAL_TARGET);
-    key_number(&k, "x", now->target_id);
+    total_key_begin(&k, TOTAL_TARGET);
+    total_key_number(&k, "x", now->target_id);
     if (breakers != s) {
         take(a, s, &k, values, TARGET_VALUES);
         if (now->breaker_closed + now->breaker_opened + now->breaker_half_opened == 0)
@@ -761,7 +453,8 @@ void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__Sta
     size_t map[AGGREGATE_MAX_BUCKETS];
     size_t bounds = MIN(r->n_duration_buckets_seconds, COUNT_OF(a->bounds));
     const struct buckets b = {map, bounds + 1};
-    map_buckets(r->duration_buckets_seconds, bounds, a->bounds, a->bound_count, map);
+    renewal_map(&(struct renewal_bounds){r->duration_buckets_seconds, bounds},
+                &(struct renewal_bounds){a->bounds, a->bound_count}, map);
     for (size_t i = 0; i < r->n_routes; i++)
         take_series(a, s, r->routes[i], &b);
     for (size_t i = 0; i < r->n_route_counts; i++)
@@ -784,8 +477,7 @@ void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__Sta
 
 uint64_t aggregate_route_requests(const struct aggregate *a, const char *route)
 {
-    const struct total *t = table_get(&a->routes, view_of(route));
-    return t ? t->values[0] : 0;
+    return totals_route_requests(&a->totals, route);
 }
 
 /* Whether a source is wanted: of the connected ones all, or those of one instance. */
@@ -796,14 +488,14 @@ static bool counts(const struct source *s, const char *instance_id)
 
 static uint64_t source_value(const struct source *s, const char *name)
 {
-    struct key k;
+    struct total_key k;
     if (!ends_in_total(name)) {
         const struct named_level *level = table_get(&s->levels, view_of(name));
         return level ? level->value : 0;
     }
-    key_begin(&k, TOTAL_COUNTER);
-    key_word(&k, name);
-    const struct tally *r = table_get(&s->rows, key_view(&k));
+    total_key_begin(&k, TOTAL_COUNTER);
+    total_key_word(&k, name);
+    const struct tally *r = table_get(&s->rows, total_key_view(&k));
     return r ? r->values[0] : 0;
 }
 
@@ -851,16 +543,16 @@ static void add_levels(struct target_stats *sum, const struct target_stats *t)
 struct target_stats aggregate_target(const struct aggregate *a, uint64_t id)
 {
     struct target_stats sum = {.id = id};
-    struct key k;
+    struct total_key k;
     list_each (node, &a->sources) {
         const struct source *s = CONTAINER_OF(node, struct source, link);
         const struct target_stats *t = s->is_connected ? table_get(&s->targets, id_key(&id)) : NULL;
         if (t)
             add_levels(&sum, t);
     }
-    key_begin(&k, TOTAL_TARGET);
-    key_number(&k, "x", id);
-    const struct total *t = table_get(&a->totals, key_view(&k));
+    total_key_begin(&k, TOTAL_TARGET);
+    total_key_number(&k, "x", id);
+    const struct total *t = table_get(&a->totals.by_key, total_key_view(&k));
     if (!t)
         return sum;
     sum.requests = t->values[TARGET_REQUESTS];
@@ -870,31 +562,7 @@ struct target_stats aggregate_target(const struct aggregate *a, uint64_t id)
     return sum;
 }
 
-static int by_key(const void *a, const void *b)
-{
-    const struct total *x = *(struct total *const *)a, *y = *(struct total *const *)b;
-    int order = memcmp(x->key, y->key, MIN(x->key_len, y->key_len));
-    return order != 0 ? order : x->key_len < y->key_len ? -1 : x->key_len > y->key_len;
-}
-
-static void sort_totals(struct aggregate *a)
-{
-    if (a->sorted_count == a->totals.count)
-        return;
-    a->sorted_count = 0;
-    a->sorted = must(realloc(a->sorted, (a->totals.count + 1) * sizeof(struct total *)));
-    table_each(slot, &a->totals) a->sorted[a->sorted_count++] = slot->item;
-    qsort(a->sorted, a->sorted_count, sizeof(struct total *), by_key);
-}
-
 struct total *const *aggregate_totals(struct aggregate *a, enum total_kind kind, size_t *count)
 {
-    size_t first = 0, end;
-    sort_totals(a);
-    while (first < a->sorted_count && a->sorted[first]->kind < kind)
-        first++;
-    for (end = first; end < a->sorted_count && a->sorted[end]->kind == kind;)
-        end++;
-    *count = end - first;
-    return a->sorted + first;
+    return totals_sorted(&a->totals, kind, count);
 }

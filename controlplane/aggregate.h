@@ -20,45 +20,9 @@
 #pragma once
 
 #include "controlplane/tallies.h"
-#include "controlplane/table.h"
+#include "controlplane/totals.h"
 #include "proto/base/list.h"
 #include "proto/gateway.pb-c.h"
-
-#define AGGREGATE_BREAKER_STATES 3
-#define AGGREGATE_MAX_BUCKETS 33 /* 32 bounds, and what is over the last */
-#define AGGREGATE_CLASSES 6
-#define AGGREGATE_GENERATIONS 3 /* told apart; older ones count as 0 */
-
-/* What a total counts. Its key is made of words, each with a zero byte behind it, and its values
- * are, by kind: */
-enum total_kind {
-    TOTAL_REQUESTS = 'r',   /* route, method, status: how many */
-    TOTAL_DURATION = 'd',   /* route, method: buckets, nanoseconds */
-    TOTAL_UPSTREAM = 'u',   /* likewise, of the time that backends took */
-    TOTAL_COUNT = 'c',      /* family, route, value: how many */
-    TOTAL_COUNTER = 'n',    /* name: its value */
-    TOTAL_TARGET = 't',     /* id, in hexadecimal: see enum target_value */
-    TOTAL_GENERATION = 'g', /* number, in decimal: classes, buckets, nanoseconds */
-};
-
-enum target_value {
-    TARGET_REQUESTS,
-    TARGET_FAILURES,
-    TARGET_OPENED, /* connections */
-    TARGET_REUSED,
-    TARGET_FAILED,
-    TARGET_MOVED, /* to each state of its breaker */
-    TARGET_VALUES = TARGET_MOVED + AGGREGATE_BREAKER_STATES
-};
-
-struct total {
-    char *key; /* owned: the kind, and the words */
-    size_t key_len;
-    const char *words[3]; /* within key; NULL = there are fewer */
-    enum total_kind kind;
-    size_t count;
-    uint64_t *values; /* owned */
-};
 
 struct named_level {
     char *name; /* owned */
@@ -100,13 +64,8 @@ struct aggregate {
     size_t rewrite_bytes; /* when the tallies are larger they are rewritten */
     double bounds[AGGREGATE_MAX_BUCKETS - 1];
     size_t bound_count;
-    struct list sources;   /* owned */
-    struct table totals;   /* by key -> struct total, owned */
-    struct table routes;   /* by name -> struct total of one value, owned: requests */
-    struct total **sorted; /* owned, by key */
-    size_t sorted_count;   /* fewer than totals: to be sorted anew */
-    uint64_t generations[AGGREGATE_GENERATIONS]; /* told apart: the newest first */
-    bool is_full;                                /* said once */
+    struct list sources; /* owned */
+    struct totals totals;
 };
 
 /* Reads what is kept in `state_dir`. */

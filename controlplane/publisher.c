@@ -16,6 +16,7 @@
 
 #define NAMES_SECONDS 2.
 #define GATHER_SECONDS 0.05
+#define LOGGED_DIAGNOSTICS 50
 
 /* Something that came while another candidate was under way. */
 struct turn {
@@ -317,15 +318,19 @@ static void start(struct publisher *p, struct generation *g, const struct push *
     ev_timer_start(p->loop, &p->deadline);
 }
 
+/* Who pushes is told all of them; a log that repeats them with each change needs a few. */
 static void log_diagnostics(const struct diagnostics *d)
 {
-    for (size_t i = 0; i < d->count; i++) {
+    for (size_t i = 0; i < d->count && i < LOGGED_DIAGNOSTICS; i++) {
         const struct diagnostic *one = &d->at[i];
         log_event(one->severity == SEVERITY_ERROR ? LOG_ERROR : LOG_WARN, "config",
                   "%s:%u:%u: %s%s%s", d->source ? d->source : "", one->place.line,
                   one->place.column, one->message, one->suggestion ? ": " : "",
                   one->suggestion ? one->suggestion : "");
     }
+    if (d->count > LOGGED_DIAGNOSTICS)
+        log_warn("config", "%s: %zu more like these; gwpctl validate prints them all",
+                 d->source ? d->source : "", d->count + d->dropped - LOGGED_DIAGNOSTICS);
 }
 
 static void refuse_text(struct publisher *p, const struct push *push)

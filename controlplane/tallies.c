@@ -74,7 +74,7 @@ static void begin(struct tallies *l)
 
 void tallies_give_up_file(struct tallies *l, const struct err *why)
 {
-    log_warn("tallies", "what data planes count is not kept over a restart: %s", why->text);
+    log_warn("tallies", "counts are not kept over a restart: %s", why->text);
     if (l->fd >= 0)
         close(l->fd);
     l->fd = -1;
@@ -100,7 +100,7 @@ static int open_file(struct tallies *l, int flags, struct err *err)
     l->allocated = 0;
     if (files_make_parent(l->path, err) < 0)
         return -1;
-    l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | flags, 0600);
+    l->fd = open(l->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
     if (l->fd < 0 || fstat(l->fd, &st) < 0)
         return err_set_errno(err, "%s cannot be opened", l->path);
     if ((size_t)st.st_size > MAX_BYTES)
@@ -153,8 +153,14 @@ void tallies_open(struct tallies *l, const char *state_dir, const char *name)
 {
     struct err err;
     *l = (struct tallies){.fd = -1};
-    if (asprintf(&l->path, "%s/%s", state_dir, name) < 0)
+    if (asprintf(&l->path, "%s/%s", state_dir ? state_dir : "", name) < 0)
         log_fatal("tallies", "out of memory");
+    if (!state_dir) {
+        if (map(l, &err) < 0)
+            log_fatal("tallies", "%s", err.text);
+        begin(l);
+        return;
+    }
     int result = open_file(l, 0, &err);
     if (result == 0 && find_end(l) < 0) {
         put_aside(l);
@@ -178,8 +184,17 @@ void tallies_close(struct tallies *l)
 
 /* ---- rows ---- */
 
+/* What another process has added. */
+static void catch_up(struct tallies *l)
+{
+    while (l->fd >= 0 && l->used + sizeof(struct tally) <= l->allocated &&
+           __atomic_load_n(&row_at(l, l->used)->bytes, __ATOMIC_ACQUIRE) != 0)
+        l->used += row_at(l, l->used)->bytes;
+}
+
 struct tally *tallies_add(struct tallies *l, uint64_t owner, struct view key, size_t count)
 {
+    catch_up(l);
     size_t bytes = (sizeof(struct tally) + count * sizeof(uint64_t) + key.len + 7) / 8 * 8;
     /* The row behind it must be readable as well: there the rows end. */
     if (key.len > UINT16_MAX || count > UINT16_MAX ||

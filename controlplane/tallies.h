@@ -1,14 +1,16 @@
 /* tallies: rows of numbers that outlive this process: a file in the state directory, mapped into
  * memory. Whoever adds to a number has kept it, without a write: after kill -9 the next control
  * plane finds what was there. (A machine that loses its power may lose the last half minute.)
- * Owned by the aggregate; one thread.
+ * Owned by who counts; one thread. Both what data planes count (aggregate.c) and what the control
+ * plane counts itself (ledger.c) are kept so.
  *
  * A row belongs to an owner (a lineage of counters) and has a key. It never moves while the file
  * is open, and is never taken out: what shall be gone is left out when the file is rewritten, which
  * replaces it as a whole or not at all.
  *
  * Where the file cannot be kept, the same goes on in memory, with one warning. A file that is not
- * understood is put aside. */
+ * understood is put aside as "NAME.damaged". Rows that another process adds to the file meanwhile
+ * are stepped over when one is added here. */
 #pragma once
 
 #include "proto/base/err.h"
@@ -31,7 +33,7 @@ struct tallies {
     bool is_full;     /* said once */
 };
 
-/* `name` is that of the file in `state_dir`. */
+/* `name` is that of the file in `state_dir`; NULL = in memory only. */
 void tallies_open(struct tallies *l, const char *state_dir, const char *name);
 void tallies_close(struct tallies *l);
 

@@ -22,7 +22,7 @@
 #define ACCEPTS_PER_TURN 16
 #define ACCEPT_PAUSE_S 0.1
 #define LAST_ACCEPTS 1024  /* from one socket, when accepting ends */
-#define FRESH_MS 1000      /* for the first request of who came last */
+#define FRESH_MS 300       /* for the first request of who came last */
 #define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
 
 struct listener_watch {

@@ -8,12 +8,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proto/base/arena.h"
 #include "proto/base/log.h"
 
 /* A peer that does not read is given up at this point; one snapshot of the largest size always
  * fits. */
 #define QUEUE_MAX_BYTES (FRAME_MAX_BYTES + 16u * 1024 * 1024)
 #define FRAMES_PER_READ 64
+#define UNPACKED_FACTOR 4 /* of a message's size: a first guess */
 
 enum sender { FROM_DP, FROM_CP, FROM_BOTH };
 enum phase { PHASE_HELLO, PHASE_OPEN, PHASE_ANY };
@@ -127,14 +129,29 @@ static int check_allowed(const struct channel *ch, const struct kind *k, struct 
     return 0;
 }
 
+/* A message is one arena: ten thousand routes would be half a million pieces to be given back one
+ * by one. */
+static void *allocate(void *arena, size_t bytes)
+{
+    return arena_alloc(arena, bytes);
+}
+
+static void deallocate(void *arena, void *piece)
+{
+}
+
 static int handle(struct channel *ch, const struct frame *f, struct err *err)
 {
     const struct kind *k = kind_of(f->type);
     int result = check_allowed(ch, k, err);
     ProtobufCMessage *body = NULL;
-    if (result == 0 && !(body = protobuf_c_message_unpack(k->descriptor, NULL, f->len, f->payload)))
+    struct arena *arena = result == 0 ? arena_new((size_t)f->len * UNPACKED_FACTOR + 1024) : NULL;
+    ProtobufCAllocator allocator = {allocate, deallocate, arena};
+    if (result == 0 &&
+        !(body = protobuf_c_message_unpack(k->descriptor, &allocator, f->len, f->payload)))
         result = err_set(err, "a malformed %s of %u bytes", k->word, f->len);
     if (result < 0) {
+        arena_free(&arena);
         for (unsigned i = 0; i < f->fd_count; i++)
             close(f->fds[i]);
         return -1;
@@ -146,7 +163,7 @@ static int handle(struct channel *ch, const struct frame *f, struct err *err)
                         .fds = f->fds,
                         .fd_count = f->fd_count};
     result = ch->handler(ch->owner, &m, err);
-    protobuf_c_message_free_unpacked(body, NULL);
+    arena_free(&arena);
     return result;
 }
 

@@ -67,12 +67,6 @@ void exposition_init(struct exposition *x, enum exposition_format format)
     make_room(x, FIRST_BYTES);
 }
 
-void exposition_free(struct exposition *x)
-{
-    free(x->at);
-    x->at = NULL;
-}
-
 char *exposition_finish(struct exposition *x, size_t *len)
 {
     if (x->format == EXPOSITION_OPENMETRICS)

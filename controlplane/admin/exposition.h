@@ -20,7 +20,6 @@ struct exposition {
 };
 
 void exposition_init(struct exposition *x, enum exposition_format format);
-void exposition_free(struct exposition *x);
 
 /* The whole text, which the caller frees from now on. */
 char *exposition_finish(struct exposition *x, size_t *len);

@@ -1,6 +1,8 @@
 #include "controlplane/config/keep.h"
 
 #include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #include "controlplane/config/env.h"
 #include "controlplane/config/suggest.h"
@@ -97,6 +99,34 @@ static const char *refuse_path(struct view path)
     return NULL;
 }
 
+/* Requests are compared once their unreserved characters are decoded and hex digits are upper case:
+ * a prefix that is written otherwise matches none. */
+static void warn_of_escapes(const struct value_reader *r, const struct node *n, struct view path)
+{
+    if (!memchr(path.at, '%', path.len))
+        return;
+    char *better = arena_copy(r->d->arena, path), *out = better;
+    for (size_t i = 0; i < path.len; i++) {
+        const char *at = path.at + i;
+        char digits[3] = {0}, c;
+        if (*at != '%') {
+            *out++ = *at;
+            continue;
+        }
+        memcpy(digits, at + 1, 2); /* refuse_path() has seen that they are there */
+        c = (char)strtol(digits, NULL, 16);
+        if (isalnum((unsigned char)c) || (c && strchr("-._~", c)))
+            *out++ = c;
+        else
+            out += sprintf(out, "%%%c%c", toupper(at[1]), toupper(at[2]));
+        i += 2;
+    }
+    *out = '\0';
+    if (strlen(better) != path.len || memcmp(better, path.at, path.len) != 0)
+        node_warning(r->d, n, arena_printf(r->d->arena, "write \"%.100s\"", better),
+                     "no request matches this: its path is compared in normal form");
+}
+
 const char *keep_path(const struct value_reader *r, const struct key *k, const struct node *n)
 {
     struct view path = n->text;
@@ -120,6 +150,7 @@ const char *keep_path(const struct value_reader *r, const struct key *k, const s
     }
     while (path.len > 1 && path.at[path.len - 1] == '/')
         path.len--;
+    warn_of_escapes(r, n, path);
     if (path.at[path.len - 1] == '*')
         node_warning(r->d, n, "leave it out: a prefix matches all below it",
                      "\"*\" in a prefix is itself");
@@ -167,12 +198,7 @@ const char *keep_address(const struct value_reader *r, const struct key *k, cons
 const char *keep_backend_url(const struct value_reader *r, const struct key *k,
                              const struct node *n)
 {
-    struct url url;
-    struct err err, advice;
-    if (url_parse_backend(&url, r->arena, n->text.at, &advice, &err) == 0)
-        return n->text.at;
-    node_error(r->d, n, *advice.text ? advice.text : NULL, "%s", err.text);
-    return NULL;
+    return n->text.at; /* rules.c takes it apart, once */
 }
 
 const char *keep_redis_url(const struct value_reader *r, const struct key *k, const struct node *n)

@@ -5,6 +5,7 @@
 #include <yaml.h>
 
 #include "controlplane/config/env.h"
+#include "controlplane/config/scan.h"
 #include "controlplane/config/symbols.h"
 
 #define PAIRWISE_MAX 16 /* maps up to here are checked for duplicate keys without a table */
@@ -12,6 +13,8 @@
 
 struct loader {
     yaml_parser_t parser;
+    struct scan scan;
+    bool scans, gave_up; /* events come from `scan`; it cannot read this text */
     struct view text;
     struct arena *nodes, *texts; /* borrowed */
     struct diagnostics *d;       /* borrowed */
@@ -89,10 +92,20 @@ static void report_syntax(struct loader *l)
 
 static MUST_CHECK int next_event(struct loader *l, yaml_event_t *e)
 {
+    if (l->scans) {
+        l->gave_up = !scan_next(&l->scan, e);
+        return l->gave_up ? -1 : 0;
+    }
     if (yaml_parser_parse(&l->parser, e))
         return 0;
     report_syntax(l);
     return -1;
+}
+
+static void delete_event(const struct loader *l, yaml_event_t *e)
+{
+    if (!l->scans)
+        yaml_event_delete(e);
 }
 
 /* ---- nodes ---- */
@@ -230,7 +243,7 @@ static struct node *read_list(struct loader *l, const yaml_event_t *start, unsig
             return NULL;
         bool end = e.type == YAML_SEQUENCE_END_EVENT;
         struct node *n = end ? NULL : read_node(l, &e, depth + 1);
-        yaml_event_delete(&e);
+        delete_event(l, &e);
         if (end)
             break;
         if (!n)
@@ -356,7 +369,7 @@ static struct node *read_pair(struct loader *l, const yaml_event_t *key_event, u
     value = read_node(l, &e, depth);
     if (outside)
         l->in_headers = false;
-    yaml_event_delete(&e);
+    delete_event(l, &e);
     if (value)
         value->key = key;
     return value;
@@ -374,7 +387,7 @@ static struct node *read_map(struct loader *l, const yaml_event_t *start, unsign
             return NULL;
         bool end = e.type == YAML_MAPPING_END_EVENT;
         struct node *n = end ? NULL : read_pair(l, &e, depth + 1);
-        yaml_event_delete(&e);
+        delete_event(l, &e);
         if (end)
             break;
         if (!n)
@@ -442,7 +455,7 @@ static struct node *read_stream(struct loader *l)
                        type == YAML_DOCUMENT_START_EVENT || type == YAML_DOCUMENT_END_EVENT;
         if (!outside)
             root = read_node(l, &e, 1);
-        yaml_event_delete(&e);
+        delete_event(l, &e);
         if (again || (!outside && !root))
             return NULL;
         if (type == YAML_STREAM_END_EVENT)
@@ -455,23 +468,48 @@ static struct node *read_stream(struct loader *l)
     return root && root->kind == NODE_MAP ? root : NULL;
 }
 
+/* NULL with nothing said when libyaml has to read it. */
+static struct node *scan_tree(struct loader *l)
+{
+    const struct diagnostics before = *l->d;
+    l->scans = scan_init(&l->scan, l->text);
+    l->gave_up = !l->scans;
+    struct node *root = l->scans ? read_stream(l) : NULL;
+    if (l->gave_up) { /* what was said so far will be said again */
+        l->d->count = before.count;
+        l->d->errors = before.errors;
+        l->d->dropped = before.dropped;
+    }
+    return root;
+}
+
+static struct node *parse_tree(struct loader *l)
+{
+    if (!yaml_parser_initialize(&l->parser)) {
+        diagnostics_add(l->d, SEVERITY_ERROR, (struct place){0, 0}, 0, NULL, "out of memory");
+        return NULL;
+    }
+    yaml_parser_set_encoding(&l->parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&l->parser, (const unsigned char *)l->text.at, l->text.len);
+    struct node *root = read_stream(l);
+    yaml_parser_delete(&l->parser);
+    return root;
+}
+
 struct node *load_tree(struct view text, struct arena *nodes, struct arena *texts,
                        struct diagnostics *d)
 {
-    struct loader l = {
+    const struct loader fresh = {
         .text = text, .nodes = nodes, .texts = texts, .d = d, .anchors = {.arena = nodes}};
+    struct loader l = fresh;
     if (text.len > LOAD_MAX_BYTES) {
         diagnostics_add(d, SEVERITY_ERROR, (struct place){0, 0}, 0, NULL,
                         "the file is larger than %u MiB", LOAD_MAX_BYTES >> 20);
         return NULL;
     }
-    if (!yaml_parser_initialize(&l.parser)) {
-        diagnostics_add(d, SEVERITY_ERROR, (struct place){0, 0}, 0, NULL, "out of memory");
-        return NULL;
-    }
-    yaml_parser_set_encoding(&l.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&l.parser, (const unsigned char *)text.at, text.len);
-    struct node *root = read_stream(&l);
-    yaml_parser_delete(&l.parser);
-    return root;
+    struct node *root = scan_tree(&l);
+    if (!l.gave_up)
+        return root;
+    l = fresh;
+    return parse_tree(&l);
 }

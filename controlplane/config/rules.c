@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "controlplane/config/url.h"
 #include "proto/base/addr.h"
@@ -11,6 +12,7 @@
 #define BODY_AS_SERVER UINT64_MAX
 
 #define TOKEN_MIN_BYTES 16
+#define PAIRWISE_MAX 16
 
 /* Routes with the same host and prefix, told apart by their methods. */
 struct match {
@@ -173,38 +175,56 @@ static void check_breaker(struct rules *r, const struct node *map, struct circui
 
 /* ---- routes ---- */
 
-static void name_backend(struct rules *r, struct backend_config *b)
+/* False: the URL is none, which has been reported. */
+static bool name_backend(struct rules *r, struct node *n, struct backend_config *b)
 {
     struct url url;
     struct err err, advice;
-    int bad = url_parse_backend(&url, r->reader.arena, b->url, &advice, &err);
-    assert(!bad);
-    if (bad)
-        return;
+    struct node *text = (struct node *)given(n, "url");
+    if (url_parse_backend(&url, r->reader.arena, b->url, &advice, &err)) {
+        node_error(r->reader.d, text, *advice.text ? advice.text : NULL, "%s", err.text);
+        text->bad = true;
+        b->url = NULL;
+        return false;
+    }
     b->host = url.host;
     b->port = url.port;
     b->base_path = url.path;
+    return true;
+}
+
+/* One of the same route before it that would be the same endpoint. A few are compared one by one; a
+ * table of their own would cost each of ten thousand routes more. */
+static const struct backend_config *find_same(struct rules *r, struct symbols *seen,
+                                              const struct route_config *route,
+                                              struct backend_config *b)
+{
+    if (route->backend_count > PAIRWISE_MAX)
+        return symbols_put(
+            seen, view_of(arena_printf(r->scratch, "%s %u %s", b->host, b->port, b->base_path)), b);
+    for (const struct backend_config *other = route->backends; other < b; other++)
+        if (other->host && other->port == b->port && strcmp(other->host, b->host) == 0 &&
+            strcmp(other->base_path, b->base_path) == 0)
+            return other;
+    return NULL;
 }
 
 /* An endpoint's identity is made from route, URL and address: a second one would be the same. */
 static void check_backends(struct rules *r, const struct node *map, struct route_config *route)
 {
     const struct node *list = given(map, "backends");
-    const struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
+    struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
     struct symbols seen = {.arena = r->scratch};
-    for (size_t i = 0; i < route->backend_count; i++, n = n ? n->next : NULL) {
+    for (size_t i = 0; i < route->backend_count && n; i++, n = n->next) {
         struct backend_config *b = &route->backends[i];
-        if (!b->url)
+        if (!b->url || !name_backend(r, n, b))
             continue;
-        name_backend(r, b);
-        const char *canonical =
-            arena_printf(r->scratch, "%s %u %s", b->host, b->port, b->base_path);
-        const struct backend_config *earlier = symbols_put(&seen, view_of(canonical), b);
-        if (earlier && n)
+        const struct backend_config *earlier = find_same(r, &seen, route, b);
+        if (earlier)
             node_error(r->reader.d, given(n, "url"), "give it a \"weight\" instead",
                        "duplicate backend \"%.100s\", first given on line %u", b->url,
                        earlier->place.line);
-        if (n && route->lb_algorithm == LB_ROUND_ROBIN)
+        if (route->lb_algorithm == LB_ROUND_ROBIN)
             warn_idle(r, n, "weight", "while \"lb_algorithm\" is round_robin");
     }
 }
@@ -313,6 +333,84 @@ void rules_section(struct rules *r, const struct section *s, const struct node *
     }
 }
 
+/* ---- between routes ---- */
+
+static bool takes_all_of(const struct match *first, const struct strings *methods)
+{
+    for (size_t i = 0; i < methods->count; i++) {
+        const struct strings one = {&methods->at[i], 1};
+        bool taken = false;
+        for (const struct match *m = first; m && !taken; m = m->next)
+            taken = share_a_method(&m->route->methods, &one);
+        if (!taken)
+            return false;
+    }
+    return true;
+}
+
+static bool takes_every_method(const struct match *first)
+{
+    for (const struct match *m = first; m; m = m->next)
+        if (m->route->methods.count == 0)
+            return true;
+    return false;
+}
+
+/* The longest prefix is looked for first, the method only then: below it nobody else is asked. */
+static const struct route_config *find_shadowed(struct rules *r, const struct route_config *route,
+                                                const struct match *first)
+{
+    struct view path = view_of(route->path_prefix);
+    while (path.len > 1) {
+        const char *slash = memrchr(path.at, '/', path.len);
+        path.len = slash > path.at ? (size_t)(slash - path.at) : 1;
+        const char *key = arena_printf(r->scratch, "%s %.*s", route->host, VIEW_ARG(path));
+        for (const struct match *m = symbols_get(&r->matches, view_of(key)); m; m = m->next)
+            if (m->route->methods.count == 0 || !takes_all_of(first, &m->route->methods))
+                return m->route;
+    }
+    return NULL;
+}
+
+static void check_shadows(struct rules *r, const struct node *map, const struct route_config *route)
+{
+    const struct node *methods = given(map, "methods");
+    if (!methods || route->methods.count == 0 || !route->path_prefix)
+        return;
+    const char *key = arena_printf(r->scratch, "%s %s", route->host, route->path_prefix);
+    const struct match *first = symbols_get(&r->matches, view_of(key));
+    if (!first || first->route != route || takes_every_method(first))
+        return;
+    const struct route_config *other = find_shadowed(r, route, first);
+    if (other)
+        node_warning(r->reader.d, methods->key,
+                     arena_printf(r->reader.d->arena, "give \"%s\" a route for them, too",
+                                  route->path_prefix),
+                     "other methods below \"%s\" are answered 405, although the route on line %u "
+                     "takes them for \"%s\"",
+                     route->path_prefix, other->place.line, other->path_prefix);
+}
+
+/* Where the gateway itself listens: a backend there would answer by asking the gateway. */
+static void check_loops(struct rules *r, const struct node *map, const struct route_config *route,
+                        const struct symbols *taken, const bool *ports)
+{
+    const struct node *list = given(map, "backends");
+    const struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
+    for (size_t i = 0; i < route->backend_count && n; i++, n = n->next) {
+        const struct backend_config *b = &route->backends[i];
+        if (!b->host || !ports[b->port] ||
+            (strncmp(b->host, "127.", 4) != 0 && strcmp(b->host, "localhost") != 0 &&
+             strcmp(b->host, "::1") != 0))
+            continue;
+        const char *any = arena_printf(r->scratch, "*:%u", b->port);
+        const char *exact = arena_printf(r->scratch, "%s:%u", b->host, b->port);
+        if (symbols_get(taken, view_of(any)) || symbols_get(taken, view_of(exact)))
+            node_warning(r->reader.d, given(n, "url"), NULL,
+                         "\"%s\" is where this gateway itself listens", b->url);
+    }
+}
+
 /* ---- the whole file ---- */
 
 /* What two listeners cannot share. ":80", "0.0.0.0:80" and "[::]:80" all want the same; port 0 is
@@ -327,10 +425,10 @@ static const char *listen_identity(struct rules *r, const char *text)
     in_port_t port = 1;
     if (a.sa.any.sa_family == AF_INET) {
         any = a.sa.in4.sin_addr.s_addr == INADDR_ANY;
-        port = a.sa.in4.sin_port;
+        port = ntohs(a.sa.in4.sin_port);
     } else if (a.sa.any.sa_family == AF_INET6) {
         any = IN6_IS_ADDR_UNSPECIFIED(&a.sa.in6.sin6_addr);
-        port = a.sa.in6.sin6_port;
+        port = ntohs(a.sa.in6.sin6_port);
     }
     if (port == 0)
         return NULL;
@@ -365,19 +463,19 @@ static void claim(struct rules *r, struct symbols *taken, struct listener l)
                    l.node ? l.text : other->text, l.node ? other->text : l.text);
 }
 
-static void check_listeners(struct rules *r, const struct node *root, const struct config *cfg)
+static void check_listeners(struct rules *r, const struct node *root, const struct config *cfg,
+                            struct symbols *taken)
 {
-    struct symbols taken = {.arena = r->scratch};
     const struct node *list = given(given(root, "server"), "addr");
     const struct node *n = list && list->kind == NODE_LIST ? list->first : list;
     const struct node *admin = given(root, "admin");
     for (size_t i = 0; i < cfg->server.addr.count; i++, n = n ? n->next : NULL)
-        claim(r, &taken, (struct listener){cfg->server.addr.at[i], n, list && list->bad});
+        claim(r, taken, (struct listener){cfg->server.addr.at[i], n, list && list->bad});
     n = given(admin, "addr");
-    claim(r, &taken, (struct listener){cfg->admin.addr, n, n && n->bad});
+    claim(r, taken, (struct listener){cfg->admin.addr, n, n && n->bad});
     const char *socket = arena_printf(r->scratch, "unix:%s", cfg->admin.socket);
     n = given(admin, "socket");
-    claim(r, &taken, (struct listener){socket, n, n && n->bad});
+    claim(r, taken, (struct listener){socket, n, n && n->bad});
 }
 
 /* Host and prefix say which route it is. Routes that only differ in methods get these behind it.
@@ -412,5 +510,18 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
         if (route->max_body_bytes == BODY_AS_SERVER)
             route->max_body_bytes = cfg->server.max_body_bytes;
     }
-    check_listeners(r, root, cfg);
+    struct symbols taken = {.arena = r->scratch};
+    bool *ports = arena_array(r->scratch, UINT16_MAX + 1, sizeof(*ports)); /* that we listen on */
+    check_listeners(r, root, cfg, &taken);
+    for (size_t i = 0; i < cfg->server.addr.count; i++) {
+        const char *colon = strrchr(cfg->server.addr.at[i], ':');
+        ports[colon ? (uint16_t)strtoul(colon + 1, NULL, 10) : 0] = true;
+    }
+    const struct node *n = routes && routes->kind == NODE_LIST ? routes->first : NULL;
+    for (size_t i = 0; i < cfg->route_count && n; i++, n = n->next) {
+        if (n->kind != NODE_MAP)
+            continue;
+        check_shadows(r, n, &cfg->routes[i]);
+        check_loops(r, n, &cfg->routes[i], &taken, ports);
+    }
 }

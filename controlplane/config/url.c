@@ -12,10 +12,17 @@ static struct view after(struct view v, size_t n)
     return (struct view){v.at + n, v.len - n};
 }
 
+static bool is_one_of(char c, const char *bytes)
+{
+    while (*bytes && *bytes != c)
+        bytes++;
+    return *bytes;
+}
+
 static size_t find(struct view v, const char *bytes)
 {
     size_t i = 0;
-    while (i < v.len && !strchr(bytes, v.at[i]))
+    while (i < v.len && !is_one_of(v.at[i], bytes))
         i++;
     return i;
 }
@@ -147,7 +154,7 @@ static int check_path(struct view path, struct err *err)
         unsigned char c = (unsigned char)path.at[i];
         if (c == '?' || c == '#')
             return err_set(err, "a backend's URL ends with its path: \"%c\" cannot follow", c);
-        if (c <= ' ' || c >= 0x7f || strchr("\"<>\\^`{|}", c))
+        if (c <= ' ' || c >= 0x7f || is_one_of((char)c, "\"<>\\^`{|}"))
             return err_set(err, "a byte that no URL may hold: percent-encode it");
     }
     return 0;

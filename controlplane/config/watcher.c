@@ -49,20 +49,34 @@ static void on_settled(struct ev_loop *loop, ev_timer *t, int revents)
         w->changed(w->owner);
 }
 
+/* Begins the quiet time anew. */
+static void settle(struct watcher *w, double seconds)
+{
+    double now = ev_now(w->loop);
+    if (!ev_is_active(&w->settle))
+        w->first_at = now;
+    double left = w->first_at + WATCHER_PATIENCE_SECONDS - now;
+    ev_timer_stop(w->loop, &w->settle);
+    ev_timer_set(&w->settle, MAX(MIN(seconds, left), 0.), 0.);
+    ev_timer_start(w->loop, &w->settle);
+}
+
 /* The file's own events begin the quiet time anew. What happens to other names counts when the path
  * leads somewhere else since: that is how a symlink on the way is swapped. */
 static void take_event(struct watcher *w, const struct inotify_event *e)
 {
     struct file_identity now;
+    double seconds = e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO) ? WATCHER_COMPLETE_SECONDS
+                                                              : WATCHER_SETTLE_SECONDS;
     if (e->len > 0 && strcmp(e->name, w->base) == 0) {
-        ev_timer_again(w->loop, &w->settle);
+        settle(w, seconds);
         return;
     }
     if (ev_is_active(&w->settle))
         return;
     now = identify(w->path);
     if (!same_identity(&now, &w->seen))
-        ev_timer_again(w->loop, &w->settle);
+        settle(w, seconds);
 }
 
 static void on_events(struct ev_loop *loop, ev_io *io, int revents)
@@ -84,7 +98,7 @@ static void on_poll(struct ev_loop *loop, ev_timer *t, int revents)
     struct file_identity now = identify(w->path);
     watch_directory(w);
     if (!same_identity(&now, &w->seen) && !ev_is_active(&w->settle))
-        ev_timer_again(loop, &w->settle);
+        settle(w, WATCHER_SETTLE_SECONDS);
 }
 
 void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, watcher_fn *changed,
@@ -114,7 +128,7 @@ void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, wat
         log_warn("watcher",
                  "changes of %s are not told by the system, it is looked at every %.0f s", path,
                  WATCHER_POLL_SECONDS);
-    ev_timer_init(&w->settle, on_settled, 0., WATCHER_SETTLE_SECONDS);
+    ev_timer_init(&w->settle, on_settled, 0., 0.);
     ev_timer_init(&w->poll, on_poll, WATCHER_POLL_SECONDS, WATCHER_POLL_SECONDS);
     w->settle.data = w->poll.data = w;
     ev_timer_start(loop, &w->poll);

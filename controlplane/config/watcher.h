@@ -1,9 +1,11 @@
 /* watcher: says when a configuration file may have new content. Watches the file's directory, not
  * the file, because editors and config managers replace it: written in place, renamed over, deleted
  * and made again, or a symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is.
- * Speaks only when it has been quiet for a moment, so that half of a write is not read. A slow look
- * at the file's identity (device, inode, size, time) is the second line, for what inotify does not
- * tell: other hosts' writes on a network file system, a directory that is itself replaced.
+ * Speaks only when it has been quiet for a moment, so that half of a write is not read: a short one
+ * behind a file that was closed or renamed into its place, which is complete then; and at the
+ * latest a quarter of a second after the first sign, whoever goes on writing. A slow look at the
+ * file's identity (device, inode, size, time) is the second line, for what inotify does not tell:
+ * other hosts' writes on a network file system, a directory that is itself replaced.
  *
  * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on
  * the loop. */
@@ -15,7 +17,9 @@
 
 #include "proto/base/err.h"
 
+#define WATCHER_COMPLETE_SECONDS 0.003
 #define WATCHER_SETTLE_SECONDS 0.015
+#define WATCHER_PATIENCE_SECONDS 0.25
 #define WATCHER_POLL_SECONDS 2.
 
 typedef void watcher_fn(void *owner);
@@ -37,6 +41,7 @@ struct watcher {
     int directory_watch; /* of inotify, -1 = the directory is not watched now */
     ev_io events;
     ev_timer settle, poll;
+    double first_at; /* loop time of the first sign that has not been told */
     struct file_identity seen;
 };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "controlplane/config/diagnostics.h"
+#include "controlplane/config/json_schema.h"
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/print.h"
 #include "controlplane/ctl/show.h"
@@ -189,4 +190,12 @@ int change_validate(const struct invocation *in)
     config_free(&config);
     diagnostics_fini(&d);
     return is_valid ? EXIT_OK : EXIT_NO;
+}
+
+int change_schema(const struct invocation *in)
+{
+    json_t *document = json_schema_document();
+    print_json(stdout, document);
+    json_decref(document);
+    return EXIT_OK;
 }

@@ -213,6 +213,15 @@ const struct command commands[] = {
         .run = change_validate,
     },
     {
+        .name = "schema",
+        .summary = "print the JSON Schema of the configuration",
+        .text = "For editors and CI: every key with its type, range, default and what it does. What "
+                "must hold between keys only gwpctl validate tells.",
+        .examples = {"gwpctl schema > gateway.schema.json"},
+        .is_offline = true,
+        .run = change_schema,
+    },
+    {
         .name = "reload",
         .summary = "read the control plane's own file again",
         .text =

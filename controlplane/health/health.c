@@ -283,7 +283,7 @@ void health_end(struct health *h, double now)
 
 static void find_counts(struct health *h, struct ledger *ledger)
 {
-    char name[LEDGER_NAME_BYTES];
+    char name[64];
     for (int i = 0; i < PROBE_RESULT_COUNT; i++) {
         snprintf(name, sizeof(name), "health_checks/%s", probe_word((enum probe_result)i));
         h->counts[i] = ledger_find(ledger, name);

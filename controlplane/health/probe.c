@@ -1,6 +1,7 @@
 #include "controlplane/health/probe.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -243,9 +244,8 @@ static void on_connected(struct probe *p)
     }
 }
 
-static void on_io(struct ev_loop *loop, ev_io *w, int events)
+static void go_on(struct probe *p)
 {
-    struct probe *p = w->data;
     switch (p->stage) {
     case CONNECTING:
         on_connected(p);
@@ -257,13 +257,34 @@ static void on_io(struct ev_loop *loop, ev_io *w, int events)
         receive(p);
         break;
     }
+}
+
+static void on_io(struct ev_loop *loop, ev_io *w, int events)
+{
+    struct probe *p = w->data;
+    go_on(p);
     if (p->is_decided)
         finish(p);
+}
+
+/* What has arrived counts, however late this process is to look at it: that it was frozen itself,
+ * or had no processor, says nothing about the endpoint. */
+static void look_once_more(struct probe *p)
+{
+    struct pollfd fd = {.fd = p->fd, .events = p->stage == RECEIVING ? POLLIN : POLLOUT};
+    while (!p->is_decided && poll(&fd, 1, 0) == 1) {
+        enum stage stage = p->stage;
+        go_on(p);
+        if (p->stage == stage)
+            return;
+        fd.events = p->stage == RECEIVING ? POLLIN : POLLOUT;
+    }
 }
 
 static void on_deadline(struct ev_loop *loop, ev_timer *w, int events)
 {
     struct probe *p = w->data;
+    look_once_more(p);
     if (!p->is_decided)
         decide(p, PROBE_TIMEOUT, "%s within %g s",
                p->stage == CONNECTING ? "no connection" : "no response",

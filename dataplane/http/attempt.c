@@ -92,6 +92,12 @@ void attempt_answered(struct exchange *ex)
     ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
 }
 
+void attempt_proved(struct exchange *ex)
+{
+    if (UNLIKELY(ex->permit & BREAKER_PROBE))
+        report(ex, verdict_on_answer(ex), R_SERVED);
+}
+
 void attempt_granted(struct exchange *ex)
 {
     report(ex, VERDICT_GOOD, R_SERVED);

@@ -25,5 +25,9 @@ void attempt_end(struct exchange *ex, enum reason why);
  * takes from here on is not the backend's time. */
 void attempt_answered(struct exchange *ex);
 
+/* The answer's head is on its way to the client, the rest of its body is awaited: a probe of the
+ * breaker has its verdict now. A stream of events never ends, and must not keep it half-open. */
+void attempt_proved(struct exchange *ex);
+
 /* It becomes a tunnel, which outlives the snapshot: a good verdict, early. */
 void attempt_granted(struct exchange *ex);

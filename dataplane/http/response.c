@@ -99,6 +99,7 @@ static void wait_for_client(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
+    attempt_proved(ex);
     transport_watch(&c->io, w->loop, transport_watched(&c->io) | EV_WRITE);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->write_timeout_ms);
     if (ex->upstream) {
@@ -116,6 +117,7 @@ static void await_response_body(struct exchange *ex)
     }
     struct worker *w = worker_of(ex);
     struct upstream *u = ex->upstream;
+    attempt_proved(ex);
     transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
     wheel_set(&w->wheel, &u->deadline, worker_now(w), ex->response_idle_ms);
     if (ex->client->ended)

@@ -26,7 +26,7 @@
 #define PAID_ENOUGH (PAID_MAX / 2) /* the roster is to be called, which begins with 0 again */
 #define LOAD_MAX 0xFFFFFEu
 #define WHOLE_STEP ((uint64_t)1 << 20) /* of weight 1 */
-#define MOST_BEHIND 128
+#define MOST_BEHIND 1024
 #define LEAST_RAMP (1u << 10) /* of 1 << 16: a share to begin a slow start with */
 
 struct least_tree {

@@ -18,6 +18,8 @@
 #define FILE_NAME "snapshot"
 #define FORMAT 1
 #define PATH_BYTES 4096
+#define IS_BUSY (-2)
+#define LOCK_TRIES 10
 
 static const char magic[8] = "GWPSNAP";
 
@@ -62,24 +64,49 @@ static int write_file(int fd, const char *path, const uint8_t *packed, size_t le
     return result;
 }
 
+/* Is it what the path leads to? Whoever had the lock before may have renamed it meanwhile. */
+static bool is_at(int fd, const char *path)
+{
+    struct stat here, there;
+    return fstat(fd, &here) == 0 && stat(path, &there) == 0 && here.st_ino == there.st_ino &&
+           here.st_dev == there.st_dev;
+}
+
+/* The descriptor, IS_BUSY, or -1 with `err`. */
+static int open_locked(const char *path, struct err *err)
+{
+    for (int tries = 0; tries < LOCK_TRIES; tries++) {
+        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return err_set_errno(err, "%s could not be opened for writing", path);
+        bool is_locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        if (is_locked && is_at(fd, path))
+            return fd;
+        if (!is_locked && errno != EWOULDBLOCK) {
+            err_set_errno(err, "%s could not be locked", path);
+            close(fd);
+            return -1;
+        }
+        close(fd);
+        if (!is_locked)
+            return IS_BUSY;
+    }
+    return IS_BUSY;
+}
+
 /* The lock goes with the descriptor, so the file is in place before it is closed. Two data planes,
  * of which one replaces the other, may share the directory. */
 static int write_and_rename(const char *path, const char *fresh, const uint8_t *packed, size_t len,
                             struct err *err)
 {
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    int fd = open_locked(fresh, err);
     if (fd < 0)
-        return err_set_errno(err, "%s could not be opened for writing", fresh);
-    int result = 0;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        result = write_file(fd, fresh, packed, len, err);
-        if (result == 0 && rename(fresh, path) < 0)
-            result = err_set_errno(err, "%s could not be renamed to %s", fresh, path);
-        if (result < 0)
-            unlink(fresh);
-    } else if (errno != EWOULDBLOCK) {
-        result = err_set_errno(err, "%s could not be locked", fresh);
-    }
+        return fd == IS_BUSY ? 0 : -1;
+    int result = write_file(fd, fresh, packed, len, err);
+    if (result == 0 && rename(fresh, path) < 0)
+        result = err_set_errno(err, "%s could not be renamed to %s", fresh, path);
+    if (result < 0)
+        unlink(fresh);
     close(fd);
     return result;
 }

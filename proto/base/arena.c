@@ -94,12 +94,16 @@ char *arena_copy(struct arena *a, struct view text)
 char *arena_printf(struct arena *a, const char *fmt, ...)
 {
     va_list ap, again;
+    char brief[256]; /* formatted once, where that is enough */
     va_start(ap, fmt);
     va_copy(again, ap);
-    int len = vsnprintf(NULL, 0, fmt, ap);
+    int len = vsnprintf(brief, sizeof(brief), fmt, ap);
     va_end(ap);
     char *text = take(a, (size_t)len + 1, 1);
-    vsnprintf(text, (size_t)len + 1, fmt, again);
+    if ((size_t)len < sizeof(brief))
+        memcpy(text, brief, (size_t)len + 1);
+    else
+        vsnprintf(text, (size_t)len + 1, fmt, again);
     va_end(again);
     return text;
 }

@@ -77,6 +77,7 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("POST", "/api/v1/endpoints/1.2.3.4:5/drain"), "post")
     check(openapi, "/api/v1/config", pair.push(pair.yaml([route("all", "/", backend)])), "post")
     check(openapi, "/api/v1/config", pair.push("nonsense: 1"), "post")
+    check(openapi, "/api/v1/explain", pair.admin("POST", "/api/v1/explain", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "post")
     check(openapi, "/api/v1/validate", pair.admin("POST", "/api/v1/validate", b"nonsense: 1"), "post")
     check(openapi, "/api/v1/reload", pair.admin("POST", "/api/v1/reload"), "post")
     check(openapi, "/api/v1/generations/{number}", pair.admin("GET", "/api/v1/generations/current"))

@@ -216,6 +216,19 @@ def test_clients_that_leave_give_their_probes_back(make_pair, backend):
     assert "probe failed" not in pair.dataplane.log()
 
 
+def test_probes_whose_answers_never_end_close_it(make_pair, backend):
+    """A stream has shown what it can once it has begun."""
+    pair = make_pair([breaker_route(backend)])
+    trip(pair, backend)
+    time.sleep(BREAKER["open_duration_seconds"] + 0.1)
+    streams = [pair.client(receive_buffer=4096) for _ in range(BREAKER["half_open_requests"])]
+    for c in streams:
+        c.send_request("GET", "/stream/1073741824?chunked=1")
+    is_in(pair, backend, "closed")
+    assert pair.metric("gateway_downstream_requests_active") == len(streams)
+    assert pair.get("/").status == 200
+
+
 def test_clients_faults_open_nothing(make_pair, backend):
     """Aborted requests, refused bodies, 4xx: none of them is the backend's failure."""
     pair = make_pair([breaker_route(backend, max_body_bytes=10)])

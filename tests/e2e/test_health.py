@@ -176,6 +176,58 @@ def test_frozen_backend_is_found_by_its_timeout(make_pair, backends):
     wait_until(lambda: healths(pair, b) == ["up"], "it is back")
 
 
+def test_frozen_control_plane_condemns_nobody(make_pair, backends):
+    """What was answered while it could not look counts as answered."""
+    all_three = backends("a", "b", "c")
+    check = {**OFTEN, "timeout_seconds": 0.1 * SCALE, "interval_seconds": 0.02}
+    pair = make_pair([route("all", "/", *all_three, health_check=check)])
+    wait_until(lambda: healths(pair, *all_three) == ["up"] * 3, "all up")
+    downs = pair.metric("gateway_health_verdicts_total", to="down")
+    for _ in range(10):
+        pair.controlplane.signal(signal.SIGSTOP)
+        time.sleep(0.3 * SCALE)
+        pair.controlplane.signal(signal.SIGCONT)
+        checks = pair.metric("gateway_health_checks_total")
+        wait_until(lambda: pair.metric("gateway_health_checks_total") > checks + 10, "it goes on checking")
+    assert pair.metric("gateway_health_verdicts_total", to="down") == downs
+
+
+def test_panic_uses_all_rather_than_crush_the_rest(make_pair, backends):
+    """Two of three down: below the threshold all of them are asked again, and not any more when one is back."""
+    a, b, c = backends("a", "b", "c")
+    pair = make_pair([route("all", "/", a, b, c, health_check=OFTEN, panic_threshold_percent=50)])
+    wait_until(lambda: healths(pair, a, b, c) == ["up"] * 3, "all up")
+    a.get("/set?health=503")
+    wait_until(lambda: healths(pair, a) == ["down"] and names(pair) == {"b", "c"}, "two of three are enough")
+    b.get("/set?health=503")
+    wait_until(lambda: healths(pair, b) == ["down"] and names(pair) == {"a", "b", "c"}, "all are asked")
+    a.get("/set?health=200")
+    wait_until(lambda: healths(pair, a) == ["up"] and names(pair) == {"a", "c"}, "two are enough again")
+
+
+def test_recovered_endpoint_grows_its_share(make_pair, backends):
+    """slow_start_seconds: after half of it, it has about half of what the other has."""
+    a, b = backends("a", "b")
+    pair = make_pair([route("all", "/", a, b, health_check=OFTEN, slow_start_seconds=4)])
+    b.get("/set?health=503")
+    wait_until(lambda: healths(pair, a, b) == ["up", "down"] and names(pair) == {"a"}, "one of them")
+    b.get("/set?health=200")
+    wait_until(lambda: healths(pair, b) == ["up"], "it is back")
+    begin = time.monotonic()
+    asked = []
+    with pair.client() as client:
+        while time.monotonic() - begin < 6:
+            name = client.request("GET", "/").json()["name"]
+            asked.append((time.monotonic() - begin, name == "b"))
+            time.sleep(0.002)
+
+    def share(first, last):
+        found = [is_b for at, is_b in asked if first <= at < last]
+        return sum(found) / len(found)
+    # In the first quarter on average an eighth of the other's share, in the third five eighths, then all of it.
+    assert share(0, 1) < 0.25 and 0.25 < share(2, 3) < 0.48 and 0.45 < share(4.5, 6) < 0.55, asked
+
+
 @pytest.mark.parametrize("expected, status, verdict", [
     ("200-399", 302, "up"), ("200-399", 404, "down"), (404, 404, "up"), (404, 200, "down"),
     ([200, "500-503"], 502, "up"), ([200, "500-503"], 504, "down"),
@@ -638,7 +690,7 @@ def test_wrong_orders_are_refused(trio):
     path = f"/api/v1/endpoints/{address(a)}/"
     assert pair.admin("POST", path + "drain", private=False).status == 403
     assert pair.admin("GET", path + "drain").status == 405
-    assert pair.admin("GET", path + "drain").get("allow") == "POST, DELETE"
+    assert pair.admin("GET", path + "drain").get("allow") == "POST, DELETE, OPTIONS"
     assert pair.admin("POST", path + "nothing").status == 404
     assert pair.admin("POST", path + "weight?weight=1001").status == 400
     assert pair.admin("POST", f"/api/v1/endpoints/{'x' * 500}/drain").status == 404
@@ -677,17 +729,17 @@ def test_thousands_of_endpoints_are_checked(make_pair):
         # Only 127.0.0.1 is listened on: of 127.0.x.y nobody answers.
         routes[0]["backends"] = [{"url": f"http://127.0.0.1:{port}"} for port in ports]
         pair = make_pair(routes)
-        slowest = 0
+        took = []
 
         def health():
-            nonlocal slowest
             start = time.monotonic()
             told = pair.status()["health"]
-            slowest = max(slowest, time.monotonic() - start)
+            took.append(time.monotonic() - start)
             return told
         wait_until(lambda: health()["unknown"] == 0, "every verdict", 60)
         assert health()["up"] == len(ports) and health()["down"] == count - 100
-        assert slowest < 0.5 * SCALE
+        # Nine of ten: a single one may have waited for a processor.
+        assert sorted(took)[len(took) * 9 // 10] < 0.25 * SCALE
     finally:
         child.kill()
         child.wait()

@@ -393,16 +393,20 @@ def test_probes_lost_with_a_data_plane_do_not_block_the_breaker(make_pair, backe
     pair = make_pair([breaker_route(backend, breaker={"open_duration_seconds": 0.5 * SCALE})])
     kept(pair)
     trip(pair, backend)
-    probes = [pair.client() for _ in range(3)]
 
-    def all_under_way():
-        for c in probes:
-            c.close()
-        probes[:] = [pair.client() for _ in range(3)]
-        for c in probes:
-            c.send_request("GET", "/delay/30")
-        return endpoint(pair, backend)["active"] == 3
-    wait_until(all_under_way, "three probes are under way")
+    def is_probing():
+        c = pair.client()
+        c.sock.settimeout(0.3 * SCALE)
+        c.send_request("GET", "/delay/30")
+        try:
+            assert c.read_response().status == 503
+        except TimeoutError:
+            return True
+        c.close()
+        return False
+    for _ in range(3):
+        wait_until(is_probing, "a probe is under way")
+    assert pair.get("/").status == 503, "all places are taken"
     crash_and_restart(pair)
     wait_until(lambda: pair.get("/").status == 200, "it is probed anew")
 

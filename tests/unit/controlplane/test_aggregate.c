@@ -225,11 +225,13 @@ Test(aggregate, sources_that_are_gone_do_not_pile_up)
     aggregate_fini(&a);
 }
 
-/* What kill -9 leaves: nothing is said to the tallies. */
+/* What kill -9 leaves: nothing is said to the tallies, and nothing is freed. */
+struct aggregate lost[8]; /* where the leak checker finds it */
+
 static void lose(struct aggregate *a)
 {
-    struct tallies left = a->tallies;
-    a->tallies = (struct tallies){.fd = -1, .memory = left.memory};
+    static size_t count;
+    lost[count++] = *a;
     memset(a, 0, sizeof(*a));
 }
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@ static void start(void)
 {
     cr_assert(mkdtemp(dir));
     snprintf(path, sizeof(path), "%s/counters", dir);
-    snprintf(aside, sizeof(aside), "%s.broken", path);
+    snprintf(aside, sizeof(aside), "%s.damaged", path);
     ledger_init(&ledger, dir);
 }
 
@@ -85,11 +86,15 @@ Test(ledger, kill_9_takes_no_count_back)
     cr_assert_leq(value("n"), seen + 1);
 }
 
+static struct tally *row_of(const char *name)
+{
+    return CONTAINER_OF((uint64_t *)ledger_find(&ledger, name), struct tally, values);
+}
+
 Test(ledger, a_half_made_entry_is_made_anew)
 {
-    ledger_count *c = ledger_find(&ledger, "abc");
-    ledger_add(c, 7);
-    *((char *)c - LEDGER_NAME_BYTES) = '\0'; /* its first byte had not been written */
+    ledger_add(ledger_find(&ledger, "abc"), 7);
+    row_of("abc")->bytes = 0; /* that is written last */
     restart();
     cr_assert_eq(value("a"), 0);
     cr_assert_eq(value("abc"), 0);
@@ -99,15 +104,30 @@ Test(ledger, a_half_made_entry_is_made_anew)
     cr_assert_eq(value("a"), 0);
 }
 
+Test(ledger, of_two_that_count_in_one_file_none_loses_anything)
+{
+    struct ledger other;
+    ledger_add(ledger_find(&ledger, "both"), 1);
+    ledger_init(&other, dir);
+    ledger_add(ledger_find(&other, "theirs"), 10);
+    ledger_add(ledger_find(&ledger, "ours"), 100);
+    ledger_add(ledger_find(&other, "both"), 1);
+    ledger_fini(&other);
+    restart();
+    cr_assert_eq(value("both"), 2);
+    cr_assert_eq(value("theirs"), 10);
+    cr_assert_eq(value("ours"), 100);
+}
+
 Test(ledger, a_file_that_is_none_is_put_aside)
 {
-    static const char *const texts[] = {"rubbish", "GWPCNTR and something else that is too short"};
+    static const char *const texts[] = {"rubbish", "gwp-tlly and something else that is no row"};
     struct err err;
     for (size_t i = 0; i < COUNT_OF(texts); i++) {
         unlink(aside);
         cr_assert_eq(files_write(path, view_of(texts[i]), &err), 0, "%s", err.text);
         restart();
-        cr_assert(ledger.path);
+        cr_assert_geq(ledger.tallies.fd, 0);
         cr_assert_eq(access(aside, F_OK), 0);
         ledger_add(ledger_find(&ledger, "x"), 3);
         restart();
@@ -115,10 +135,9 @@ Test(ledger, a_file_that_is_none_is_put_aside)
     }
 }
 
-Test(ledger, names_without_an_end_make_a_file_no_ledger)
+Test(ledger, a_row_that_goes_beyond_its_end_makes_a_file_no_ledger)
 {
-    char *name = (char *)ledger_find(&ledger, "x") - LEDGER_NAME_BYTES;
-    memset(name, 'x', LEDGER_NAME_BYTES);
+    row_of("x")->key_len = 60000;
     restart();
     cr_assert_eq(access(aside, F_OK), 0);
     cr_assert_eq(value("x"), 0);
@@ -138,14 +157,21 @@ Test(ledger, where_no_file_can_be_had_it_counts_in_memory)
 
 Test(ledger, what_there_is_no_room_for_harms_nobody)
 {
+    const struct rlimit full = {256 * 1024, 256 * 1024};
     char name[16];
-    for (int i = 0; i < LEDGER_MAX; i++) {
-        snprintf(name, sizeof(name), "n%d", i);
-        ledger_add(ledger_find(&ledger, name), (uint64_t)i);
+    int fit = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &full), 0);
+    for (ledger_count *c; fit < 20000; fit++) {
+        snprintf(name, sizeof(name), "n%d", fit);
+        c = ledger_find(&ledger, name);
+        ledger_add(c, (uint64_t)fit);
+        if (c == &ledger.overflow)
+            break;
     }
-    ledger_add(ledger_find(&ledger, "one more"), 1000);
+    cr_assert(fit > 1000 && fit < 20000);
     ledger_add(ledger_find(&ledger, "another"), 1000);
-    for (int i = 0; i < LEDGER_MAX; i++) {
+    for (int i = 0; i < fit; i += 97) {
         snprintf(name, sizeof(name), "n%d", i);
         cr_assert_eq(value(name), (uint64_t)i);
     }

@@ -131,3 +131,26 @@ Test(watcher, a_directory_that_is_replaced_is_found_again)
     write_file(inner, "other");
     LOOP_UNTIL(loop, told == 1);
 }
+
+Test(watcher, who_never_stops_writing_is_read_all_the_same)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    double end = ev_time() + 5;
+    for (unsigned i = 0; told == 0; i++) {
+        cr_assert_lt(ev_time(), end);
+        write_file(file, i % 2 ? "b" : "cc");
+        ev_run(loop, EVRUN_NOWAIT);
+    }
+}
+
+/* What inotify does not tell, as of other hosts on a network file system. */
+Test(watcher, a_time_that_changes_by_itself_is_seen_by_the_slow_look)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    ev_io_stop(loop, &watcher.events);
+    const struct timespec times[2] = {{1, 0}, {1, 0}};
+    cr_assert_eq(utimensat(AT_FDCWD, file, times, 0), 0);
+    LOOP_UNTIL(loop, told == 1);
+}
