@@ -24,7 +24,7 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
     redis-server zsh fish groff-base patch prometheus python3-prometheus-client python3-jsonschema
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
-BENCH_PACKAGES := nginx-light haproxy linux-perf valgrind
+BENCH_PACKAGES := nginx-light haproxy redis-server linux-perf valgrind
 DEB_PACKAGES   := debhelper help2man
 IMAGE_PACKAGES := podman runc catatonit debootstrap
 DEPLOY_PACKAGES := podman-compose systemd netavark aardvark-dns iptables iproute2 python3-pytest python3-pytest-timeout \
@@ -80,7 +80,12 @@ HARDENING := -fPIE -fstack-protector-strong -fstack-clash-protection
 CPPFLAGS_ALL = -I. -I$(B)/gen -D_GNU_SOURCE $(LLHTTP_CPPFLAGS)
 CFLAGS_ALL = -std=gnu17 -g $(WARNINGS) -fno-strict-aliasing -pthread
 
-release_CFLAGS  = -O2 $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+# Link-time optimisation takes a tenth of the instructions off a request. It is for the data plane: its objects hold
+# ordinary code as well, with which everything else is linked.
+LTO := $(shell $(CC) -flto=auto -ffat-lto-objects -Werror -x c -c /dev/null -o /dev/null 2>/dev/null && \
+    echo -flto=auto -ffat-lto-objects)
+release_PLAIN_CFLAGS = -O2 $(if $(LTO),-fno-lto)
+release_CFLAGS  = -O3 $(LTO) $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 release_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 asan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 asan_LDFLAGS    = -fsanitize=address,undefined
@@ -159,7 +164,8 @@ $(1)_FUZZ  := $$(FUZZ_SRC:tests/fuzz/%.c=$$($(1)_DIR)/drivers/%)
 $$($(1)_OBJ)/%.o: %.c $$(B)/gen/proto/gateway.pb-c.h
 	@mkdir -p $$(@D)
 	@echo "  CC    $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) \
+	    $$(if $$(filter controlplane/%,$$<),$$($(1)_PLAIN_CFLAGS)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
 
 # Code that is not ours is compiled without our warnings.
 $$($(1)_OBJ)/gen/gateway.pb-c.o: $$(B)/gen/proto/gateway.pb-c.c $$(B)/gen/proto/gateway.pb-c.h
@@ -187,12 +193,12 @@ $$($(1)_DIR)/gwp-dataplane: $$($(1)_OBJ)/dataplane/main.o $$($(1)_DIR)/libdatapl
 	    $$(shell pkg-config --libs $$(LIBS_DP)) -lm
 $$($(1)_DIR)/gwp-controlplane: $$($(1)_OBJ)/controlplane/main.o $$($(1)_DIR)/libcontrolplane.a $$($(1)_DIR)/libproto.a
 	@echo "  LINK  $$@"
-	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev \
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev \
 	    $$(shell pkg-config --libs $$(LIBS_CP)) -lm
 $$($(1)_DIR)/gwpctl: $$($(1)_OBJ)/controlplane/ctl/main.o $$($(1)_DIR)/libctl.a $$($(1)_DIR)/libcontrolplane.a \
     $$($(1)_DIR)/libproto.a
 	@echo "  LINK  $$@"
-	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev $$(LLHTTP_LIBS) \
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) -o $$@ $$^ -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP)) -lm
 
 # A test that includes a module's .c takes it from there; all else comes from the libraries.
@@ -200,16 +206,16 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  TEST  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
-	    -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) \
+	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $$($(1)_DIR)/drivers/%: tests/fuzz/%.c $$($(1)_FUZZ_MAIN) $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/libcontrolplane.a \
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  FUZZ  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$(CFLAGS) $$($(1)_LDFLAGS) $$(LDFLAGS) \
-	    -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) \
+	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$($(1)_FUZZ_MAIN) $$< $$(filter %.a,$$^) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
 $(1)-programs: $$($(1)_DIR)/gwp-dataplane $$($(1)_DIR)/gwp-controlplane $$($(1)_DIR)/gwpctl
@@ -321,12 +327,15 @@ deps build-deps:
 	@echo "Everything that building, testing, linting and measuring need is installed."
 
 # Manual pages and what shells complete are said by the programs themselves, from the tables that they go by.
-MAN_PAGES   := $(B)/man/gwpctl.1
+MAN_PAGES   := $(B)/man/gwpctl.1 $(B)/man/gwp-controlplane.8 $(B)/man/gwp-dataplane.8
 COMPLETIONS := $(B)/completion/gwpctl $(B)/completion/_gwpctl $(B)/completion/gwpctl.fish
 man: $(MAN_PAGES)
 $(B)/man/gwpctl.1: $(B)/gwpctl
 	@mkdir -p $(@D)
 	$(Q)$< manual > $@
+$(B)/man/%.8: $(B)/%
+	@mkdir -p $(@D)
+	$(Q)$< --manual > $@
 $(B)/completion/gwpctl: $(B)/gwpctl
 	@mkdir -p $(@D)
 	$(Q)$< completion bash > $@
@@ -339,9 +348,11 @@ $(B)/completion/gwpctl.fish: $(B)/gwpctl
 
 install: programs man $(COMPLETIONS)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gateway-pro $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man8 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 644 $(B)/man/gwpctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 $(B)/man/gwp-controlplane.8 $(B)/man/gwp-dataplane.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 	install -m 644 $(B)/completion/gwpctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 $(B)/completion/_gwpctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
 	install -m 644 $(B)/completion/gwpctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/

@@ -564,5 +564,17 @@ struct target_stats aggregate_target(const struct aggregate *a, uint64_t id)
 
 struct total *const *aggregate_totals(struct aggregate *a, enum total_kind kind, size_t *count)
 {
-    return totals_sorted(&a->totals, kind, count);
+    struct total_key k;
+    total_key_begin(&k, kind);
+    return totals_beginning(&a->totals, &k, count);
+}
+
+struct total *const *aggregate_route_counts(struct aggregate *a, const char *family,
+                                            const char *route, size_t *count)
+{
+    struct total_key k;
+    total_key_begin(&k, TOTAL_COUNT);
+    total_key_word(&k, family);
+    total_key_word(&k, route);
+    return totals_beginning(&a->totals, &k, count);
 }

@@ -102,3 +102,7 @@ struct target_stats aggregate_target(const struct aggregate *a, uint64_t id);
 
 /* The totals of one kind, sorted by their words. Borrowed, until the next report. */
 struct total *const *aggregate_totals(struct aggregate *a, enum total_kind kind, size_t *count);
+
+/* Those of TOTAL_COUNT that are of one family and route. */
+struct total *const *aggregate_route_counts(struct aggregate *a, const char *family,
+                                            const char *route, size_t *count);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #define FDS_PER_PART 28 /* of FRAME_MAX_FDS */
@@ -165,7 +166,7 @@ static void stand_in_for_them(struct fd_keeper *k)
         return;
     if (!k->has_said)
         log_warn("fd_keeper", "no data plane has served for %.1f s: clients are answered 503",
-                 ev_now(k->loop) - k->absent_since);
+                 clock_s() - k->absent_since);
     k->has_said = true;
     stand_in_start(&k->stand_in, fds, count);
 }
@@ -182,7 +183,7 @@ static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
  * is always stopped first. */
 static void reconsider(struct fd_keeper *k)
 {
-    double now = ev_now(k->loop);
+    double now = clock_s();
     stand_in_stop(&k->stand_in);
     ev_timer_stop(k->loop, &k->patience);
     if (find_serving(k)) {
@@ -489,7 +490,7 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
                 drop_items(d, is_socket, NULL);
         }
     }
-    k->hope_until = ev_now(k->loop) + PATIENCE_SECONDS;
+    k->hope_until = clock_s() + PATIENCE_SECONDS;
     reconsider(k);
 }
 
@@ -503,7 +504,7 @@ void fd_keeper_gone(struct fd_keeper *k, struct session *s)
     }
     if (d) {
         d->session = NULL;
-        d->left_at = ev_now(k->loop);
+        d->left_at = clock_s();
         free_items(&d->coming, &d->coming_count);
     }
     stand_in_stop(&k->stand_in);
@@ -574,7 +575,7 @@ static void on_expiry(struct ev_loop *loop, ev_timer *timer, int events)
     struct fd_keeper *k = timer->data;
     list_each_safe (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
-        if (d->session || ev_now(loop) - d->left_at < k->keep_seconds)
+        if (d->session || clock_s() - d->left_at < k->keep_seconds)
             continue;
         log_warn("fd_keeper", "no data plane came within %.0f s for what %s left: it is let go",
                  k->keep_seconds, d->name);
@@ -596,7 +597,7 @@ void fd_keeper_init(struct fd_keeper *k, struct ev_loop *loop, struct sessions *
     k->loop = loop;
     k->sessions = sessions;
     k->keep_seconds = keep_seconds;
-    k->absent_since = ev_now(loop);
+    k->absent_since = clock_s();
     list_init(&k->deposits);
     stand_in_init(&k->stand_in, loop);
     ev_timer_init(&k->patience, on_patience, 0., 0.);

@@ -31,9 +31,9 @@ struct fd_keeper {
     struct sessions *sessions; /* borrowed */
     struct list deposits;      /* owned; the newest list first */
     double keep_seconds;       /* for what is left without anybody coming */
-    double absent_since;       /* loop time when the last one that served went; 0 = one serves */
+    double absent_since;       /* clock_s() when the last one that served went; 0 = one serves */
     bool has_said;             /* that the stand-in runs */
-    double hope_until;         /* loop time until which one that is starting may come to serve */
+    double hope_until;         /* clock_s() until which one that is starting may come to serve */
     ev_timer patience;         /* the stand-in begins */
     ev_timer expiry;           /* of what is left */
     struct stand_in stand_in;

@@ -17,6 +17,7 @@
 #include "controlplane/fd_keeper.h"
 #include "controlplane/inquiry.h"
 #include "controlplane/ledger.h"
+#include "controlplane/limit_query.h"
 #include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
 #include "controlplane/session.h"
@@ -39,6 +40,7 @@ struct controlplane {
     struct sessions sessions;
     struct publisher publisher;
     struct endpoints endpoints;
+    struct limit_queries limits;
     struct inquiries inquiries;
     struct fd_keeper keeper;
     struct succession succession;
@@ -106,10 +108,17 @@ static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
         log_transition(cp, s, r->transitions[i]);
 }
 
+static void on_limits(void *owner, struct session *s, const Gwp__LimitsReport *r)
+{
+    struct controlplane *cp = owner;
+    limit_queries_take(&cp->limits, s, r);
+}
+
 static void on_gone(void *owner, struct session *s)
 {
     struct controlplane *cp = owner;
     aggregate_gone(&cp->aggregate, s->instance_id);
+    limit_queries_gone(&cp->limits, s);
     publisher_gone(&cp->publisher, s);
     fd_keeper_gone(&cp->keeper, s);
     succession_gone(&cp->succession, s);
@@ -205,6 +214,7 @@ static int open_admin(struct controlplane *cp, const struct config *cfg, struct 
                                     .sessions = &cp->sessions,
                                     .aggregate = &cp->aggregate,
                                     .endpoints = &cp->endpoints,
+                                    .limits = &cp->limits,
                                     .inquiries = &cp->inquiries,
                                     .ledger = &cp->ledger,
                                     .events = &cp->events,
@@ -220,6 +230,7 @@ static void close_all(struct controlplane *cp)
 {
     inquiries_fini(&cp->inquiries);
     endpoints_fini(&cp->endpoints); /* borrows from the configuration */
+    limit_queries_fini(&cp->limits);
     publisher_fini(&cp->publisher);
     succession_fini(&cp->succession);
     admin_fini(&cp->admin);
@@ -251,6 +262,7 @@ static int run_with_state(struct controlplane *cp)
     struct err err;
     int result = EXIT_FAILURE;
     aggregate_init(&cp->aggregate, cp->state_dir);
+    limit_queries_init(&cp->limits, cp->loop, &cp->sessions);
     inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
     fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
@@ -280,6 +292,7 @@ static int run(struct controlplane *cp)
     const struct session_events events = {.opened = on_opened,
                                           .result = on_result,
                                           .report = on_report,
+                                          .limits = on_limits,
                                           .gone = on_gone,
                                           .listeners = on_listeners,
                                           .replaced = on_replaced,

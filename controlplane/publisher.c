@@ -245,6 +245,32 @@ static void give_up(struct publisher *p, const struct err *why)
         send_rollback(p);
 }
 
+static void start(struct publisher *p, struct generation *g, const struct push *push);
+
+/* What the control plane began with was refused by a data plane, which read well: the newest that
+ * was in force before is begun with instead, once. */
+static void fall_back(struct publisher *p, uint64_t refused_hash)
+{
+    const struct history_entry *e = history_newest(&p->history);
+    struct err err;
+    if (p->generations.in_force || p->has_fallen_back || !e || e->hash == refused_hash)
+        return;
+    p->has_fallen_back = true;
+    char *text = history_read(&p->history, e, &err);
+    struct diagnostics d;
+    diagnostics_init(&d);
+    struct config *cfg = text ? config_load(e->source, (struct view){text, e->bytes}, &d) : NULL;
+    diagnostics_fini(&d);
+    free(text);
+    if (!cfg)
+        return;
+    log_warn("publisher", "nothing is in force: generation %llu is begun with instead",
+             (unsigned long long)e->number);
+    struct generation *g = generation_new(cfg, e->origin);
+    g->entry = e->number;
+    start(p, g, &(struct push){.origin = e->origin, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
+}
+
 /* The one way out of NAMES and ANSWERS. */
 static void finish(struct publisher *p, enum push_verdict verdict, const char *message)
 {
@@ -258,6 +284,7 @@ static void finish(struct publisher *p, enum push_verdict verdict, const char *m
                                    .previous = number_of(gs->in_force),
                                    .changes = g->changes};
     ev_timer_stop(p->loop, &p->deadline);
+    uint64_t refused_hash = g->config->hash;
     /* Its changes lie in its configuration, which is kept until they are told. */
     struct generation *keep = generation_again(g, g->origin);
     if (verdict == PUSH_ACCEPTED && !p->push.dry_run)
@@ -271,6 +298,8 @@ static void finish(struct publisher *p, enum push_verdict verdict, const char *m
     tell_candidate(p, &outcome);
     generation_free(&keep);
     resolver_want(p->resolver, gs->in_force ? gs->in_force->config : NULL, NULL);
+    if (verdict != PUSH_ACCEPTED && !p->push.dry_run)
+        fall_back(p, refused_hash);
     take_up(p);
 }
 

@@ -17,7 +17,8 @@
  * What came into force is kept in the history before anybody is told. A pushed configuration is in
  * force until the file's content changes or a reload is asked for (SIGHUP, API). A control plane
  * starts with it again, unless the file has another content than when it was read last: then the
- * file counts (start.h). */
+ * file counts (start.h). If a data plane refuses what it starts with, it goes on with the newest of
+ * the history. */
 #pragma once
 
 #include <ev.h>
@@ -107,6 +108,7 @@ struct publisher {
     ev_timer deadline;              /* of the state */
     ev_timer addresses;             /* gathers changes of addresses into one generation */
     bool addresses_wait;
+    bool has_fallen_back;                /* to the history, since what was begun with was refused */
     uint64_t load_us, build_us, sent_us; /* of the candidate: how long, and when; monotonic */
     struct last_reload last_reload;
 };

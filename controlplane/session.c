@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include "controlplane/files.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
 #define GREETING_SECONDS 5.
 #define ACCEPTS_PER_TURN 16
 #define CAPABILITY_KEEPING "keeping"
+#define CAPABILITY_LIMITS "limits"
 
 /* ---- ending ---- */
 
@@ -194,8 +196,10 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     s->version = copy(hello->version);
     s->pid = hello->pid;
     s->started_ms = hello->started_ms;
-    for (size_t i = 0; i < hello->n_capabilities; i++)
+    for (size_t i = 0; i < hello->n_capabilities; i++) {
         s->keeps = s->keeps || strcmp(hello->capabilities[i], CAPABILITY_KEEPING) == 0;
+        s->tells_limits = s->tells_limits || strcmp(hello->capabilities[i], CAPABILITY_LIMITS) == 0;
+    }
     s->served = hello->generation;
     for (size_t i = 0; i < hello->n_capabilities; i++)
         s->explains |= strcmp(hello->capabilities[i], "explain") == 0;
@@ -276,6 +280,11 @@ static int on_message(void *owner, const struct message *m, struct err *err)
             s->sessions->events->replaced(s->sessions->events->owner, s,
                                           (const Gwp__ReplaceResult *)(const void *)m->body);
         return 0;
+    case MSG_LIMITS_REPORT:
+        if (s->sessions->events->limits)
+            s->sessions->events->limits(s->sessions->events->owner, s,
+                                        (const Gwp__LimitsReport *)(const void *)m->body);
+        return 0;
     case MSG_HEARTBEAT:
         take_heartbeat(s, (const Gwp__Heartbeat *)(const void *)m->body);
         return 0;
@@ -312,7 +321,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
         return;
     }
     if (revents & EV_READ) {
-        s->heard_at = ev_now(loop);
+        s->heard_at = clock_s();
         if (!channel_read(s->channel, &err)) {
             session_end(s, &err);
             return;
@@ -330,7 +339,7 @@ static void session_new(struct sessions *ss, int fd)
         log_fatal("session", "out of memory");
     s->sessions = ss;
     s->connected_at = ev_time();
-    s->heard_at = ev_now(ss->loop);
+    s->heard_at = clock_s();
     s->channel = channel_new(CHANNEL_CONTROLPLANE, fd, on_message, s);
     ev_io_init(&s->io, on_io, fd, EV_READ);
     s->io.data = s;
@@ -398,7 +407,7 @@ static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
     ss->sequence++;
     list_each (node, &ss->all) {
         struct session *s = CONTAINER_OF(node, struct session, link);
-        double silence = ev_now(loop) - s->heard_at;
+        double silence = clock_s() - s->heard_at;
         if (silence > (s->is_open ? SESSION_SILENCE_SECONDS : GREETING_SECONDS)) {
             err_set(&why, "it was silent for %.0f s", silence);
             doom(s, &why);

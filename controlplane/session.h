@@ -24,6 +24,7 @@ struct session {
     struct channel *channel; /* owned */
     ev_io io;
     bool is_open;
+    bool tells_limits;   /* it can be asked about them: limit_query.h */
     bool explains;       /* it has the capability */
     bool keeps;          /* it leaves its sockets here, and takes over what others have left */
     bool serves;         /* it has said so, by leaving them or by accepting a generation */
@@ -32,7 +33,7 @@ struct session {
     char *name, *instance_id, *version; /* owned, NULL before Hello */
     uint64_t pid;
     double connected_at; /* wall clock, seconds */
-    double heard_at;     /* loop time of the last bytes */
+    double heard_at;     /* clock_s() of the last bytes */
     uint64_t served;     /* what it served when it connected, 0 = nothing */
     uint64_t sent;       /* the last generation that was sent, 0 = none; dry runs do not count */
     uint64_t generation; /* the last one it accepted, 0 = none */
@@ -55,6 +56,7 @@ struct session_events {
                      unsigned fd_count, struct err *err);
     /* May be NULL. */
     void (*replaced)(void *owner, struct session *s, const Gwp__ReplaceResult *r);
+    void (*limits)(void *owner, struct session *s, const Gwp__LimitsReport *r);
     void *owner;
     void (*explained)(void *owner, const Gwp__Explanation *e); /* may be NULL */
 };

@@ -215,15 +215,33 @@ static void sort(struct totals *t)
     qsort(t->sorted, t->sorted_count, sizeof(struct total *), by_key);
 }
 
-struct total *const *totals_sorted(struct totals *t, enum total_kind kind, size_t *count)
+static bool is_before(const struct total *t, struct view prefix, bool or_in)
 {
-    size_t first = 0, end;
+    int order = memcmp(t->key, prefix.at, MIN(t->key_len, prefix.len));
+    if (order == 0 && t->key_len < prefix.len)
+        order = -1;
+    return order < 0 || (or_in && order == 0);
+}
+
+/* The first of the sorted ones that is not before the prefix; with `or_in`, nor begins with it. */
+static size_t first_behind(const struct totals *t, struct view prefix, bool or_in)
+{
+    size_t low = 0, high = t->sorted_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (is_before(t->sorted[middle], prefix, or_in))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct total *const *totals_beginning(struct totals *t, const struct total_key *k, size_t *count)
+{
     sort(t);
-    while (first < t->sorted_count && t->sorted[first]->kind < kind)
-        first++;
-    for (end = first; end < t->sorted_count && t->sorted[end]->kind == kind;)
-        end++;
-    *count = end - first;
+    size_t first = first_behind(t, total_key_view(k), false);
+    *count = first_behind(t, total_key_view(k), true) - first;
     return t->sorted + first;
 }
 

@@ -88,5 +88,6 @@ void totals_count_as(const struct totals *t, struct view key, struct total_key *
 void totals_note_generation(struct totals *t, uint64_t generation);
 void totals_enter_generation(struct totals *t, uint64_t generation);
 
-/* Of one kind, sorted by their words. Borrowed, until something is counted. */
-struct total *const *totals_sorted(struct totals *t, enum total_kind kind, size_t *count);
+/* Those whose key begins with this one, which may have fewer words, sorted by their words.
+ * Borrowed, until something is counted. */
+struct total *const *totals_beginning(struct totals *t, const struct total_key *k, size_t *count);

@@ -7,17 +7,22 @@
 
 #include "dataplane/explain.h"
 #include "dataplane/keeping.h"
+#include "dataplane/report/limit_report.h"
 #include "dataplane/report/report.h"
 #include "dataplane/rollout.h"
+#include "dataplane/route/limit_redis.h"
 #include "dataplane/successor.h"
 #include "dataplane/targets.h"
 #include "dataplane/uplink.h"
 #include "dataplane/watchdog.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/base/notify.h"
 
 /* How soon a changed breaker is told: many may change at once. */
 #define NEWS_S 0.02
+#define REPORT_REST 400 /* times as long as one took, until the next: a quarter of a percent */
+#define REPORT_REST_MAX_US 5000000
 
 /* How long a control plane that accepts connections may take to say what is to be served. */
 #define PATIENCE_S 1.
@@ -44,14 +49,15 @@ struct control {
     struct watchdog watchdog;
     struct report *report; /* owned */
     enum worker_order order;
-    double draining_since; /* loop time */
+    double draining_since; /* clock_s() */
     uint32_t grace_ms;     /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
-    ev_timer news;           /* a report before its time */
-    ev_timer patience;       /* for the control plane, at the start */
-    ev_timer alive, confirm; /* signs of life for the service manager; see rollout_confirm() */
-    bool has_started;        /* the stored snapshot was looked at, or is not needed */
-    ev_prepare ended;        /* looks whether all is over, once it is ending */
+    uint64_t report_after_us; /* not on the timer before that */
+    ev_timer news;            /* a report before its time */
+    ev_timer patience;        /* for the control plane, at the start */
+    ev_timer alive, confirm;  /* signs of life for the service manager; see rollout_confirm() */
+    bool has_started;         /* the stored snapshot was looked at, or is not needed */
+    ev_prepare ended;         /* looks whether all is over, once it is ending */
     ev_signal signals[3];
 };
 
@@ -97,9 +103,16 @@ static void on_recount(void *owner)
     send_report(owner, false);
 }
 
+/* With ten thousand routes a report takes milliseconds of the CPU that requests want: then there
+ * are fewer of them. */
 static void on_report_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
-    send_report(timer->data, false);
+    struct control *c = timer->data;
+    uint64_t began_us = clock_us();
+    if (began_us < c->report_after_us)
+        return;
+    send_report(c, false);
+    c->report_after_us = began_us + MIN((clock_us() - began_us) * REPORT_REST, REPORT_REST_MAX_US);
 }
 
 static void on_news_timer(struct ev_loop *loop, ev_timer *timer, int events)
@@ -223,6 +236,26 @@ static void on_entering(void *owner)
     targets_entering(&c->targets);
 }
 
+static void send_limits(void *owner, const Gwp__LimitsReport *report)
+{
+    struct control *c = owner;
+    struct err err;
+    if (uplink_is_open(&c->uplink) &&
+        !uplink_send(&c->uplink, MSG_LIMITS_REPORT, &report->base, &err))
+        log_debug("control", "a report of limits was not sent: %s", err.text);
+}
+
+/* Any worker that is connected will do. */
+static bool forget_in_redis(void *owner, const struct limit_policy *p, const char *route,
+                            const struct limit_subject *who)
+{
+    struct control *c = owner;
+    for (unsigned i = 0; i < c->rollout.worker_count; i++)
+        if (limit_redis_forget(c->rollout.workers[i], p, route, who))
+            return true;
+    return false;
+}
+
 /* Its numbers are ours; a later release may have more. */
 static void take_log_level(const Gwp__LogLevel *order)
 {
@@ -286,6 +319,14 @@ static int on_message(void *owner, const struct message *m, struct err *err)
                     drain->reason[0] ? drain->reason : "the control plane asked for it");
         return 0;
     }
+    case MSG_LIMITS_REQUEST:
+        limit_report_make(c->rollout.in_force, (const Gwp__LimitsRequest *)(const void *)m->body,
+                          send_limits, c);
+        return 0;
+    case MSG_LIMITS_RESET:
+        limit_report_reset(c->rollout.in_force, (const Gwp__LimitsReset *)(const void *)m->body,
+                           forget_in_redis, send_limits, c);
+        return 0;
     default: /* kept for later versions */
         return 0;
     }
@@ -356,7 +397,7 @@ static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
     struct control *c = timer->data;
     uint32_t grace_ms = grace_of(c);
     if (c->order == WORKER_QUIET && rollout_clients(&c->rollout) > 0 &&
-        ev_now(loop) - c->draining_since < MANNERS_S) {
+        clock_s() - c->draining_since < MANNERS_S) {
         ev_timer_set(timer, LOOK_MS / 1000., 0);
         ev_timer_start(loop, timer);
         return;
@@ -375,10 +416,11 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     if (c->order != WORKER_RUN)
         return;
     log_info("control", "shutting down: %s; what is in flight is finished first", why);
-    notify_manager("STOPPING=1");
+    if (first != WORKER_YIELD) /* else the service goes on, in another process */
+        notify_manager("STOPPING=1");
     rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
-    c->draining_since = ev_now(c->loop);
+    c->draining_since = clock_s();
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
     if (first == WORKER_YIELD)
         wait_ms = grace_of(c);
@@ -455,6 +497,7 @@ int control_run(const struct control_options *o)
     uplink_start(&c.uplink, c.loop, o->socket, o->name, &c.events);
     ev_timer_start(c.loop, &c.patience);
     ev_run(c.loop, 0);
+    rollout_conclude(&c.rollout);
     send_report(&c, false); /* the last counts */
     uplink_stop(&c.uplink);
     keeping_fini(&c.keeping);

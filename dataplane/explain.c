@@ -8,6 +8,7 @@
 #include "dataplane/http/decide.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/tunnel.h"
 #include "dataplane/route/balancer.h"
 #include "proto/base/clock.h"
@@ -109,11 +110,13 @@ static void rehearsal_free(struct rehearsal **xp)
 static enum reason read_head(struct rehearsal *x)
 {
     struct exchange *ex = &x->ex;
+    enum reason r;
     switch (http1_parse_head(&ex->request, x->client.in)) {
     case PARSE_HEAD:
         if (ex->head.bytes > x->snapshot->server.max_header_bytes)
             return R_HEAD_TOO_LARGE;
-        return http1_check_request(&ex->head, x->client.in, &ex->detail);
+        r = http1_check_request(&ex->head, x->client.in, &ex->detail);
+        return r == R_SERVED ? http1_count_forwards(&ex->head, x->client.in, &ex->detail) : r;
     case PARSE_BAD:
         ex->detail = ex->request.detail;
         return ex->request.reason;
@@ -186,7 +189,7 @@ static enum reason decide(struct rehearsal *x, const char *client)
         trace_make((const uint64_t[]){1, 1, 1}, ex->traceparent); /* each request has its own */
         ex->trace = TRACE_MADE;
     }
-    r = exchange_find_where(ex);
+    r = request_find_where(ex);
     if (r == R_SERVED)
         r = decide_route(x->snapshot, &ex->head, &ex->where, ex->host, &ex->route, &ex->allowed);
     if (r == R_SERVED)

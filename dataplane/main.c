@@ -46,7 +46,8 @@ static int parse(int argc, char **argv, struct control_options *o, const char **
          "keeps the last accepted configuration; \"\" keeps none", &o->state_dir, NULL},
         {"snapshot-max-age", "GWP_SNAPSHOT_MAX_AGE", "0", "SECONDS",
          "an older one is not served without a control plane; 0 = any is", &max_age, NULL},
-        {"id", "GWP_ID", host_name, "NAME", "this data plane's name", &o->name, NULL},
+        {"id", "GWP_ID", NULL, "NAME", "this data plane's name; without it the host's", &o->name,
+         NULL},
         {"workers", "GWP_WORKERS", "0", "N",
          "worker threads, whatever the configuration says; 0 = as it says", &workers, NULL},
         {"explain", NULL, NULL, NULL,
@@ -62,6 +63,8 @@ static int parse(int argc, char **argv, struct control_options *o, const char **
     int result = options_parse(&table, argc, argv, err);
     if (result != 0)
         return result;
+    if (!o->name)
+        o->name = host_name;
     if (o->state_dir[0] == '\0')
         o->state_dir = NULL;
     if (parse_age(max_age, &o->max_age_s, err) < 0)

@@ -324,11 +324,16 @@ static void close_listeners(struct rollout *ro)
     ro->have_closed = true;
 }
 
+void rollout_conclude(struct rollout *ro)
+{
+    while (ro->publishing.snapshot && is_served_by_all(ro, ro->publishing.snapshot))
+        finish(ro);
+}
+
 static void on_poke(struct ev_loop *loop, ev_async *poke, int events)
 {
     struct rollout *ro = poke->data;
-    while (ro->publishing.snapshot && is_served_by_all(ro, ro->publishing.snapshot))
-        finish(ro);
+    rollout_conclude(ro);
     if (ro->poked)
         ro->poked(ro->owner);
     reap(ro);

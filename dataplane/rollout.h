@@ -111,6 +111,9 @@ void rollout_close(struct rollout *ro);
 void rollout_order(struct rollout *ro, enum worker_order order);
 bool rollout_has_ended(const struct rollout *ro);
 
+/* What every worker serves is in force, and told so: for the end, when no poke will be heard. */
+void rollout_conclude(struct rollout *ro);
+
 /* How many run, or would run if no snapshot said otherwise. */
 unsigned rollout_workers(const struct rollout *ro);
 

@@ -131,7 +131,7 @@ static void on_heartbeat(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct uplink *u = timer->data;
     struct err err;
-    double silence = ev_now(loop) - u->heard_at;
+    double silence = clock_s() - u->heard_at;
     if (silence > MAX(SILENCE_S, SILENT_BEATS * timer->repeat)) {
         err_set(&err, "it was silent for %.0f s", silence);
         lose(u, &err);
@@ -187,7 +187,7 @@ static void on_io(struct ev_loop *loop, ev_io *io, int events)
     struct uplink *u = io->data;
     struct err err;
     if (events & EV_READ) {
-        u->heard_at = ev_now(loop);
+        u->heard_at = clock_s();
         if (!channel_read(u->channel, &err)) {
             lose(u, &err);
             return;
@@ -306,8 +306,8 @@ void uplink_start(struct uplink *u, struct ev_loop *loop, const char *path, cons
 void uplink_stop(struct uplink *u)
 {
     struct err ignored;
-    double deadline = ev_time() + LAST_WORDS_MS / 1000.;
-    while (uplink_is_open(u) && channel_wants_write(u->channel) && ev_time() < deadline) {
+    double deadline = clock_s() + LAST_WORDS_MS / 1000.;
+    while (uplink_is_open(u) && channel_wants_write(u->channel) && clock_s() < deadline) {
         struct pollfd fd = {.fd = channel_fd(u->channel), .events = POLLOUT};
         if (poll(&fd, 1, LAST_WORDS_MS) <= 0 || !channel_write(u->channel, &ignored))
             break;

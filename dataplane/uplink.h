@@ -38,7 +38,7 @@ struct uplink {
     ev_timer retry;     /* when AWAY: the next attempt; when GREETING: the end of patience */
     ev_timer heartbeat; /* when OPEN */
     double pause_s;     /* before the next attempt */
-    double heard_at;    /* loop time */
+    double heard_at;    /* clock_s() */
     uint64_t sequence;  /* of heartbeats */
     struct err broken;  /* a send failed: to be ended at the next event */
     struct err told;    /* the last loss that was logged; "" = none since it was open */

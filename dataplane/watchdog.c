@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #define BEATS 4 /* that a worker misses before it counts as stuck */
@@ -50,7 +51,7 @@ static void look_at(struct watchdog *w, struct worker *worker)
 static void on_beat(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct watchdog *w = timer->data;
-    double now = ev_now(loop);
+    double now = clock_s();
     if (now - w->beat_at > 2 * timer->repeat) /* we were not there ourselves */
         memset(w->missed, 0, sizeof(w->missed));
     w->beat_at = now;
@@ -80,7 +81,7 @@ void watchdog_set(struct watchdog *w, uint32_t allowed_ms)
     if (allowed_ms == 0)
         return;
     double interval = allowed_ms / 1000. / BEATS;
-    w->beat_at = ev_now(w->rollout->loop);
+    w->beat_at = clock_s();
     ev_timer_set(&w->beat, interval, interval);
     ev_timer_start(w->rollout->loop, &w->beat);
 }

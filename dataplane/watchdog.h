@@ -13,7 +13,7 @@ struct watchdog {
     struct rollout *rollout; /* borrowed */
     ev_timer beat;
     uint32_t allowed_ms; /* 0 = off */
-    double beat_at;      /* loop time of the last one */
+    double beat_at;      /* clock_s() of the last one */
     unsigned missed[MAX_WORKERS];
 };
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,32 +45,60 @@ static double monotonic_s(void)
 /* All workers of the process, so that one which has nothing idle can ask the others. Set before any
  * of them runs. */
 static struct worker *_Atomic team[MAX_WORKERS];
-static _Atomic uint32_t shed_wanted;
+
+static struct downstream *idlest_client(const struct worker *w)
+{
+    return list_is_empty(&w->idle_clients)
+               ? NULL
+               : CONTAINER_OF(w->idle_clients.next, struct downstream, link);
+}
+
+static void tell_idlest(struct worker *w)
+{
+    struct downstream *c = idlest_client(w);
+    atomic_store_explicit(&w->idle_since_s, c ? downstream_idle_since(c) : 0, memory_order_relaxed);
+}
 
 static bool shed_client(struct worker *w)
 {
-    list_each (node, &w->idle_clients) {
-        struct downstream *c = CONTAINER_OF(node, struct downstream, link);
-        if (c->state == DOWN_OPEN) {
-            downstream_shed(c);
-            return true;
+    struct downstream *c = idlest_client(w);
+    if (!c)
+        return false;
+    list_remove(&c->link);
+    tell_idlest(w); /* nobody shall ask for the next one because of this one */
+    downstream_shed(c);
+    return true;
+}
+
+/* The other worker whose client has been idle longest; NULL if none has been since before that. */
+static struct worker *find_idler(const struct worker *w, double since_s)
+{
+    struct worker *found = NULL;
+    for (unsigned i = 0; i < MAX_WORKERS; i++) {
+        struct worker *other = atomic_load_explicit(&team[i], memory_order_acquire);
+        double s = other && other != w
+                       ? atomic_load_explicit(&other->idle_since_s, memory_order_relaxed)
+                       : 0;
+        if (s > 0 && s < since_s) {
+            since_s = s;
+            found = other;
         }
     }
-    return false;
+    return found;
+}
+
+static bool ask(struct worker *other)
+{
+    if (!other)
+        return false;
+    atomic_fetch_add_explicit(&other->shed_wanted, 1, memory_order_relaxed);
+    ev_async_send(other->loop, &other->wake);
+    return true;
 }
 
 static bool ask_another(const struct worker *w)
 {
-    for (unsigned i = 0; i < MAX_WORKERS; i++) {
-        struct worker *other = atomic_load_explicit(&team[i], memory_order_acquire);
-        if (!other || other == w ||
-            atomic_load_explicit(&other->idle_count, memory_order_relaxed) == 0)
-            continue;
-        atomic_fetch_add_explicit(&shed_wanted, 1, memory_order_relaxed);
-        ev_async_send(other->loop, &other->wake);
-        return true;
-    }
-    return false;
+    return ask(find_idler(w, INFINITY));
 }
 
 bool worker_shed(struct worker *w)
@@ -79,15 +108,15 @@ bool worker_shed(struct worker *w)
 
 bool worker_shed_client(struct worker *w)
 {
-    return shed_client(w) || ask_another(w);
+    struct downstream *c = idlest_client(w);
+    return ask(find_idler(w, c ? downstream_idle_since(c) : INFINITY)) || shed_client(w);
 }
 
-/* Whoever is woken takes what has been asked for; one that finds nothing idle leaves it undone,
- * since the need may be over. */
+/* What it has no more idle clients for it passes on. */
 static void shed_for_others(struct worker *w)
 {
-    uint32_t wanted = atomic_exchange_explicit(&shed_wanted, 0, memory_order_relaxed);
-    while (wanted-- > 0 && shed_client(w))
+    uint32_t wanted = atomic_exchange_explicit(&w->shed_wanted, 0, memory_order_relaxed);
+    while (wanted-- > 0 && (shed_client(w) || ask_another(w)))
         ;
 }
 
@@ -315,7 +344,7 @@ static void close_idle_clients(struct worker *w)
 {
     list_each_safe (node, &w->idle_clients) {
         struct downstream *c = CONTAINER_OF(node, struct downstream, link);
-        if (c->state != DOWN_OPEN || has_sent_something(c))
+        if (has_sent_something(c))
             continue;
         if (c->requests == 0)
             wheel_set(&w->wheel, &c->deadline, worker_now(w), FRESH_MS);
@@ -339,7 +368,9 @@ static void close_all_clients(struct worker *w)
     while (!list_is_empty(&w->clients))
         exchange_stop(CONTAINER_OF(w->clients.next, struct downstream, link)->exchange);
     while (!list_is_empty(&w->idle_clients))
-        downstream_close(CONTAINER_OF(w->idle_clients.next, struct downstream, link), false);
+        downstream_close(idlest_client(w), false);
+    while (!list_is_empty(&w->lingering))
+        downstream_close(CONTAINER_OF(w->lingering.next, struct downstream, link), false);
 }
 
 static void obey(struct worker *w)
@@ -376,6 +407,7 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
     atomic_store_explicit(&w->pong, ping, memory_order_relaxed);
     adopt_snapshot(w);
     obey(w);
+    limit_redis_obey(w);
     shed_for_others(w);
 }
 
@@ -383,10 +415,10 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
 
 static void on_deadline(void *owner, struct wheel_entry *e);
 
-/* First in a turn, right after epoll_wait. */
-static void on_turn_begin(struct ev_loop *loop, ev_check *check, int events)
+/* Called by libev right after epoll_wait. */
+static void begin_turn(struct ev_loop *loop) EV_NOEXCEPT
 {
-    struct worker *w = check->data;
+    struct worker *w = ev_userdata(loop);
     w->now_s = monotonic_s();
 }
 
@@ -402,6 +434,9 @@ static void on_tick(struct ev_loop *loop, ev_timer *tick, int events)
  * moved when it must be. */
 static void arm_tick(struct worker *w)
 {
+    if (w->tick_at_s >= 0 && !w->wheel.placed)
+        return; /* nothing that could be due sooner */
+    w->wheel.placed = false;
     double in_s = wheel_next_s(&w->wheel, w->now_s);
     if (in_s < 0)
         return;
@@ -415,18 +450,26 @@ static void arm_tick(struct worker *w)
 }
 
 /* Last in a turn: what was closed in it is out of everybody's hands now. */
-static void on_turn_end(struct ev_loop *loop, ev_prepare *prepare, int events)
+static void end_turn(struct worker *w)
 {
-    struct worker *w = prepare->data;
     if (w->redis)
         limit_redis_flush(w->redis); /* may close something: before the dead are taken away */
     while (!list_is_empty(&w->dead_clients))
         downstream_recycle(CONTAINER_OF(w->dead_clients.next, struct downstream, link));
     while (!list_is_empty(&w->dead_upstreams))
         upstream_recycle(CONTAINER_OF(w->dead_upstreams.next, struct upstream, link));
+    tell_idlest(w);
     arm_tick(w);
     if (atomic_load_explicit(&w->accepts_no_more, memory_order_relaxed) && w->client_count == 0)
-        ev_break(loop, EVBREAK_ALL);
+        ev_break(w->loop, EVBREAK_ALL);
+}
+
+/* In libev's place: what is pending is done, then the turn is over. Watchers of kind check and
+ * prepare would do the same, at the price of two more events in each turn. */
+static void take_turn(struct ev_loop *loop)
+{
+    ev_invoke_pending(loop);
+    end_turn(ev_userdata(loop));
 }
 
 static void on_deadline(void *owner, struct wheel_entry *e)
@@ -464,6 +507,7 @@ static void *run(void *arg)
     ev_run(w->loop, 0);
     /* Idle connections to backends are all that may be left. */
     limit_redis_free(&w->redis);
+    limit_redis_obey(w); /* what came too late is given up */
     w->draining = true;
     for (uint32_t i = 0; i < w->pool.slot_count; i++) {
         list_each_safe (node, &w->pool.slots[i].idle) {
@@ -471,7 +515,7 @@ static void *run(void *arg)
             upstream_close(&u);
         }
     }
-    on_turn_end(w->loop, &w->turn_end, 0);
+    end_turn(w);
     atomic_store_explicit(&w->adopted, NULL, memory_order_release);
     atomic_store_explicit(&w->ended, true, memory_order_release);
     w->tell_control(w->control);
@@ -483,13 +527,9 @@ static void init_watchers(struct worker *w)
     ev_async_init(&w->wake, on_wake);
     w->wake.data = w;
     ev_async_start(w->loop, &w->wake);
-    ev_check_init(&w->turn_begin, on_turn_begin);
-    w->turn_begin.data = w;
-    ev_set_priority(&w->turn_begin, EV_MAXPRI);
-    ev_check_start(w->loop, &w->turn_begin);
-    ev_prepare_init(&w->turn_end, on_turn_end);
-    w->turn_end.data = w;
-    ev_prepare_start(w->loop, &w->turn_end);
+    ev_set_userdata(w->loop, w);
+    ev_set_loop_release_cb(w->loop, NULL, begin_turn);
+    ev_set_invoke_pending_cb(w->loop, take_turn);
     ev_timer_init(&w->tick, on_tick, 0, 0);
     w->tick.data = w;
     w->tick_at_s = -1;
@@ -509,6 +549,7 @@ struct worker *worker_start(unsigned index, uint64_t lineage, struct log_ring *l
     w->control = control;
     list_init(&w->clients);
     list_init(&w->idle_clients);
+    list_init(&w->lingering);
     list_init(&w->dead_clients);
     list_init(&w->dead_upstreams);
     list_init(&w->spare_clients);

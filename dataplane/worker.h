@@ -51,12 +51,15 @@ struct worker {
     struct snapshot *_Atomic adopted;   /* written by this worker */
     struct snapshot *_Atomic serving;   /* adopted, and its listeners and buckets are in use */
     _Atomic int order;                  /* enum worker_order, written by the control thread */
-    _Atomic uint32_t idle_count; /* of idle_clients that may be closed; written by this worker */
     _Atomic uint32_t ping; /* written by the control thread: how often it has asked for a sign */
     _Atomic uint32_t pong; /* written by this worker: which of these it has seen */
     _Atomic bool accepts_no_more; /* and will not again; written by this worker */
+    _Atomic uint32_t shed_wanted; /* so many idle clients other workers want it to close */
+    _Atomic double idle_since_s;  /* of its client that is idle longest, 0 = none; written by this
+                                   * worker at the end of its turns, and before it sheds one */
     _Atomic bool ended;           /* the thread has left its loop */
     ev_async wake;                /* "look at published and order" */
+    struct limit_forget *_Atomic forget; /* orders to forget limits, limit_redis.h */
     void (*tell_control)(
         void *control); /* "a snapshot was adopted or let go, or I have ended"; async-safe */
     void *control;
@@ -73,6 +76,7 @@ struct worker {
     uint64_t log_share;       /* of what went well: when a random number is less; all ones = all */
     struct list clients;      /* downstream connections with a request under way */
     struct list idle_clients; /* and those without, the one that is idle longest first */
+    struct list lingering;    /* and those that got their last answer */
     struct list dead_clients; /* closed in this turn, recycled at its end */
     struct list dead_upstreams;
     struct list spare_exchanges; /* recycled, owned; likewise the next two */
@@ -87,8 +91,6 @@ struct worker {
     bool draining; /* order is QUIET or more */
     double now_s;  /* monotonic, taken once per turn */
     struct date date;
-    ev_check turn_begin;
-    ev_prepare turn_end;
     ev_timer tick;    /* the wheel's next deadline */
     double tick_at_s; /* when that is, on now_s' clock; negative = not running */
     ev_timer accept_pause;
@@ -121,11 +123,13 @@ bool worker_serves(const struct worker *w, const struct snapshot *s);
 /* Does any part of this worker still reach that snapshot? Control thread. */
 bool worker_reaches(const struct worker *w, const struct snapshot *s);
 
-/* Makes room by closing what is idle longest: a client or a connection to a backend of this worker,
- * else of another, which is told to. false: nothing is idle anywhere. */
+/* Makes room for a descriptor that is needed now: closes the client or the connection to a backend
+ * that is idle longest of this worker's, or tells another worker to, which takes a moment. false:
+ * nothing is idle anywhere. */
 bool worker_shed(struct worker *w);
 
-/* The same for server.max_connections, where only clients count. */
+/* Makes room under server.max_connections: the client that is idle longest of all goes, at once or
+ * as soon as its worker is told. false: nobody is idle. */
 bool worker_shed_client(struct worker *w);
 
 /* Has this worker been told to finish what is in flight and end? Its own thread. */

@@ -24,7 +24,7 @@
 #define SKIP_MAX_BYTES                                                                             \
     (64u * 1024 * 1024) /* read away so that a client gets to see why it was refused */
 #define LINGER_SECONDS 3.
-#define SPEAK_SECONDS 5.
+#define SPEAK_SECONDS 1.
 #define ANSWERING_MAX_BYTES ((size_t)256 * 1024 * 1024) /* of answers that nobody takes */
 
 static void *must(void *memory)
@@ -541,7 +541,10 @@ void admin_apply(struct admin *a, const struct admin_config *cfg)
 
 static void on_news(struct ev_loop *loop, ev_timer *w, int revents)
 {
-    streams_wake(w->data);
+    struct admin *a = w->data;
+    streams_wake(a);
+    if (a->stream_count == 0)
+        ev_timer_stop(loop, &a->speak);
 }
 
 /* From the middle of anything that logs: the streams hear of it in the loop's next turn. */
@@ -576,7 +579,6 @@ int admin_init(struct admin *a, struct ev_loop *loop, const char *socket_path,
     ev_timer_init(&a->news, on_news, 0., 0.);
     ev_timer_init(&a->speak, on_news, SPEAK_SECONDS, SPEAK_SECONDS);
     a->news.data = a->speak.data = a;
-    ev_timer_start(loop, &a->speak);
     context->events->added = on_event;
     context->events->owner = a;
     ev_timer_init(&a->rebind, on_rebind, 0., 0.);

@@ -17,6 +17,7 @@
 #include "controlplane/endpoints.h"
 #include "controlplane/events.h"
 #include "controlplane/fd_keeper.h"
+#include "controlplane/limit_query.h"
 #include "controlplane/inquiry.h"
 #include "controlplane/log_levels.h"
 #include "controlplane/publisher.h"
@@ -34,6 +35,7 @@ struct admin_context {
     struct sessions *sessions;
     struct aggregate *aggregate;
     struct endpoints *endpoints;
+    struct limit_queries *limits;
     struct inquiries *inquiries;
     struct ledger *ledger;
     struct events *events;

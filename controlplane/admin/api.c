@@ -12,6 +12,7 @@
 #include "controlplane/explanation.h"
 #include "proto/base/log.h"
 
+#define LIMIT_KEY_MAX_BYTES 1024
 #define WAIT_MAX_SECONDS 3600.
 #define EXPLAIN_MAX_BYTES (1u << 20)
 
@@ -476,10 +477,51 @@ static void post_breaker_reset(struct request *rq)
     carry_out(rq, ORDER_RESET_BREAKER, 0);
 }
 
+/* ---- rate limits ---- */
+
+static void on_limits(void *owner, json_t *document)
+{
+    request_reply_json(owner, MHD_HTTP_OK, document);
+}
+
+/* Is there such a route with a limit? Else that has been answered. */
+static bool has_limit(struct request *rq, const char *name)
+{
+    const struct generation *g = rq->admin->context.publisher->generations.in_force;
+    for (size_t i = 0; g && i < g->config->route_count; i++) {
+        const struct route_config *r = &g->config->routes[i];
+        if (strcmp(r->name, name) != 0)
+            continue;
+        if (r->rate_limit)
+            return true;
+        request_fail(rq, MHD_HTTP_CONFLICT, "no_limit", "route \"%.200s\" has no rate limit", name);
+        return false;
+    }
+    request_fail(rq, MHD_HTTP_NOT_FOUND, "unknown_route", "there is no route \"%.200s\"", name);
+    return false;
+}
+
+static void get_limit_clients(struct request *rq)
+{
+    const char *route = request_argument(rq, "route");
+    if (!route || has_limit(rq, route))
+        limit_query_ask(rq->admin->context.limits, route ? route : "", on_limits, rq);
+}
+
+static void post_limits_reset(struct request *rq)
+{
+    const char *route = request_argument(rq, "route"), *key = request_argument(rq, "key");
+    if (!route || (key && (!*key || strlen(key) > LIMIT_KEY_MAX_BYTES)))
+        request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
+                     "route is to be named, and a key is 1 to %d bytes long", LIMIT_KEY_MAX_BYTES);
+    else if (has_limit(rq, route))
+        limit_query_reset(rq->admin->context.limits, route, key ? key : "", on_limits, rq);
+}
+
 /* ---- the table ---- */
 
 /* Validation and comparing read, but their messages may quote what ${VAR} stands for here, and
- * configurations may hold secrets: so these are not for everybody. */
+ * configurations may hold secrets; lists of clients name them: so these are not for everybody. */
 static const struct endpoint endpoints[] = {
     {"GET", "/healthz", READ, get_healthz},
     {"GET", "/readyz", READ, get_readyz},
@@ -511,6 +553,8 @@ static const struct endpoint endpoints[] = {
     {"POST", "/api/v1/endpoints/{address}/weight", WRITE, post_weight},
     {"DELETE", "/api/v1/endpoints/{address}/weight", WRITE, delete_weight},
     {"POST", "/api/v1/endpoints/{address}/breaker/reset", WRITE, post_breaker_reset},
+    {"GET", "/api/v1/limits/clients", WRITE, get_limit_clients},
+    {"POST", "/api/v1/limits/reset", WRITE, post_limits_reset},
 };
 
 /* Does the path fit? What stands for "{...}" goes to `argument`, which is "" when it is too

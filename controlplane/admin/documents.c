@@ -315,11 +315,10 @@ static json_t *decisions_of(const struct admin_context *c, const char *route)
 {
     size_t count;
     json_t *document = json_object();
-    struct total *const *all = aggregate_totals(c->aggregate, TOTAL_COUNT, &count);
+    struct total *const *all =
+        aggregate_route_counts(c->aggregate, "limit_decisions_total", route, &count);
     for (size_t i = 0; i < count; i++)
-        if (strcmp(all[i]->words[0], "limit_decisions_total") == 0 &&
-            strcmp(all[i]->words[1], route) == 0)
-            json_object_set_new(document, all[i]->words[2], number_of(all[i]->values[0]));
+        json_object_set_new(document, all[i]->words[2], number_of(all[i]->values[0]));
     return document;
 }
 

@@ -1,9 +1,11 @@
 #include "controlplane/admin/stream.h"
 
+#include <errno.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "controlplane/admin/documents.h"
 
@@ -15,6 +17,7 @@ struct stream {
     struct admin *admin;
     const struct front *front;
     struct MHD_Connection *connection;
+    int fd;        /* libmicrohttpd's */
     uint64_t told; /* id of the last event that was written */
     char kind[16]; /* "" = every one */
     char *text;    /* owned: what is being written; NULL = nothing */
@@ -103,11 +106,14 @@ void stream_reply(struct request *rq, uint64_t since, const char *kind)
     s->admin = a;
     s->front = rq->front;
     s->connection = rq->connection;
+    s->fd = rq->visit ? rq->visit->fd : -1;
     s->told = since;
     s->spoke_at = ev_now(a->loop);
     snprintf(s->kind, sizeof(s->kind), "%s", kind ? kind : "");
     list_push_back(&a->streams, &s->link);
     a->stream_count++;
+    if (!ev_is_active(&a->speak))
+        ev_timer_again(a->loop, &a->speak);
     request_reply_stream(rq, MHD_HTTP_OK, "text/event-stream", response);
 }
 
@@ -119,12 +125,21 @@ static void wake(struct stream *s)
     MHD_resume_connection(s->connection);
 }
 
+/* libmicrohttpd does not look at a connection that sleeps. */
+static bool is_gone(const struct stream *s)
+{
+    char byte;
+    ssize_t n = s->is_asleep ? recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) : 1;
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 void streams_wake(struct admin *a)
 {
     bool any = false;
     list_each (node, &a->streams) {
         struct stream *s = CONTAINER_OF(node, struct stream, link);
         any = any || s->is_asleep;
+        s->is_over = s->is_over || is_gone(s);
         wake(s);
     }
     if (any)

@@ -10,7 +10,7 @@
 /* Answers with all events after `since` of that kind (NULL = of every kind). */
 void stream_reply(struct request *rq, uint64_t since, const char *kind);
 
-/* There may be something new to say. */
+/* There may be something new to say, or somebody may have gone. */
 void streams_wake(struct admin *a);
 
 /* Those that came in through it end: it is about to be closed. */

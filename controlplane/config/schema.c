@@ -176,7 +176,8 @@ static const struct key keys[] = {
      IN(backend_config, url),
      .doc = "Every address of its name is an endpoint, looked up again as its TTL says."},
     {"routes[].backends[].weight", VALUE_INT, 0, KEY_GO, "1", RANGE(1, 1000),
-     IN(backend_config, weight), .doc = "Its share; under lb_algorithm round_robin all have the same."},
+     IN(backend_config, weight),
+     .doc = "Its share; under lb_algorithm round_robin all have the same."},
     {"routes[].backends[].max_connections", VALUE_INT, 0, 0, "0", RANGE(0, MANY),
      IN(backend_config, max_connections),
      .doc = "To each of its endpoints at once; 0 is unlimited."},
@@ -248,7 +249,7 @@ static const struct key keys[] = {
      IN(rate_limit_config, redis_timeout_ms), .doc = "Redis counts as failed beyond it."},
     {"routes[].rate_limit.on_redis_failure", VALUE_WORD, 0, 0, "local",
      .words = redis_failure_words, IN(rate_limit_config, on_redis_failure),
-     .doc = "local: this process limits by itself until Redis is back."},
+     .doc = "local: by this gateway's share of the limit until Redis is back."},
     {"routes[].rate_limit.headers", VALUE_BOOL, 0, 0, "true", IN(rate_limit_config, headers),
      .doc = "Answers tell in RateLimit and X-RateLimit fields what is left."},
 

@@ -4,6 +4,7 @@
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/completion.h"
+#include "controlplane/ctl/limit_commands.h"
 #include "controlplane/ctl/inquire.h"
 #include "controlplane/ctl/manual.h"
 #include "controlplane/ctl/observe.h"
@@ -154,6 +155,25 @@ static const struct field order_fields[] = {
     {NULL, NULL},
 };
 
+static const struct field limits_fields[] = {
+    {"routes[]", "route, busiest, most_limited: the 20 first of each"},
+    {"routes[].busiest[]", "key (an address or network, a user, or # and a hash of an API key), "
+                           "requests, limited"},
+    {"routes[].most_limited[]", "key, limited; requests is 0"},
+    {"truncated", "there are more routes than fit into an answer"},
+    {"dataplanes", "asked, answered"},
+    {NULL, NULL},
+};
+
+static const struct field forgotten_fields[] = {
+    {"route", "whose limit it is"},
+    {"all", "every key of it"},
+    {"forgotten", "keys in the tables of the data planes"},
+    {"redis_away", "what is in Redis could not be forgotten"},
+    {"dataplanes", "asked, answered"},
+    {NULL, NULL},
+};
+
 static const struct field events_fields[] = {
     {"last", "id of the newest event"},
     {"events[]", "id, at, level (info, warn or error), kind, message; with --follow each is a line "
@@ -215,8 +235,9 @@ const struct command commands[] = {
     {
         .name = "schema",
         .summary = "print the JSON Schema of the configuration",
-        .text = "For editors and CI: every key with its type, range, default and what it does. What "
-                "must hold between keys only gwpctl validate tells.",
+        .text =
+            "For editors and CI: every key with its type, range, default and what it does. What "
+            "must hold between keys only gwpctl validate tells.",
         .examples = {"gwpctl schema > gateway.schema.json"},
         .is_offline = true,
         .run = change_schema,
@@ -413,6 +434,30 @@ const struct command commands[] = {
                      "gwpctl breaker reset 10.0.0.7:8080 --route users"},
         .fields = order_fields,
         .run = order_breaker_reset,
+    },
+    {
+        .name = "limits",
+        .summary = "show who is counted by rate limits",
+        .text = "Shows for each route, or for ROUTE, the 20 clients that send most and the 20 that "
+                "are limited most, as the data planes remember the last minutes: each count is "
+                "halved once a minute, and is an estimate where there are many. API keys are shown "
+                "as a hash.",
+        .operands = {{"ROUTE", "a route", .is_optional = true, .words = "reset"}},
+        .examples = {"gwpctl limits", "gwpctl limits users -o json | jq '.routes[0].most_limited'"},
+        .fields = limits_fields,
+        .run = limit_commands_show,
+    },
+    {
+        .name = "limits reset",
+        .summary = "forget what a rate limit has counted",
+        .text = "Of every client, or of the one with KEY: an address, a user or an API key, or as "
+                "gwpctl limits shows it. In the tables of all data planes, and in Redis where the "
+                "route counts there.",
+        .operands = {{"ROUTE", "a route"}, {"KEY", "a key", .is_optional = true}},
+        .examples = {"gwpctl limits reset users", "gwpctl limits reset users 203.0.113.7",
+                     "gwpctl limits reset partners '#3f0c1a9be772'"},
+        .fields = forgotten_fields,
+        .run = limit_commands_reset,
     },
     {
         .name = "events",

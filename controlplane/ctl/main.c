@@ -62,11 +62,18 @@ static void fail_unknown(const char *const *words, size_t count, struct err *err
 static const struct command *find_command(const char *const *words, size_t count, size_t *used,
                                           struct err *err)
 {
-    for (size_t i = 0; i < command_count; i++)
-        if ((*used = match(&commands[i], words, count)) > 0)
-            return &commands[i];
-    fail_unknown(words, count, err);
-    return NULL;
+    const struct command *found = NULL;
+    *used = 0;
+    for (size_t i = 0; i < command_count; i++) {
+        size_t matched = match(&commands[i], words, count);
+        if (matched <= *used)
+            continue;
+        *used = matched; /* "limits reset" before "limits" */
+        found = &commands[i];
+    }
+    if (!found)
+        fail_unknown(words, count, err);
+    return found;
 }
 
 /* Do the words behind the name and the options fit the command? */

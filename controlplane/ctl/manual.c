@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "proto/base/roff.h"
 #include "proto/base/version.h"
 
 #define COLUMNS 92
@@ -137,62 +138,27 @@ void manual_print_command(const struct command *c, FILE *out)
 
 /* ---- the manual page ---- */
 
-/* What roff would act on: backslashes, dashes that must stay dashes, and a dot or quote that begins
- * a line. */
-static void put_roff(FILE *out, const char *text)
-{
-    if (*text == '.' || *text == '\'')
-        fputs("\\&", out);
-    for (; *text; text++) {
-        if (*text == '\\')
-            fputs("\\e", out);
-        else if (*text == '-')
-            fputs("\\-", out);
-        else if (*text == '\'')
-            fputs("\\(aq", out);
-        else if (*text == '^')
-            fputs("\\(ha", out);
-        else if (*text == '~')
-            fputs("\\(ti", out);
-        else if (text[0] == '\n' && text[1] == '\n')
-            fputs("\n.PP", out);
-        else
-            putc(*text, out);
-        if (text[0] == '\n' && (text[1] == '.' || text[1] == '\''))
-            fputs("\\&", out);
-    }
-}
-
-static void put_item(FILE *out, const char *left, const char *right)
-{
-    fputs(".TP\n.B ", out);
-    put_roff(out, left);
-    putc('\n', out);
-    put_roff(out, right);
-    putc('\n', out);
-}
-
 static void put_command(FILE *out, const struct command *c)
 {
     char usage[MANUAL_USAGE_BYTES], left[64];
     fputs(".SS ", out);
-    put_roff(out, manual_usage(c, usage));
+    roff_put(out, manual_usage(c, usage));
     putc('\n', out);
-    put_roff(out, c->text);
+    roff_put(out, c->text);
     putc('\n', out);
     for (enum argument a = ARG_OF_ALL; a < ARG_COUNT; a++)
         if (c->takes & (1u << a))
-            put_item(out, left_side(&argument_rows[a], left), argument_rows[a].help);
+            roff_put_item(out, left_side(&argument_rows[a], left), argument_rows[a].help);
     fputs(".PP\nExamples:\n.PP\n.RS 4\n.nf\n", out);
     for (size_t i = 0; c->examples[i]; i++) {
-        put_roff(out, c->examples[i]);
+        roff_put(out, c->examples[i]);
         putc('\n', out);
     }
     fputs(".fi\n.RE\n", out);
     if (c->fields)
         fputs(".PP\nWith\n.BR \\-o\\ json :\n", out);
     for (const struct field *f = c->fields; f && f->path; f++)
-        put_item(out, f->path, f->says);
+        roff_put_item(out, f->path, f->says);
 }
 
 void manual_print_page(FILE *out)
@@ -208,17 +174,17 @@ void manual_print_page(FILE *out)
         "Options may stand before or after the command.\n",
         GWP_VERSION);
     for (enum argument a = 0; a < ARG_OF_ALL; a++)
-        put_item(out, left_side(&argument_rows[a], left), argument_rows[a].help);
+        roff_put_item(out, left_side(&argument_rows[a], left), argument_rows[a].help);
     fputs(".SH COMMANDS\n", out);
     for (size_t i = 0; i < command_count; i++)
         put_command(out, &commands[i]);
     fputs(".SH ENVIRONMENT\n", out);
     for (size_t i = 0; i < COUNT_OF(variables); i++)
-        put_item(out, variables[i].name, variables[i].says);
+        roff_put_item(out, variables[i].name, variables[i].says);
     fputs(".SH \"EXIT STATUS\"\n", out);
     for (size_t i = 0; i < COUNT_OF(exit_codes); i++) {
         snprintf(left, sizeof(left), "%d", exit_codes[i].code);
-        put_item(out, left, exit_codes[i].says);
+        roff_put_item(out, left, exit_codes[i].says);
     }
     fputs(".SH \"SEE ALSO\"\n.BR gwp\\-controlplane (8),\n.BR gwp\\-dataplane (8)\n", out);
 }

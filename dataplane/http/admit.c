@@ -1,6 +1,7 @@
 #include "dataplane/http/admit.h"
 
 #include "dataplane/http/decide.h"
+#include "dataplane/http/request.h"
 #include "dataplane/route/limit_redis.h"
 
 #define NS_PER_S 1000000000u
@@ -27,13 +28,16 @@ static void count(struct exchange *ex, enum decision which)
 }
 
 /* By a verdict: of this process, of Redis, or of a share. */
-static enum reason decide(struct exchange *ex, const struct limit_verdict *v, enum decision allowed,
+static enum reason decide(struct exchange *ex, const struct limit_subject *who,
+                          const struct limit_verdict *v, enum decision allowed,
                           enum decision limited)
 {
     struct stats *stats = &ex->client->worker->stats;
-    bool observe = ex->route->limit->observe;
+    const struct limit_policy *p = ex->route->limit;
+    bool observe = p->observe;
     ex->limit = *v;
     ex->limit_known = true;
+    limiter_note(p, ex->limit_key, who, !v->allowed, worker_random(ex->client->worker), now_ns(ex));
     if (v->allowed) {
         count(ex, allowed);
         stats_add(stats, STAT_limit_allowed_total, 1);
@@ -47,17 +51,19 @@ static enum reason decide(struct exchange *ex, const struct limit_verdict *v, en
     return R_LIMITED;
 }
 
-static enum reason decide_by_share(struct exchange *ex, const struct limit_policy *p)
+static enum reason decide_by_share(struct exchange *ex, const struct limit_policy *p,
+                                   const struct limit_subject *who)
 {
     uint32_t gateways = atomic_load_explicit(&p->redis->gateways, memory_order_relaxed);
     ex->limit_gateways = MAX(gateways, 1);
     struct limit_policy share = limit_policy_share(p, ex->limit_gateways);
     struct limit_verdict v = limiter_decide(&share, ex->limit_key, now_ns(ex));
-    return decide(ex, &v, DECISION_local_allowed, DECISION_local_limited);
+    return decide(ex, who, &v, DECISION_local_allowed, DECISION_local_limited);
 }
 
 /* Redis cannot be asked. */
-static enum reason decide_without_redis(struct exchange *ex, const struct limit_policy *p)
+static enum reason decide_without_redis(struct exchange *ex, const struct limit_policy *p,
+                                        const struct limit_subject *who)
 {
     switch (p->on_failure) {
     case LIMITER_LOCAL:
@@ -72,21 +78,22 @@ static enum reason decide_without_redis(struct exchange *ex, const struct limit_
         ex->retry_after_s = 1;
         return R_LIMITER_AWAY;
     }
-    return decide_by_share(ex, p);
+    return decide_by_share(ex, p, who);
 }
 
 static void on_answered(void *owner, const struct limit_verdict *v)
 {
     struct exchange *ex = owner;
     const struct limit_policy *p = ex->route->limit;
+    struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
     ex->limit_ask = NULL;
     if (!v) {
-        exchange_admitted(ex, decide_without_redis(ex, p));
+        request_admitted(ex, decide_without_redis(ex, p, &who));
         return;
     }
     if (v->allowed) /* counted here too, whatever the table thinks of it */
         (void)limiter_decide(p, ex->limit_key, now_ns(ex));
-    exchange_admitted(ex, decide(ex, v, DECISION_allowed, DECISION_limited));
+    request_admitted(ex, decide(ex, &who, v, DECISION_allowed, DECISION_limited));
 }
 
 bool admit_request(struct exchange *ex, enum reason *r)
@@ -101,14 +108,14 @@ bool admit_request(struct exchange *ex, enum reason *r)
     ex->limit_key = limiter_key(p, &who);
     if (!p->redis) {
         struct limit_verdict v = limiter_decide(p, ex->limit_key, now_ns(ex));
-        *r = decide(ex, &v, DECISION_allowed, DECISION_limited);
+        *r = decide(ex, &who, &v, DECISION_allowed, DECISION_limited);
         return true;
     }
     ex->limit_ask = w->redis ? limit_redis_ask(w->redis, p, &who, on_answered, ex) : NULL;
     if (ex->limit_ask)
         return false;
     stats_add(&w->stats, STAT_redis_unasked_total, 1);
-    *r = decide_without_redis(ex, p);
+    *r = decide_without_redis(ex, p, &who);
     return true;
 }
 

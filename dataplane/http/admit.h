@@ -18,7 +18,7 @@
 #include "dataplane/http/http1_write.h"
 
 /* *r is R_SERVED: it may go on; else R_LIMITED or R_LIMITER_AWAY, and the exchange knows when to
- * try again. Counts either. False: Redis has been asked, exchange_admitted() will be called. */
+ * try again. Counts either. False: Redis has been asked, request_admitted() will be called. */
 bool admit_request(struct exchange *ex, enum reason *r);
 
 /* The exchange goes another way, or ends: Redis' answer is not waited for. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "dataplane/http/forward.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/tunnel.h"
 #include "dataplane/route/balancer.h"
 
@@ -170,7 +171,7 @@ void attempt_connected(struct exchange *ex)
         stats_connection(&w->stats, ex->target_state->slot, CONNECTION_OPENED);
     }
     if (ex->where_stale || ex->attempts > 1)
-        (void)exchange_find_where(ex); /* it was right before and is right again */
+        (void)request_find_where(ex); /* it was right before and is right again */
     wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
     http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
     relay_reset(&ex->to_upstream, &w->buffers);
@@ -186,7 +187,7 @@ void attempt_connected(struct exchange *ex)
         relay_put_piece(&ex->to_upstream, ex->replay_at, ex->replay_len, true);
         exchange_pass_trailers(ex, &ex->to_upstream, &ex->request, ex->client->in);
     }
-    exchange_pump_request(ex);
+    request_pump(ex);
 }
 
 /* ---- failure ---- */

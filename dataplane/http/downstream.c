@@ -3,12 +3,12 @@
 #include "dataplane/http/downstream.h"
 
 #include <arpa/inet.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "dataplane/http/exchange.h"
 #include "dataplane/http/proxy_header.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/tunnel.h"
 #include "proto/base/digits.h"
 #include "proto/base/log.h"
@@ -52,15 +52,19 @@ static void note_peer(struct downstream *c, const struct sockaddr *peer)
     }
 }
 
-/* The one door between the worker's lists; counts those that may be closed to make room. */
-static void file_under(struct downstream *c, struct list *list, bool idle)
+/* The one door between the worker's lists. */
+static void file_under(struct downstream *c, struct list *list)
 {
     list_remove(&c->link);
     list_push_back(list, &c->link);
-    if (c->idle == idle)
-        return;
-    c->idle = idle;
-    atomic_fetch_add_explicit(&c->worker->idle_count, idle ? 1 : UINT32_MAX, memory_order_relaxed);
+    c->idle = list == &c->worker->idle_clients;
+}
+
+double downstream_idle_since(const struct downstream *c)
+{
+    const struct server_settings *server = &c->worker->snapshot->server;
+    uint32_t after_ms = c->requests == 0 ? server->header_timeout_ms : server->idle_timeout_ms;
+    return wheel_due_s(&c->worker->wheel, &c->deadline) - after_ms / 1000.0;
 }
 
 /* Clients of all workers, lingering ones included: what server.max_connections bounds. */
@@ -110,7 +114,6 @@ static bool expects_proxy(const struct downstream *c)
 
 void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
 {
-    int one = 1;
     if (atomic_fetch_add_explicit(&open_clients, 1, memory_order_relaxed) >= w->max_clients &&
         !worker_shed_client(w)) {
         atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
@@ -121,13 +124,11 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer)
     memset(c, 0, sizeof(*c));
     c->worker = w;
     note_peer(c, peer);
-    if (c->family != AF_UNIX)
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     transport_init(&c->io, fd, on_ready);
     c->expects_proxy = expects_proxy(c);
     wheel_entry_init(&c->deadline, DEADLINE_DOWNSTREAM);
     list_init(&c->link);
-    file_under(c, &w->idle_clients, true);
+    file_under(c, &w->idle_clients);
     w->client_count++;
     stats_add(&w->stats, STAT_downstream_connections_total, 1);
     stats_add(&w->stats, STAT_downstream_connections_active, 1);
@@ -198,7 +199,7 @@ void downstream_close(struct downstream *c, bool reset)
     stats_sub(&w->stats, STAT_downstream_connections_active, 1);
     w->client_count--;
     atomic_fetch_sub_explicit(&open_clients, 1, memory_order_relaxed);
-    file_under(c, &w->dead_clients, false);
+    file_under(c, &w->dead_clients);
 }
 
 void downstream_recycle(struct downstream *c)
@@ -214,7 +215,7 @@ void downstream_finish(struct downstream *c)
     c->linger_rounds = LINGER_ROUNDS;
     shutdown(transport_fd(&c->io), SHUT_WR);
     buffer_give(&w->buffers, &c->in);
-    file_under(c, &w->idle_clients, false);
+    file_under(c, &w->lingering);
     transport_watch(&c->io, w->loop, EV_READ);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), LINGER_MS);
 }
@@ -249,7 +250,7 @@ static void go_idle(struct downstream *c)
 {
     struct worker *w = c->worker;
     buffer_give(&w->buffers, &c->in);
-    file_under(c, &w->idle_clients, true);
+    file_under(c, &w->idle_clients);
     wheel_set(&w->wheel, &c->deadline, worker_now(w), w->snapshot->server.idle_timeout_ms);
     transport_watch(&c->io, w->loop, EV_READ);
 }
@@ -297,20 +298,24 @@ static void process(struct downstream *c)
     if (c->expects_proxy && !take_proxy_header(c))
         return;
     c->processing = true;
-    while (c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed) {
+    for (bool begun = false; c->state == DOWN_OPEN && c->in && c->in->used > c->in->parsed;) {
         if (!c->exchange) {
             if (c->requests > 0)
                 skip_empty_lines(c);
             if (c->in->used == 0)
                 break;
             exchange_begin(c);
-            file_under(c, &w->clients, false);
+            file_under(c, &w->clients);
+            begun = true;
+        }
+        request_readable(c->exchange);
+        if (!c->exchange)
+            continue;
+        /* It waits for something; if for the rest of its head, not for long. */
+        if (begun && c->exchange->request_state == REQ_HEAD)
             wheel_set(&w->wheel, &c->deadline, worker_now(w),
                       w->snapshot->server.header_timeout_ms);
-        }
-        exchange_client_bytes(c->exchange);
-        if (c->exchange)
-            break; /* it waits for something */
+        break;
     }
     c->processing = false;
     if (c->state != DOWN_OPEN)

@@ -21,11 +21,11 @@ struct downstream {
     struct exchange *exchange; /* owned; NULL between requests */
     struct buffer *in;         /* owned; NULL while nothing is received */
     struct list link; /* of worker.clients while an exchange is under way, else .idle_clients; then
-                       * .dead_clients, .spare_clients */
+                       * .lingering, .dead_clients, .spare_clients */
     struct wheel_entry deadline;
     uint32_t requests;
     uint8_t state;          /* enum downstream_state */
-    bool idle : 1;          /* may be closed to make room: counted in worker.idle_count */
+    bool idle : 1;          /* in worker.idle_clients: may be closed to make room */
     bool expects_proxy : 1; /* a PROXY header comes before anything else */
     bool filled : 1;        /* the last read took all the room there was: a long body */
     bool processing : 1;    /* downstream_process() is further up the stack */
@@ -46,6 +46,10 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer);
 
 /* Answers 503 on an accepted socket and closes it, with nothing allocated. */
 void downstream_refuse(struct worker *w, int fd);
+
+/* Since when an idle client has been so, on worker_now()'s clock, to within two ticks of the wheel:
+ * what its deadline says. */
+double downstream_idle_since(const struct downstream *c);
 
 /* Closes an idle client to make room. One that has never asked for anything is told why. */
 void downstream_shed(struct downstream *c);

@@ -6,17 +6,13 @@
 
 #include "dataplane/http/admit.h"
 #include "dataplane/http/attempt.h"
-#include "dataplane/http/decide.h"
 #include "dataplane/http/forward.h"
-#include "dataplane/http/http1_check.h"
 #include "dataplane/http/reply.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/response.h"
 #include "dataplane/http/tunnel.h"
 #include "proto/base/digits.h"
 #include "proto/base/log.h"
-
-/* Room for body bytes behind the head: a read of less would not be worth its system call. */
-#define BODY_ROOM_BYTES (16u * 1024)
 
 static struct worker *worker_of(const struct exchange *ex)
 {
@@ -182,8 +178,7 @@ static bool may_skip_body(const struct exchange *ex)
            (p->framing != FRAMING_LENGTH || p->left <= SKIP_MAX_BYTES);
 }
 
-/* REQ_UNWANTED: the answer is sent and accounted for; the head is forgotten as well. */
-static void skip_body(struct exchange *ex)
+void exchange_skip_body(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
@@ -219,7 +214,7 @@ void exchange_finish(struct exchange *ex)
         account(ex);
         ex->request_state = REQ_UNWANTED;
         ex->skip_left = SKIP_MAX_BYTES;
-        skip_body(ex);
+        exchange_skip_body(ex);
         return;
     }
     end(ex);
@@ -264,18 +259,19 @@ void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const stru
                             const struct buffer *from)
 {
     struct worker *w = worker_of(ex);
-    if (p->framing == FRAMING_CHUNKED && relay->chunked && http1_trailers(p)->count > 0)
-        relay_put_trailers(
-            relay, w->target_scratch,
-            forward_trailers(http1_trailers(p), from, w->target_scratch, w->scratch_bytes),
-            &w->buffers);
+    const struct head *h = p == &ex->request ? &ex->head : NULL; /* the answer's is gone */
+    if (p->framing != FRAMING_CHUNKED || !relay->chunked || http1_trailers(p)->count == 0 ||
+        (!h && ex->trailers_named))
+        return;
+    relay_put_trailers(
+        relay, w->target_scratch,
+        forward_trailers(http1_trailers(p), from, h, w->target_scratch, w->scratch_bytes),
+        &w->buffers);
 }
 
 /* ---- the client's end ---- */
 
-/* Does the client still owe room for what the backend has said? Then its deadline is that of
- * writing, and nothing more is read from the backend. */
-static bool client_is_full(const struct exchange *ex)
+bool exchange_client_is_full(const struct exchange *ex)
 {
     return ex->response_state != RES_NONE && !relay_is_empty(&ex->to_client);
 }
@@ -283,7 +279,7 @@ static bool client_is_full(const struct exchange *ex)
 void exchange_rest_client(struct exchange *ex)
 {
     struct downstream *c = ex->client;
-    if (client_is_full(ex))
+    if (exchange_client_is_full(ex))
         return;
     if (c->ended)
         wheel_set(&c->worker->wheel, &c->deadline, worker_now(c->worker), HALF_CLOSED_MS);
@@ -334,8 +330,7 @@ static void name_request(struct exchange *ex)
     ex->request_id_len = 32;
 }
 
-/* From here on the exchange lives under one snapshot, has a name and is counted. */
-static void adopt(struct exchange *ex)
+void exchange_adopt(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
     ex->snapshot = w->snapshot;
@@ -383,7 +378,7 @@ void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
     struct worker *w = worker_of(ex);
     admit_cancel(ex);
     if (!ex->snapshot)
-        adopt(ex);
+        exchange_adopt(ex);
     if (ex->upstream)
         upstream_close(&ex->upstream);
     if (reason_closes(r) || downstream_is_at_end(ex->client))
@@ -397,142 +392,6 @@ void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
     relay_reset(&ex->to_client, &w->buffers);
     relay_put_head(&ex->to_client, w->scratch, reply_write(ex, r));
     flush_own(ex);
-}
-
-/* ---- the request's head ---- */
-
-/* The target is what is too long when it fills the bound by itself, or has not ended within it. */
-static enum reason too_large(const struct exchange *ex)
-{
-    const struct head *h = &ex->head;
-    bool unfinished = h->bytes == 0 && h->field_count == 0 && ex->request.name_end == 0;
-    return unfinished || h->target_len >= exchange_settings(ex)->max_header_bytes
-               ? R_TARGET_TOO_LONG
-               : R_HEAD_TOO_LARGE;
-}
-
-static void grow_for_head(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    uint32_t max = exchange_settings(ex)->max_header_bytes;
-    if (c->in->used >= max) {
-        exchange_answer(ex, too_large(ex), NULL);
-        return;
-    }
-    if (buffer_room(c->in) == 0)
-        buffer_grow(&c->worker->buffers, &c->in,
-                    c->in->size < BUFFER_MEDIUM_BYTES ? BUFFER_MEDIUM_BYTES : max + 4096);
-}
-
-enum reason exchange_find_where(struct exchange *ex)
-{
-    ex->where_stale = false;
-    return decide_where(&ex->head, ex->client->in, worker_of(ex)->target_scratch, &ex->where,
-                        &ex->host, &ex->detail);
-}
-
-static enum reason find_route(struct exchange *ex)
-{
-    enum reason r =
-        decide_route(ex->snapshot, &ex->head, &ex->where, ex->host, &ex->route, &ex->allowed);
-    if (ex->route) {
-        ex->route_state = ex->route->state;
-        ex->max_body_bytes = ex->route->max_body_bytes;
-        ex->response_idle_ms = ex->route->response_idle_timeout_ms;
-    }
-    return r;
-}
-
-/* Who the client is: the peer, or whom a trusted peer names. */
-static void find_client(struct exchange *ex)
-{
-    if (ex->snapshot->server.trusted_proxies.count == 0 || !downstream_peer(ex->client, &ex->ip) ||
-        !decide_client(ex->snapshot, &ex->head, ex->client->in, &ex->ip))
-        return;
-    ex->peer_trusted = true;
-    ex->client_ip_len = (uint8_t)ip_format(ex->ip, ex->client_ip);
-}
-
-static void find_trace(struct exchange *ex)
-{
-    struct worker *w = worker_of(ex);
-    ex->trace = (uint8_t)trace_check(&ex->head, ex->client->in);
-    if (ex->trace != TRACE_NONE || !ex->snapshot->server.makes_traces)
-        return;
-    const uint64_t random[3] = {worker_random(w), worker_random(w), worker_random(w)};
-    trace_make(random, ex->traceparent);
-    ex->trace = TRACE_MADE;
-}
-
-static void on_head(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct head *h = &ex->head;
-    adopt(ex);
-    c->in->keep = c->in->parsed;
-    enum reason r = h->bytes > ex->snapshot->server.max_header_bytes
-                        ? too_large(ex)
-                        : http1_check_request(h, c->in, &ex->detail);
-    if (r == R_SERVED) {
-        find_client(ex);
-        uint32_t most = ex->snapshot->server.max_requests_per_connection;
-        ex->client_http10 = h->minor == 0;
-        ex->keep_client =
-            h->keep_alive && !c->worker->draining && (most == 0 || c->requests < most);
-        http1_parse_start_body(&ex->request, (enum framing)h->framing, h->content_length);
-        ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
-        ex->upgrade = tunnel_may_upgrade(h, c->in);
-        find_trace(ex);
-        r = http1_count_forwards(h, c->in, &ex->detail);
-    }
-    if (r == R_SERVED)
-        r = exchange_find_where(ex);
-    if (r == R_SERVED)
-        r = find_route(ex);
-    if (r == R_SERVED && !admit_request(ex, &r)) {
-        exchange_rest_client(ex);
-        ex->where_stale = true; /* what comes meanwhile may move it */
-        return;
-    }
-    exchange_admitted(ex, r);
-}
-
-void exchange_admitted(struct exchange *ex, enum reason r)
-{
-    if (r != R_SERVED) {
-        exchange_answer(ex, r, ex->detail);
-        return;
-    }
-    exchange_rest_client(ex); /* the body's deadline begins when it is waited for */
-    attempt_start(ex);
-}
-
-static void parse_head(struct exchange *ex)
-{
-    switch (http1_parse_head(&ex->request, ex->client->in)) {
-    case PARSE_HEAD:
-        on_head(ex);
-        break;
-    case PARSE_AGAIN:
-        grow_for_head(ex);
-        break;
-    default:
-        if (ex->request.too_large)
-            exchange_answer(ex, too_large(ex), NULL);
-        else
-            exchange_answer(ex, ex->request.reason, ex->request.detail);
-    }
-}
-
-void exchange_client_bytes(struct exchange *ex)
-{
-    if (ex->request_state == REQ_HEAD)
-        parse_head(ex);
-    else if (ex->request_state == REQ_BODY && ex->response_state != RES_OWN && ex->upstream &&
-             ex->upstream->state == UP_BUSY)
-        exchange_pump_request(ex);
-    else if (ex->request_state == REQ_UNWANTED)
-        skip_body(ex);
 }
 
 void exchange_stop(struct exchange *ex)
@@ -558,124 +417,7 @@ void exchange_stop(struct exchange *ex)
     downstream_close(c, false);
 }
 
-/* ---- request body: client -> backend ---- */
-
-/* The client's fault in the middle of its body. */
-static void refuse_body(struct exchange *ex, enum reason r, const char *detail)
-{
-    if (ex->response_state != RES_NONE) {
-        exchange_cut(ex, r, detail);
-        return;
-    }
-    if (ex->upstream)
-        upstream_close(&ex->upstream);
-    attempt_end(ex, r);
-    ex->request_state = REQ_ABANDONED;
-    exchange_answer(ex, r, detail);
-}
-
-/* Takes the next piece out of the client's buffer. false: the exchange is over or has gone another
- * way. */
-static bool next_request_piece(struct exchange *ex, bool *starved)
-{
-    struct buffer *in = ex->client->in;
-    enum parse_status status = http1_parse_body(&ex->request, in);
-    const struct http1_parser *p = &ex->request;
-    if (status == PARSE_BAD) {
-        refuse_body(ex, R_BAD_REQUEST, p->detail);
-        return false;
-    }
-    ex->body_in += p->piece_len;
-    if (ex->max_body_bytes > 0 && ex->body_in > ex->max_body_bytes) {
-        refuse_body(ex, R_BODY_TOO_LARGE, NULL);
-        return false;
-    }
-    *starved = status == PARSE_AGAIN;
-    if (status == PARSE_DONE) {
-        ex->request_state = REQ_DONE;
-        ex->replay_at = p->piece_at;
-        ex->replay_len = p->piece_len;
-    }
-    relay_put_piece(&ex->to_upstream, p->piece_at, p->piece_len, status == PARSE_DONE);
-    if (status == PARSE_DONE)
-        exchange_pass_trailers(ex, &ex->to_upstream, p, in);
-    return true;
-}
-
-/* What the backend's connection is watched for while the request is on its way. */
-static int reading(const struct exchange *ex)
-{
-    return ex->response_state <= RES_BODY && !client_is_full(ex) ? EV_READ : 0;
-}
-
-/* More of the body is to come: makes room and waits for it. */
-static void await_body(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
-    if (ex->tunnel) {
-        tunnel_await(ex);
-        return;
-    }
-    if (c->ended) {
-        exchange_client_gone(ex);
-        return;
-    }
-    if (c->filled &&
-        c->in->size < BUFFER_LARGE_BYTES) /* all of it went out: the backend keeps up */
-        buffer_grow(&w->buffers, &c->in, BUFFER_LARGE_BYTES);
-    else if (buffer_room(c->in) < BODY_ROOM_BYTES)
-        buffer_grow(&w->buffers, &c->in, MAX(BUFFER_MEDIUM_BYTES, c->in->used + BODY_ROOM_BYTES));
-    downstream_resume(c);
-    if (!client_is_full(ex))
-        wheel_set(&w->wheel, &c->deadline, worker_now(w), exchange_settings(ex)->read_timeout_ms);
-}
-
-void exchange_pump_request(struct exchange *ex)
-{
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
-    struct upstream *u = ex->upstream;
-    for (bool starved = false; !starved;) {
-        if (ex->request_state == REQ_BODY && relay_piece_is_gone(&ex->to_upstream) &&
-            !next_request_piece(ex, &starved))
-            return;
-        switch (relay_flush(&ex->to_upstream, &u->io, c->in, &w->buffers)) {
-        case IO_OK:
-            transport_watch(&u->io, w->loop, reading(ex));
-            break;
-        case IO_AGAIN:
-            transport_watch(&u->io, w->loop, reading(ex) | EV_WRITE);
-            exchange_rest_client(ex);
-            downstream_pause(c);
-            return;
-        default:
-            /* A kept connection that was closed meanwhile takes nothing at all: try another. */
-            if (ex->replayable && ex->to_upstream.sent_bytes == 0) {
-                attempt_failed(ex, R_RESET, "it closed a kept connection");
-                return;
-            }
-            /* It takes no more. It may have answered already; if not, reading will tell. */
-            ex->request_state = REQ_ABANDONED;
-            ex->replayable = false;
-            relay_reset(&ex->to_upstream, &w->buffers);
-            transport_watch(&u->io, w->loop, reading(ex));
-            return;
-        }
-        if (ex->request_state != REQ_BODY)
-            break;
-        ex->replayable = false;
-        buffer_compact(c->in);
-    }
-    if (ex->request_state == REQ_BODY) {
-        await_body(ex);
-    } else {
-        exchange_rest_client(ex);
-        downstream_resume(c); /* to notice when the client goes away */
-    }
-}
-
-/* ---- the client can take more ---- */
+/* ---- the client's socket and time ---- */
 
 void exchange_client_writable(struct exchange *ex)
 {
@@ -710,12 +452,13 @@ void exchange_client_timeout(struct exchange *ex)
     } else if (ex->request_state == REQ_UNWANTED) {
         end(ex);
         downstream_finish(c);
-    } else if (c->ended && !client_is_full(ex)) {
+    } else if (c->ended && !exchange_client_is_full(ex)) {
         give_up_on_client(ex);
     } else if (ex->response_state == RES_NONE) {
-        refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
+        request_refuse_body(ex, R_CLIENT_TIMEOUT, "the body stopped coming");
     } else {
         exchange_cut(ex, R_CLIENT_TIMEOUT,
-                     client_is_full(ex) ? "the client does not read" : "the body stopped coming");
+                     exchange_client_is_full(ex) ? "the client does not read"
+                                                 : "the body stopped coming");
     }
 }

@@ -6,8 +6,9 @@
  *   request:   REQ_HEAD -> REQ_BODY -> REQ_DONE      response:   RES_NONE -> RES_BODY -> RES_DONE
  *                              \-> REQ_ABANDONED -> REQ_UNWANTED      \-> RES_OWN
  *
- * Here is the client's half: begin and end, the request's head and body, answers of our own;
- * attempt.c is one try at one endpoint, response.c what comes back, tunnel.c what may follow.
+ * Here is what frames it: begin and end, answers of our own, the client's deadlines and its end.
+ * request.c is what comes from the client, attempt.c one try at one endpoint, response.c what comes
+ * back, tunnel.c what may follow.
  *
  * REQ_ABANDONED: the backend takes no more of the body; what it answers is still passed on.
  * REQ_UNWANTED: all is answered and accounted for; what little is still to come of the body is
@@ -67,6 +68,7 @@ struct exchange {
     bool tunnel;  /* and got it: bytes both ways, tunnel.c */
     uint8_t client_ip_len, request_id_len;
     uint8_t trace;            /* enum trace */
+    bool trailers_named;      /* by the answer's Connection, perhaps: they end here */
     bool peer_trusted;        /* its X-Forwarded-* and Forwarded are added to, not replaced */
     uint16_t status;          /* sent to the client; 0 = none yet */
     uint16_t upstream_status; /* 0 = none */
@@ -99,14 +101,9 @@ struct exchange {
     struct head answer;                   /* the response's */
 };
 
-/* The rate limit has answered; for admit.c, when it could not do so at once. */
-void exchange_admitted(struct exchange *ex, enum reason r);
-
 /* Bytes of a new request have arrived. */
 struct exchange *exchange_begin(struct downstream *c);
 
-/* The client's buffer has new bytes. May end the exchange, and the connection with it. */
-void exchange_client_bytes(struct exchange *ex);
 void exchange_client_writable(struct exchange *ex);
 void exchange_client_timeout(struct exchange *ex);
 /* The client sends no more (downstream.ended): it is gone, if that leaves its request incomplete.
@@ -118,12 +115,17 @@ void exchange_client_gone(struct exchange *ex);
 /* The worker ends now: 503 if nothing was answered yet, else cut off. */
 void exchange_stop(struct exchange *ex);
 
-/* What is asked for, in the terms that routing and forwarding use: fills `where` and `host`. Their
- * views point into the client's buffer and the worker's scratch, so it is done again when either
- * may have changed. */
-enum reason exchange_find_where(struct exchange *ex);
+/* ---- for request.c, attempt.c, response.c and tunnel.c ---- */
 
-/* ---- for attempt.c, response.c and tunnel.c ---- */
+/* From here on the exchange lives under one snapshot, has a name and is counted. */
+void exchange_adopt(struct exchange *ex);
+
+/* Does the client still owe room for what the backend has said? Then its deadline is that of
+ * writing, and nothing more is read from the backend. */
+bool exchange_client_is_full(const struct exchange *ex);
+
+/* REQ_UNWANTED: throws away what has come of the body. */
+void exchange_skip_body(struct exchange *ex);
 
 /* Answers with the reason's own status and ends the exchange; not once a final head was sent. */
 void exchange_answer(struct exchange *ex, enum reason r, const char *detail);
@@ -135,8 +137,6 @@ void exchange_cut(struct exchange *ex, enum reason why, const char *detail);
 void exchange_let_go_of_snapshot(struct exchange *ex);
 /* The client has got all it will get: counts, logs, ends; the connection goes on where it may. */
 void exchange_finish(struct exchange *ex);
-/* Bytes are, or may be, there to be moved on to the backend. */
-void exchange_pump_request(struct exchange *ex);
 
 /* Nothing is awaited from the client, for now or for good: its deadline, unless it is full. */
 void exchange_rest_client(struct exchange *ex);

@@ -3,6 +3,7 @@
 #include "dataplane/http/admit.h"
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/http1_write.h"
+#include "dataplane/http/request.h"
 
 /* How this hop is called in Via, behind the version that a message came in with (RFC 9110 7.6.3).
  */
@@ -238,11 +239,16 @@ static void write_connection(struct head_writer *w, const struct exchange *ex)
         write_literal(w, "Connection: upgrade\r\n");
 }
 
-size_t forward_trailers(const struct trailers *t, const struct buffer *from, char *out, size_t cap)
+size_t forward_trailers(const struct trailers *t, const struct buffer *from, const struct head *h,
+                        char *out, size_t cap)
 {
     struct head_writer w = head_writer(out, cap);
-    for (uint32_t i = 0; i < t->count; i++)
-        write_field(&w, field_name(from, &t->fields[i]), field_value(from, &t->fields[i]));
+    bool listing = h && h->at[FIELD_CONNECTION] != 0;
+    for (uint32_t i = 0; i < t->count; i++) {
+        struct view name = field_name(from, &t->fields[i]);
+        if (!listing || !is_listed(h, from, name))
+            write_field(&w, name, field_value(from, &t->fields[i]));
+    }
     return w.overflow ? 0 : (size_t)(w.at - w.start);
 }
 
@@ -297,7 +303,7 @@ size_t forward_response(struct exchange *ex)
         WRITE_OWN(&w, edits, "Date", date_text(&worker->date, worker_wall(worker)));
     admit_write_fields(&w, ex);
     if (edits->line_count > 0) {
-        (void)exchange_find_where(
+        (void)request_find_where(
             ex); /* the client's host may have moved since the request was sent */
         struct edit_values values = values_of(ex, host_of(ex));
         edits_write(edits, &values, &w);

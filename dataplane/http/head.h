@@ -63,10 +63,23 @@ struct head {
     uint32_t target_at, target_len; /* requests: as received; responses: the reason phrase */
     uint32_t bytes;                 /* the whole head, blank line included */
     uint64_t content_length;        /* with FRAMING_LENGTH */
+    uint64_t repeated;              /* bit 1 << id: more than one field has it */
     bool keep_alive;                /* the peer means to keep the connection; set by http1_check */
     uint16_t at[FIELD_COUNT];       /* first field with that id, as index + 1; 0 = none */
     struct field fields[HEAD_MAX_FIELDS];
 };
+
+_Static_assert(FIELD_COUNT <= 64, "head.repeated has a bit for each");
+
+/* fields[i] has its id now: the first with it, or one more. */
+static inline void head_note(struct head *h, unsigned i)
+{
+    unsigned id = h->fields[i].id;
+    if (h->at[id])
+        h->repeated |= (uint64_t)1 << id;
+    else
+        h->at[id] = (uint16_t)(i + 1);
+}
 
 static inline struct view head_view(const struct buffer *b, uint32_t at, uint32_t len)
 {

@@ -56,8 +56,7 @@ static int on_field(llhttp_t *l)
     f->value_at = value.len > 0 ? offset(p, value.at) : p->name_at;
     f->value_len = (uint16_t)value.len;
     f->id = (uint8_t)field_find(field_name(p->buffer, f));
-    if (!h->at[f->id])
-        h->at[f->id] = h->field_count;
+    head_note(h, h->field_count - 1u);
     p->name_end = p->value_end = 0;
     return 0;
 }

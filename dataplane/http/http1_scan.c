@@ -1,4 +1,4 @@
-/* Hot path. Every read of a word needs seven bytes of room behind the last one received, and every
+/* Hot path. Every read of a block needs its length as room behind the last byte received, and every
  * place found is compared with the end before it is believed: what lies behind the end is whatever
  * was received there before. */
 #include "dataplane/http/http1_scan.h"
@@ -19,20 +19,20 @@ struct cursor {
 /* The first byte from `at` on that is no printable ASCII, at most `end`. */
 static const char *find_unprintable(const char *at, const char *end)
 {
-    for (; at < end; at += SWAR_BYTES) {
-        uint64_t hits = swar_unprintable(swar_load(at));
+    for (; at < end; at += BLOCK_BYTES) {
+        uint64_t hits = block_unprintable(block_load(at));
         if (hits)
-            return MIN(at + swar_first(hits), end);
+            return MIN(at + block_first(hits), end);
     }
     return end;
 }
 
 static const char *find(const char *at, const char *end, char c)
 {
-    for (; at < end; at += SWAR_BYTES) {
-        uint64_t hits = swar_equal(swar_load(at), c);
+    for (; at < end; at += BLOCK_BYTES) {
+        uint64_t hits = block_equal(block_load(at), c);
         if (hits)
-            return MIN(at + swar_first(hits), end);
+            return MIN(at + block_first(hits), end);
     }
     return end;
 }
@@ -83,9 +83,7 @@ static bool scan_fields(struct cursor *c, struct head *h, unsigned max_fields)
     while (!is_crlf(c->at, c->end)) {
         if (count == max_fields || !scan_field(c, &h->fields[count]))
             return false;
-        unsigned id = h->fields[count++].id;
-        if (!h->at[id])
-            h->at[id] = (uint16_t)count;
+        head_note(h, count++);
     }
     h->field_count = (uint16_t)count;
     h->bytes = place(c, c->at + 2);
@@ -97,7 +95,7 @@ static bool begin(struct cursor *c, struct head *h, const struct buffer *b)
     *c = (struct cursor){b->data, b->data, b->data + b->used};
     h->scanned = true;
     h->major = 1;
-    return b->used >= LEAST_BYTES && buffer_room(b) >= SWAR_BYTES;
+    return b->used >= LEAST_BYTES && buffer_room(b) >= BLOCK_BYTES;
 }
 
 /* The method that the buffer begins with, and its length; 0 for one that is not common. */

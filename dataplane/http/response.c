@@ -11,6 +11,20 @@ static struct worker *worker_of(const struct exchange *ex)
     return ex->client->worker;
 }
 
+/* Does its Connection name more than the connection's end? Which trailers are named cannot be told
+ * any more when they come. */
+static bool names_fields(const struct head *h, const struct buffer *b)
+{
+    static const struct view close = {"close", 5}, keep = {"keep-alive", 10};
+    for (unsigned i = 0; h->at[FIELD_CONNECTION] && i < h->field_count; i++) {
+        struct view value = field_value(b, &h->fields[i]);
+        if (h->fields[i].id == FIELD_CONNECTION && !view_equal_nocase(value, close) &&
+            !view_equal_nocase(value, keep))
+            return true;
+    }
+    return false;
+}
+
 static void start_response(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
@@ -22,6 +36,7 @@ static void start_response(struct exchange *ex)
     if (w->draining || downstream_is_at_end(ex->client))
         ex->keep_client = false;
     ex->to_client.chunked = open_ended && !ex->client_http10;
+    ex->trailers_named = h->framing == FRAMING_CHUNKED && names_fields(h, ex->upstream->in);
     http1_parse_start_body(&ex->response, (enum framing)h->framing, h->content_length);
     size_t len = forward_response(ex);
     if (len == 0) {

@@ -5,6 +5,7 @@
 #include "dataplane/http/attempt.h"
 #include "dataplane/http/forward.h"
 #include "dataplane/http/http1_check.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/response.h"
 
 static bool is_http_protocol(struct view value)
@@ -68,7 +69,7 @@ void tunnel_start(struct exchange *ex)
     /* That may have ended it; if not, the client may have sent something behind its request
      * already. */
     if (c->exchange == ex && c->state == DOWN_OPEN && ex->request_state == REQ_BODY)
-        exchange_pump_request(ex);
+        request_pump(ex);
 }
 
 void tunnel_await(struct exchange *ex)

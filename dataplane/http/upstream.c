@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "dataplane/http/attempt.h"
+#include "dataplane/http/request.h"
 #include "dataplane/http/response.h"
 #include "proto/base/log.h"
 
@@ -182,7 +183,7 @@ static void on_ready(struct transport *t, int events)
         break;
     case UP_BUSY:
         if (events & EV_WRITE)
-            exchange_pump_request(u->exchange);
+            request_pump(u->exchange);
         /* That may have ended the exchange and closed or pooled the connection. */
         if (events & EV_READ && u->state == UP_BUSY)
             response_readable(u->exchange);

@@ -1,6 +1,7 @@
 #include "dataplane/io/listener.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 #define BACKLOG 65535 /* the kernel takes less where net.core.somaxconn says so */
 #define UNIX_MODE 0660
+#define MOST_OFFERED 256
 
 void listener_set_init(struct listener_set *set)
 {
@@ -152,9 +154,13 @@ static int open_fd(const struct addr *addr, const char *text, struct err *err)
 
 static struct listener *listener_new(const struct addr *addr, const char *text, int fd)
 {
+    int on = 1;
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         log_fatal("listener", "out of memory");
+    /* What is accepted inherits it: one system call less for each client. */
+    if (addr->sa.any.sa_family != AF_UNIX)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     l->fd = fd;
     l->addr = *addr;
     snprintf(l->text, sizeof(l->text), "%s", text);
@@ -184,10 +190,22 @@ static bool is_bound_to(int fd, const struct addr *addr)
     return addr_equal(&bound, addr);
 }
 
+static size_t count(const struct list *list)
+{
+    size_t n = 0;
+    list_each (node, list)
+        n++;
+    return n;
+}
+
 int listener_offer(struct listener_set *set, const char *text, int fd, struct err *err)
 {
     struct addr addr;
     int flags = fcntl(fd, F_GETFL);
+    if (count(&set->offered) >= MOST_OFFERED) {
+        err_set(err, "more than %d sockets are offered", MOST_OFFERED);
+        goto refuse;
+    }
     if (addr_parse(&addr, text, err) < 0)
         goto refuse;
     if (int_option(fd, SO_ACCEPTCONN) != 1 || int_option(fd, SO_TYPE) != SOCK_STREAM) {

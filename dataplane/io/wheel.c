@@ -16,6 +16,7 @@ void wheel_init(struct wheel *w, double now_s)
     memset(w, 0, sizeof(*w));
     w->origin = now_s - WHEEL_TICK_MS / 1000.0; /* so that no live tick is 0 */
     w->now = 1;
+    w->asked_s = -1;
     for (size_t i = 0; i < WHEEL_SLOTS; i++)
         list_init(&w->slots[i]);
 }
@@ -42,6 +43,7 @@ static void put(struct wheel *w, struct wheel_entry *e)
     list_push_back(&w->slots[slot], &e->link);
     e->slot = (uint16_t)slot;
     e->linked = true;
+    w->placed = true;
     w->occupied[slot / 64] |= 1ull << (slot % 64);
 }
 
@@ -49,11 +51,20 @@ void wheel_set(struct wheel *w, struct wheel_entry *e, double now_s, uint64_t af
 {
     /* One more tick: the current one has partly gone by, and a deadline is never early. */
     uint64_t ticks = (MIN(after_ms, WHEEL_FARTHEST_MS) + WHEEL_TICK_MS - 1) / WHEEL_TICK_MS;
-    uint64_t due = MAX(tick_at(w, now_s) + ticks + 1, w->now + 1);
+    if (now_s != w->asked_s) {
+        w->asked_s = now_s;
+        w->asked_tick = tick_at(w, now_s);
+    }
+    uint64_t due = MAX(w->asked_tick + ticks + 1, w->now + 1);
     e->due = (uint32_t)due;
     e->set = true;
     if (!e->linked || slot_tick(w, e) > due)
         put(w, e);
+}
+
+double wheel_due_s(const struct wheel *w, const struct wheel_entry *e)
+{
+    return w->origin + (double)due_tick(w, e) * WHEEL_TICK_MS / 1000.0;
 }
 
 void wheel_clear(struct wheel_entry *e)

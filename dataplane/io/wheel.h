@@ -28,8 +28,11 @@ struct wheel_entry {
 typedef void wheel_expired_fn(void *owner, struct wheel_entry *e);
 
 struct wheel {
-    uint64_t now;  /* last tick that was looked at */
-    double origin; /* loop time of tick 0 */
+    uint64_t now;        /* last tick that was looked at */
+    double origin;       /* loop time of tick 0 */
+    double asked_s;      /* the time that was last turned into a tick, */
+    uint64_t asked_tick; /* and which one it was: the same for all of a turn */
+    bool placed;         /* an entry was put into a slot; for whoever looks at wheel_next_s() */
     struct list slots[WHEEL_SLOTS];
     uint64_t occupied[WHEEL_SLOTS / 64]; /* which slots may hold entries */
 };
@@ -45,6 +48,9 @@ static inline void wheel_entry_init(struct wheel_entry *e, uint8_t kind)
 
 /* The entry expires `after_ms` from `now_s`, instead of whenever it would have before. */
 void wheel_set(struct wheel *w, struct wheel_entry *e, double now_s, uint64_t after_ms);
+
+/* When an entry with a deadline expires, on now_s' clock. */
+double wheel_due_s(const struct wheel *w, const struct wheel_entry *e);
 
 /* No deadline any more; the entry may be freed afterwards. */
 void wheel_clear(struct wheel_entry *e);

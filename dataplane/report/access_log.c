@@ -50,28 +50,34 @@ static void put_ms(struct line *l, double seconds)
     put_fixed(l, (unsigned)(whole % 1000), 3);
 }
 
-/* Is any of these eight bytes not plain? Plain is printable ASCII but for the quote and the
- * backslash. */
+/* Is any of these bytes not plain? Plain is printable ASCII but for the quote and the backslash. */
 static bool has_special(uint64_t word)
 {
     return (swar_unprintable(word) | swar_equal(word, '"') | swar_equal(word, '\\')) != 0;
 }
 
-/* All of at least eight bytes: the last word overlaps the one before. */
+static bool block_has_special(block b)
+{
+    return (block_unprintable(b) | block_equal(b, '"') | block_equal(b, '\\')) != 0;
+}
+
+/* In blocks or words; the last one overlaps the one before. */
 static bool is_plain(struct view v)
 {
-    for (size_t i = 0; i + SWAR_BYTES < v.len; i += SWAR_BYTES)
-        if (has_special(swar_load(v.at + i)))
+    if (v.len < SWAR_BYTES)
+        return v.len == 0 || !has_special(swar_load_short(v.at, v.len));
+    if (v.len < BLOCK_BYTES)
+        return !has_special(swar_load(v.at)) && !has_special(swar_load(v.at + v.len - SWAR_BYTES));
+    for (size_t i = 0; i + BLOCK_BYTES < v.len; i += BLOCK_BYTES)
+        if (block_has_special(block_load(v.at + i)))
             return false;
-    return !has_special(swar_load(v.at + v.len - SWAR_BYTES));
+    return !block_has_special(block_load(v.at + v.len - BLOCK_BYTES));
 }
 
 /* The inside of a JSON string. Nearly all of what is logged is plain and only copied. */
 static void put_escaped(struct line *l, struct view v)
 {
-    bool plain = v.len >= SWAR_BYTES ? v.len <= FIELD_MAX_BYTES && is_plain(v)
-                                     : v.len == 0 || !has_special(swar_load_short(v.at, v.len));
-    if (LIKELY(plain))
+    if (LIKELY(v.len <= FIELD_MAX_BYTES && is_plain(v)))
         put(l, v.at, v.len);
     else
         l->at += json_escape(l->at, FIELD_MAX_BYTES, v);

@@ -269,17 +269,9 @@ static bool count_status(struct memory *m, struct series *series, unsigned statu
     return true;
 }
 
-static uint32_t bucket_of(const struct stats *s, double seconds)
-{
-    uint32_t bucket = 0;
-    while (bucket < s->bound_count && seconds > s->bounds[bucket])
-        bucket++;
-    return bucket;
-}
-
-/* A backend takes most of the time that a request takes, so its bucket is the same or one of those
- * just below. */
-static uint32_t bucket_below(const struct stats *s, uint32_t bucket, double seconds)
+/* Looked for from a bucket that is likely: that of the request before, or of the whole request, of
+ * which the backend takes most. */
+static uint32_t bucket_near(const struct stats *s, uint32_t bucket, double seconds)
 {
     while (bucket > 0 && seconds <= s->bounds[bucket - 1])
         bucket--;
@@ -314,7 +306,7 @@ static bool count_in(struct stats *s, uint32_t row, const struct stats_exchange 
     add_seconds(&series->sum_seconds, x->seconds);
     if (x->upstream_seconds >= 0) {
         add_seconds(&series->upstream_sum_seconds, x->upstream_seconds);
-        add(&series->upstream_buckets[bucket_below(s, bucket, x->upstream_seconds)], 1);
+        add(&series->upstream_buckets[bucket_near(s, bucket, x->upstream_seconds)], 1);
     }
     /* Last and with release: who sees the bucket, which is what changes are told by, sees all. */
     STORE(series->buckets[bucket], MINE(series->buckets[bucket]) + 1);
@@ -323,7 +315,8 @@ static bool count_in(struct stats *s, uint32_t row, const struct stats_exchange 
 
 void stats_request(struct stats *s, const struct stats_exchange *x)
 {
-    uint32_t row = MIN(x->route_slot, ROUTE_SLOTS), bucket = bucket_of(s, x->seconds);
+    uint32_t row = MIN(x->route_slot, ROUTE_SLOTS);
+    uint32_t bucket = s->bucket = bucket_near(s, s->bucket, x->seconds);
     count_generation(s->segment->memory, x, bucket);
     if (UNLIKELY(!count_in(s, row, x, bucket)) && row != ROUTE_SLOTS) {
         bool counted = count_in(s, ROUTE_SLOTS, x, bucket);
@@ -471,6 +464,7 @@ void stats_set_bounds(struct stats *s, const double *bounds, uint32_t count)
                  XXH3_64bits_withSeed(bounds, count * sizeof(*bounds), stats_lineage(s)));
     STORE(m->epoch, m->epoch + 1);
     s->bound_count = count;
+    s->bucket = 0;
 }
 
 /* ---- reading ---- */

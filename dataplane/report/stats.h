@@ -66,6 +66,7 @@ struct stats {
     struct stats_segment *segment; /* owned mapping */
     const double *bounds;          /* bucket bounds; in the segment */
     uint32_t bound_count;
+    uint32_t bucket; /* of the last request */
 };
 
 /* Ends the program if there is no memory. Without bounds there is one bucket for everything. All

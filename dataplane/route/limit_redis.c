@@ -200,6 +200,97 @@ void limit_redis_flush(struct limit_redis *lr)
     }
 }
 
+/* ---- forgetting ---- */
+
+static void forget_free(struct limit_forget *f)
+{
+    free(f->route);
+    free(f);
+}
+
+static void on_forgotten(redisAsyncContext *context, void *reply, void *owner)
+{
+    struct redis_link *link = context->data;
+    redis_link_take(link, context, reply);
+    forget_free(owner);
+}
+
+static void on_swept(redisAsyncContext *context, void *reply, void *owner);
+
+static bool send_sweep(struct redis_link *link, struct limit_forget *f, const char *cursor)
+{
+    struct command command = command_in(link->command, sizeof(link->command));
+    script_write_sweep(&command, f->route, cursor);
+    return redis_link_send(link, on_swept, f, &command);
+}
+
+static void on_swept(redisAsyncContext *context, void *reply, void *owner)
+{
+    struct redis_link *link = context->data;
+    const struct limit_reply *r = reply;
+    redis_link_take(link, context, reply);
+    bool is_answer = r && r->kind == REPLY_LIST && r->count == 2 && r->parts[0].kind == REPLY_TEXT;
+    char cursor[32];
+    if (is_answer && r->parts[0].len < sizeof(cursor) && strcmp(r->parts[0].text, "0") != 0) {
+        memcpy(cursor, r->parts[0].text, r->parts[0].len + 1u);
+        if (send_sweep(link, owner, cursor))
+            return;
+    }
+    forget_free(owner);
+}
+
+static bool carry_out(struct limit_redis *lr, struct limit_forget *f)
+{
+    struct connection *c = lr ? connection_of(lr, f->server) : NULL;
+    if (!c || !redis_link_is_up(&c->link))
+        return false;
+    if (!f->has_key)
+        return send_sweep(&c->link, f, "0");
+    struct command command = command_in(c->link.command, sizeof(c->link.command));
+    script_write_forget(&command, view_of(f->prefix),
+                        limit_subject_digest(&f->policy, &f->who, c->link.secrets));
+    return redis_link_send(&c->link, on_forgotten, f, &command);
+}
+
+void limit_redis_obey(struct worker *w)
+{
+    struct limit_forget *f = atomic_exchange_explicit(&w->forget, NULL, memory_order_acquire);
+    while (f) {
+        struct limit_forget *next = f->next;
+        if (!carry_out(w->redis, f))
+            forget_free(f);
+        f = next;
+    }
+}
+
+bool limit_redis_forget(struct worker *w, const struct limit_policy *p, const char *route,
+                        const struct limit_subject *who)
+{
+    uint16_t state = atomic_load_explicit(&p->redis->states[w->index], memory_order_relaxed);
+    if ((state & 0xff) != REDIS_UP ||
+        (who && who->text.len > sizeof(((struct limit_forget *)0)->text)))
+        return false;
+    struct limit_forget *f = calloc(1, sizeof(*f));
+    if (!f || !(f->route = strdup(route)))
+        log_fatal("redis", "out of memory");
+    f->server = p->redis;
+    f->policy.ipv6_prefix = p->ipv6_prefix;
+    memcpy(f->prefix, p->redis_prefix.at, p->redis_prefix.len);
+    if (who) {
+        f->has_key = true;
+        f->who = *who;
+        f->who.text.at = f->text;
+        if (who->text.len > 0)
+            memcpy(f->text, who->text.at, who->text.len);
+    }
+    f->next = atomic_load_explicit(&w->forget, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&w->forget, &f->next, f, memory_order_release,
+                                                  memory_order_relaxed))
+        ;
+    ev_async_send(w->loop, &w->wake);
+    return true;
+}
+
 /* ---- which connections ---- */
 
 struct limit_redis *limit_redis_new(struct worker *w)

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "dataplane/io/wheel.h"
-#include "dataplane/route/limiter.h"
+#include "dataplane/route/limit_script.h"
 
 #define LIMIT_REDIS_ASKS_MAX 4096
 
@@ -38,6 +38,27 @@ void limit_redis_cancel(struct limit_ask **ask);
 
 /* The worker's turn ends: what was asked in it goes out. */
 void limit_redis_flush(struct limit_redis *lr);
+
+/* An order to forget a route's keys in Redis: one (`has_key`), or all. From the control thread to
+ * any worker whose connection is up, which carries it out as far as that stays so. */
+struct limit_forget {
+    struct limit_forget *next; /* of worker.forget */
+    const struct redis_server *server;
+    struct limit_policy policy; /* only what a digest is made with */
+    char prefix[SCRIPT_PREFIX_BYTES];
+    bool has_key;
+    struct limit_subject who; /* its text is `text` */
+    char text[1024];
+    char *route; /* owned */
+};
+
+/* Control thread: hands it to the worker; false when its connection to that Redis is not up. `who`
+ * may be NULL. */
+bool limit_redis_forget(struct worker *w, const struct limit_policy *p, const char *route,
+                        const struct limit_subject *who);
+
+/* The worker has been woken: takes what is in worker.forget. */
+void limit_redis_obey(struct worker *w);
 
 /* Of the worker's wheel: DEADLINE_REDIS or DEADLINE_ASK. */
 void limit_redis_on_deadline(struct limit_redis *lr, struct wheel_entry *e);

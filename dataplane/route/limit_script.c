@@ -45,7 +45,8 @@ static const char window[] =
     " if #gone>0 then redis.call('HDEL',KEYS[1],unpack(gone)) end\n"
     " redis.call('HSET',KEYS[1],'c',string.format('%.0f',cell),'s',string.format('%.0f',sum))\n"
     "end\n"
-    "local over=math.max(1,(cell+cells+1)*len-now)\n"
+    "local function till(n) return math.max(1,math.ceil(n*len-now)+1) end\n"
+    "local over=till(cell+cells+1)\n"
     "if sum<quota then\n"
     " redis.call('HINCRBY',KEYS[1],string.format('%.0f',cell),1)\n"
     " redis.call('HSET',KEYS[1],'c',string.format('%.0f',cell),'s',string.format('%.0f',sum+1))\n"
@@ -61,7 +62,7 @@ static const char window[] =
     " room=room+cells+1\n"
     " redis.call('HSET',KEYS[1],'r',string.format('%.0f',room),'q',ARGV[1])\n"
     "end\n"
-    "return {0,0,math.max(1,room*len-now),over}\n";
+    "return {0,0,till(room),over}\n";
 
 static const char greeting[] =
     "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000)\n"
@@ -72,6 +73,10 @@ static const char greeting[] =
     "if not s or #s~=#ARGV[2] then s=ARGV[2] end\n"
     "redis.call('SET',KEYS[2],s,'PX',86400000)\n"
     "return {redis.call('ZCARD',KEYS[1]),s}\n";
+
+static const char sweep[] = "local r=redis.call('SCAN',ARGV[1],'MATCH',ARGV[2],'COUNT',1000)\n"
+                            "for _,k in ipairs(r[2]) do redis.call('UNLINK',k) end\n"
+                            "return {r[1],#r[2]}\n";
 
 static const struct view texts[] = {
     [SCRIPT_BUCKET] = {bucket, sizeof(bucket) - 1},
@@ -145,12 +150,12 @@ void script_write_load(struct command *c, enum script which)
     command_part(c, texts[which]);
 }
 
-static void put_key(struct command *c, const struct limit_policy *p, struct digest128 key)
+static void put_key(struct command *c, struct view prefix, struct digest128 key)
 {
     static const char digits[] = "0123456789abcdef";
     char text[SCRIPT_PREFIX_BYTES + 32];
-    size_t len = p->redis_prefix.len;
-    memcpy(text, p->redis_prefix.at, len);
+    size_t len = prefix.len;
+    memcpy(text, prefix.at, len);
     for (unsigned i = 0; i < 32; i++)
         text[len++] = digits[(i < 16 ? key.high : key.low) >> (60 - i % 16 * 4) & 15];
     command_part(c, (struct view){text, len});
@@ -165,7 +170,7 @@ void script_write_decision(struct command *c, const char *sha, const struct limi
     command_part(c, sha ? (struct view){sha, SCRIPT_SHA_BYTES}
                         : texts[is_bucket ? SCRIPT_BUCKET : SCRIPT_WINDOW]);
     put_text(c, "1");
-    put_key(c, p, key);
+    put_key(c, p->redis_prefix, key);
     if (is_bucket) {
         put_number(c, p->rate / 1e6);
         put_number(c, p->burst);
@@ -174,6 +179,26 @@ void script_write_decision(struct command *c, const char *sha, const struct limi
         put_number(c, p->window_ms * 1e3 / CELLS);
         put_number(c, CELLS);
     }
+}
+
+void script_write_forget(struct command *c, struct view prefix, struct digest128 key)
+{
+    command_begin(c, 2);
+    put_text(c, "UNLINK");
+    put_key(c, prefix, key);
+}
+
+void script_write_sweep(struct command *c, const char *route, const char *cursor)
+{
+    char pattern[SCRIPT_PREFIX_BYTES];
+    snprintf(pattern, sizeof(pattern), "gwp:%016llx:*",
+             (unsigned long long)XXH3_64bits(route, strlen(route)));
+    command_begin(c, 5);
+    put_text(c, "EVAL");
+    command_part(c, (struct view){sweep, sizeof(sweep) - 1});
+    put_text(c, "0");
+    put_text(c, cursor);
+    put_text(c, pattern);
 }
 
 void script_write_greeting(struct command *c, const char *gateway,

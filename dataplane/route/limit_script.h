@@ -50,6 +50,13 @@ void script_write_load(struct command *c, enum script which);
 void script_write_decision(struct command *c, const char *sha, const struct limit_policy *p,
                            struct digest128 key);
 
+/* Removes one key of those with that prefix. */
+void script_write_forget(struct command *c, struct view prefix, struct digest128 key);
+
+/* Removes some of a route's keys; answered by the cursor to go on with, "0" at the end, and how
+ * many they were. */
+void script_write_sweep(struct command *c, const char *route, const char *cursor);
+
 /* Registers this gateway; answered by how many are alive, and the secret: ours if there was none.
  */
 void script_write_greeting(struct command *c, const char *gateway,

@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -79,6 +80,7 @@ struct limiter {
     uint32_t me;   /* in locks: not 0, no other process' */
     uint32_t refs; /* control thread */
     struct segment segment;
+    struct sketch sketches[LIMITER_SKETCHES];
 };
 
 static const struct limit_algorithm *const algorithms[] = {
@@ -490,4 +492,64 @@ struct limit_verdict limiter_peek(const struct limit_policy *p, struct digest128
         memcpy(copy, slot_at(l, s, i), l->slot_bytes);
     unlock(s);
     return l->algorithm->decide(p, (struct limit_slot *)(void *)copy, now_ns);
+}
+
+/* ---- looking and forgetting ---- */
+
+void limiter_note(const struct limit_policy *p, struct digest128 key,
+                  const struct limit_subject *who, bool limited, uint64_t random, uint64_t now_ns)
+{
+    struct sketch *sketches = p->limiter->sketches;
+    struct ip ip = cut_to_prefix(who->ip, p->ipv6_prefix);
+    sketch_note(&sketches[LIMITER_BUSIEST], key, ip, who->text, limited, random, now_ns);
+    if (limited)
+        sketch_note(&sketches[LIMITER_MOST_LIMITED], key, ip, who->text, true, random >> 32,
+                    now_ns);
+}
+
+struct sketch *limiter_sketch(struct limiter *l, enum limiter_sketch which)
+{
+    return &l->sketches[which];
+}
+
+unsigned limiter_forget(struct limiter *l, struct digest128 key)
+{
+    struct set *s = set_of(l, key);
+    for (unsigned i = 0; i < LIMITER_SKETCHES; i++)
+        sketch_forget(&l->sketches[i], &key);
+    lock(s, l->me);
+    unsigned place = find(l, s, key);
+    if (place < PLACES)
+        s->tags[place] = 0;
+    unlock(s);
+    return place < PLACES ? 1 : 0;
+}
+
+static unsigned clear(struct limiter *l, struct set *s)
+{
+    unsigned count = 0;
+    lock(s, l->me);
+    for (unsigned i = 0; i < PLACES; i++)
+        count += s->tags[i] != 0;
+    memset(s->tags, 0, sizeof(s->tags));
+    unlock(s);
+    return count;
+}
+
+/* Only where there is memory: looking at a page that was never written would take one. */
+uint64_t limiter_forget_all(struct limiter *l)
+{
+    uint64_t count = 0, next = 0;
+    for (unsigned i = 0; i < LIMITER_SKETCHES; i++)
+        sketch_forget(&l->sketches[i], NULL);
+    for (off_t from = TABLE_HEAD_BYTES, to;; from = to) {
+        from = lseek(l->segment.fd, from, SEEK_DATA);
+        to = from < 0 ? -1 : lseek(l->segment.fd, from, SEEK_HOLE);
+        if (to < 0)
+            return count;
+        uint64_t first = ((uint64_t)from - TABLE_HEAD_BYTES) / l->set_bytes;
+        uint64_t last = ((uint64_t)to - 1 - TABLE_HEAD_BYTES) / l->set_bytes;
+        for (next = MAX(next, first); next <= last && next < l->set_count; next++)
+            count += clear(l, (struct set *)(void *)(l->sets + next * l->set_bytes));
+    }
 }

@@ -33,6 +33,7 @@
 #pragma once
 
 #include "dataplane/http/client_addr.h"
+#include "dataplane/route/sketch.h"
 #include "proto/base/list.h"
 #include "proto/base/siphash.h"
 
@@ -129,6 +130,19 @@ struct limit_verdict limiter_decide(const struct limit_policy *p, struct digest1
 /* What limiter_decide() would say, without counting anything or remembering the key. Any thread. */
 struct limit_verdict limiter_peek(const struct limit_policy *p, struct digest128 key,
                                   uint64_t now_ns);
+
+/* Of requests that were decided, whoever decided: who comes most, and who is limited most. */
+void limiter_note(const struct limit_policy *p, struct digest128 key,
+                  const struct limit_subject *who, bool limited, uint64_t random, uint64_t now_ns);
+
+/* Control thread: the sketches of that, of all requests and of those that were limited. */
+enum limiter_sketch { LIMITER_BUSIEST, LIMITER_MOST_LIMITED, LIMITER_SKETCHES };
+struct sketch *limiter_sketch(struct limiter *l, enum limiter_sketch which);
+
+/* Control thread: forgets one key, or all of them; what workers decide meanwhile may be forgotten
+ * or not. How many keys that were. */
+unsigned limiter_forget(struct limiter *l, struct digest128 key);
+uint64_t limiter_forget_all(struct limiter *l);
 
 /* ---- what an algorithm is: limit_bucket.c, limit_window.c ---- */
 

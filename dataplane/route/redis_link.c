@@ -3,7 +3,7 @@
  * but one write for each turn of the loop in which something was sent, and the reads. */
 #include "dataplane/route/redis_link.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,8 @@
 #define PAUSE_MIN_MS 100
 #define PAUSE_MAX_MS 5000
 #define GREETING_MIN_MS 25 /* loading scripts takes longer than deciding */
+
+static_assert(REDIS_WORKERS == MAX_WORKERS, "each worker has its state of a server");
 
 /* ---- state ---- */
 
@@ -296,7 +298,7 @@ static void on_greeted(redisAsyncContext *context, void *reply, void *unused)
 static bool send_greeting(struct redis_link *l)
 {
     struct command command = command_in(l->command, SCRIPT_COMMAND_BYTES);
-    script_write_greeting(&command, redis_gateway_id(), l->secret);
+    script_write_greeting(&command, l->server->gateway, l->secret);
     l->greeting_is_owed = true;
     l->greeted_s = worker_now(l->worker);
     return redis_link_send(l, on_greeted, NULL, &command);
@@ -475,9 +477,8 @@ void redis_link_init(struct redis_link *l, struct worker *w, struct redis_server
     ev_init(&l->io, on_io);
     l->io.data = l;
     /* Proposed to a Redis that has no secret yet. */
-    const char *gateway = redis_gateway_id();
     for (unsigned i = 0; i < SCRIPT_SECRET_BYTES; i++)
-        l->secret[i] = i < 16 ? gateway[i] : digits[worker_random(w) & 15];
+        l->secret[i] = i < 16 ? server->gateway[i] : digits[worker_random(w) & 15];
     stats_add(&w->stats, STAT_redis_connections_away, 1);
 }
 

@@ -23,6 +23,19 @@ static void *checked(void *memory)
     return memory;
 }
 
+/* One for the process. Control thread. */
+static const char *gateway_id(void)
+{
+    static char id[17];
+    uint64_t random;
+    if (id[0])
+        return id;
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        log_fatal("redis", "the system gives no random numbers");
+    snprintf(id, sizeof(id), "%016llx", (unsigned long long)random);
+    return id;
+}
+
 struct redis_server *redis_server_find(struct redis_server **first, const char *url,
                                        const char *name)
 {
@@ -33,6 +46,7 @@ struct redis_server *redis_server_find(struct redis_server **first, const char *
     struct redis_server *s = checked(calloc(1, sizeof(*s)));
     s->id = id;
     s->name = checked(strdup(name));
+    memcpy(s->gateway, gateway_id(), sizeof(s->gateway));
     s->slot = *first ? (*first)->slot + 1 : 0;
     s->next = *first;
     *first = s;
@@ -91,16 +105,4 @@ void redis_servers_tell(struct redis_server *first)
         else
             log_info("redis", "%s is not used any more", s->name);
     }
-}
-
-const char *redis_gateway_id(void)
-{
-    static char id[17];
-    uint64_t random;
-    if (id[0])
-        return id;
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        log_fatal("redis", "the system gives no random numbers");
-    snprintf(id, sizeof(id), "%016llx", (unsigned long long)random);
-    return id;
 }

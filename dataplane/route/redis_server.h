@@ -37,6 +37,7 @@ enum redis_state { REDIS_UNUSED, REDIS_UP, REDIS_AWAY };
 struct redis_server {
     uint64_t id;           /* XXH3 of the URL */
     char *name;            /* owned; without user and password, for people */
+    char gateway[17];      /* 16 hexadecimal digits that name this process among gateways */
     uint32_t slot;         /* index into every worker's connections */
     enum redis_state told; /* control thread: what the log has last said */
     struct redis_server *next;
@@ -65,6 +66,3 @@ bool redis_server_set(struct redis_server *s, unsigned worker, enum redis_state 
 
 /* Control thread: logs every change since the last call, once for all workers. */
 void redis_servers_tell(struct redis_server *first);
-
-/* 16 hexadecimal digits that name this process among gateways. */
-const char *redis_gateway_id(void);

@@ -130,7 +130,7 @@ void roster_call(const struct route *route, uint64_t now_ms)
         lightest = MIN(lightest, roster_weight(&route->targets[i]));
         SET(r->who[count++], i);
     }
-    SET(r->lightest, lightest);
+    SET(r->lightest, count > 0 ? lightest : 1);
     if (route->slow_start_ms > 0)
         note_slow_starts(route, count);
     lay_out(route, count, MAX(divisor, 1));

@@ -18,7 +18,7 @@
 #define MAX_DURATION_MS (24u * 3600 * 1000)
 
 /* What the first protocol version has is not named; only what came later would be. */
-const char *const snapshot_features[] = {"keeping", "explain", NULL};
+const char *const snapshot_features[] = {"keeping", "explain", "limits", NULL};
 const size_t snapshot_feature_count = COUNT_OF(snapshot_features) - 1;
 
 /* One compilation. Nothing outside the arena is touched before everything has been found good, so

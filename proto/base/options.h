@@ -1,5 +1,6 @@
 /* options: the command line of the two programs. One table row an option: a flag, an environment
- * variable that stands in for it, and a default. --help and --version come by themselves. */
+ * variable that stands in for it, and a default. --help, --version and --manual (a page for man)
+ * come by themselves. */
 #pragma once
 
 #include "proto/base/err.h"
@@ -22,6 +23,6 @@ struct option_table {
     size_t count;
 };
 
-/* 0: go on. 1: --help or --version was answered on stdout, exit with 0. -1: `err` says what is
- * wrong, exit with 64. */
+/* 0: go on. 1: --help or one of its like was answered on stdout, exit with 0. -1: `err` says what
+ * is wrong, exit with 64. */
 MUST_CHECK int options_parse(const struct option_table *t, int argc, char **argv, struct err *err);

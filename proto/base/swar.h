@@ -1,5 +1,6 @@
-/* swar: eight bytes of text looked at in one word. Each test sets the high bit of a byte that meets
- * it; bits above the lowest one set may be wrong, so only the first hit counts. */
+/* swar: text looked at in words of eight bytes, or in blocks as large as the processor has them.
+ * Each test gives hits, with a bit for each byte that meets it; those above the lowest one may be
+ * wrong, so only the first hit counts. */
 #pragma once
 
 #include <endian.h>
@@ -7,6 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define SWAR_BYTES sizeof(uint64_t)
 #define SWAR_ALL(c) (0x0101010101010101u * (uint8_t)(c))
@@ -49,3 +53,40 @@ static inline unsigned swar_first(uint64_t hits)
 {
     return (unsigned)__builtin_ctzll(hits) / 8;
 }
+
+#ifdef __SSE2__
+
+#define BLOCK_BYTES 16
+typedef __m128i block;
+
+static inline block block_load(const char *at)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)at);
+}
+
+static inline uint64_t block_equal(block b, char c)
+{
+    return (uint64_t)_mm_movemask_epi8(_mm_cmpeq_epi8(b, _mm_set1_epi8(c)));
+}
+
+static inline uint64_t block_unprintable(block b) /* bytes beyond 127 are negative */
+{
+    return (uint64_t)_mm_movemask_epi8(
+        _mm_or_si128(_mm_cmplt_epi8(b, _mm_set1_epi8(' ')), _mm_cmpeq_epi8(b, _mm_set1_epi8(127))));
+}
+
+static inline unsigned block_first(uint64_t hits)
+{
+    return (unsigned)__builtin_ctzll(hits);
+}
+
+#else
+
+#define BLOCK_BYTES SWAR_BYTES
+typedef uint64_t block;
+#define block_load swar_load
+#define block_equal swar_equal
+#define block_unprintable swar_unprintable
+#define block_first swar_first
+
+#endif

@@ -87,6 +87,8 @@ class Run:
                 continue
             setup = dict(variant.setup)
             setup["endpoints"] = endpoints[:setup.get("endpoints", 1)]
+            if setup.get("redis"):
+                setup["redis"] = self.machine.start_redis()
             started.append((KINDS[variant.kind](self.machine, variant.label, Setup(**setup)), variant))
         return started
 

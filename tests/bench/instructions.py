@@ -15,7 +15,7 @@ from subjects import Failed, Machine, Pair, Setup
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECORD = HERE / "instructions.json"
-SETUPS = {"plain": {}, "full": {"full": True}}
+KINDS = {"plain": ({}, ()), "full": ({"full": True}, ()), "new": ({}, ("--new",))}  # of Setup; of the clients
 WARM_UP, REQUESTS = 300, 2000
 MOST_GROWTH = 0.03
 
@@ -34,9 +34,9 @@ class CountedPair(Pair):
                        capture_output=True)
 
 
-def ask(machine, pair, count):
+def ask(machine, pair, count, how):
     out = subprocess.run([machine.build / "bench" / "clients", pair.address, "--connections", "1", "--seconds", "120",
-                          "--count", str(count)], capture_output=True, text=True, check=True).stdout
+                          "--count", str(count), *how], capture_output=True, text=True, check=True).stdout
     if json.loads(out)["requests"] != count:
         raise Failed(f"not every request was answered: {out}")
 
@@ -46,27 +46,29 @@ def total(path):
     return int(found[1]) if found else 0
 
 
-def measure(build, setup, functions):
-    """Instructions per request of the worker, and of all other threads; prints the costliest functions if asked to."""
+def measure(build, kind, functions):
+    """Instructions per request of the worker (who takes turns), and of all other threads; prints the costliest functions if asked to."""
+    setup, how = KINDS[kind]
     machine = Machine(build)
     try:
         pair = CountedPair(machine, "counted", Setup(endpoints=machine.start_origin(), **setup))
-        ask(machine, pair, WARM_UP)
+        ask(machine, pair, WARM_UP, how)
         pair.count(True)
-        ask(machine, pair, REQUESTS)
+        ask(machine, pair, REQUESTS, how)
         pair.count(False)
         pair.stop()
-        threads = sorted(pair.folder.glob("callgrind-*"), key=total)
-        if not threads:
-            raise Failed("callgrind has left no counts")
+        threads = list(pair.folder.glob("callgrind-*"))
+        worker = next((path for path in threads if "take_turn" in path.read_text()), None)
+        if not worker:
+            raise Failed("callgrind has left no counts of a worker")
         if functions:
-            shown = subprocess.run(["callgrind_annotate", "--threshold=100", threads[-1]], capture_output=True, text=True,
+            shown = subprocess.run(["callgrind_annotate", "--threshold=100", worker], capture_output=True, text=True,
                                    check=True).stdout
             rows = re.findall(r"^\s*([\d,]+) \([^)]*\)\s+(?:\S*/)?([^/\n]*?:\S+)", shown, re.M)
             for cost, name in rows[:functions]:
                 print(f"{int(cost.replace(',', '')) / REQUESTS:10.0f}  {name}")
-        counts = [total(path) / REQUESTS for path in threads]
-        return round(counts[-1]), round(sum(counts[:-1]))
+        others = sum(total(path) for path in threads if path != worker)
+        return round(total(worker) / REQUESTS), round(others / REQUESTS)
     finally:
         machine.close()
 
@@ -76,13 +78,13 @@ def main():
     options.add_argument("--build", type=pathlib.Path, default=HERE.parent.parent / "build")
     options.add_argument("--record", action="store_true", help="write what was counted to instructions.json")
     options.add_argument("--functions", type=int, default=0, help="show so many of the costliest functions")
-    options.add_argument("--only", choices=SETUPS, help="plain or full")
+    options.add_argument("--only", choices=KINDS)
     args = options.parse_args()
     recorded = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     counted, grown = {}, False
-    for name in [args.only] if args.only else SETUPS:
+    for name in [args.only] if args.only else KINDS:
         try:
-            worker, others = measure(args.build, SETUPS[name], args.functions)
+            worker, others = measure(args.build, name, args.functions)
         except Failed as failed:
             sys.exit(f"bench-instructions: {name}: {failed}")
         counted[name] = worker

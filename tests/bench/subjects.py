@@ -67,7 +67,7 @@ class Setup:
     workers: int = 1
     routes: int = 1
     endpoints: tuple = ()
-    redis: str = ""
+    redis: str = ""  # its URL; "yes" in a scenario: start one
     timeout_s: float = 30  # of the routes; another value is another configuration
 
 
@@ -117,6 +117,14 @@ class Machine:
     def close(self):
         self.stop(list(self.processes))
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start_redis(self):
+        """Its URL; it keeps nothing."""
+        port = free_port()
+        self.start("redis", ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                             "--dir", self.folder], self.other)
+        wait_until("the start of redis-server", lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        return f"redis://127.0.0.1:{port}"
 
     def start_origin(self, count=1):
         """The backend, on `count` addresses; those of its endpoints."""

@@ -104,8 +104,8 @@ class Drill:
     def change_configuration(self):
         """A configuration is put in force."""
         self.turn += 1
-        self.pair.write_config(self.pair.yaml(server={"max_headers": 100 + self.turn % 50}))
         before = self.pair.generation()
+        self.pair.write_config(self.pair.yaml(server={"max_headers": 100 + self.turn % 50}))
         wait_until(lambda: self.pair.generation() > before, "it is in force")
 
     def end(self):

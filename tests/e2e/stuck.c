@@ -1,4 +1,5 @@
-/* Preloaded: a receiving system call that brings "X-Stuck" never comes back. For tests of the watchdog. */
+/* Preloaded: a receiving system call that brings "X-Stuck" never comes back. For tests of the
+ * watchdog. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -17,7 +18,8 @@ long syscall(long number, ...)
     if (!real)
         real = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
     long n = real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
-    int is_it = number == SYS_recvfrom && n > 0 && memmem((void *)a[1], (size_t)n, "X-Stuck", 7) != NULL;
+    int is_it =
+        number == SYS_recvfrom && n > 0 && memmem((void *)a[1], (size_t)n, "X-Stuck", 7) != NULL;
     for (volatile int forever = is_it; forever;)
         ;
     return n;

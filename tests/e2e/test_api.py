@@ -73,6 +73,9 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
     ordered = pair.admin("POST", f"/api/v1/endpoints/{address}/weight?weight=5")
     check(openapi, "/api/v1/endpoints/{address}/weight", ordered, "post")
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("POST", f"/api/v1/endpoints/{address}/drain"), "post")
+    for path in ("/", "/nothing/../here"):
+        head = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+        check(openapi, "/api/v1/explain", pair.admin("POST", "/api/v1/explain", head), "post")
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("DELETE", f"/api/v1/endpoints/{address}/drain"), "delete")
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("POST", "/api/v1/endpoints/1.2.3.4:5/drain"), "post")
     check(openapi, "/api/v1/config", pair.push(pair.yaml([route("all", "/", backend)])), "post")

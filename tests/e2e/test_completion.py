@@ -111,6 +111,21 @@ def test_manual_page_is_clean_and_complete(tmp_path):
     assert "jq '.diagnostics[].message'" in flat  # quotes and brackets arrive as they are typed
 
 
+@pytest.mark.parametrize("program", ["gwp-controlplane", "gwp-dataplane"])
+def test_manual_pages_of_the_programs_are_clean_and_complete(program, tmp_path):
+    """Every option of --help is in it."""
+    def say(option):
+        return subprocess.run([BUILD / program, option], capture_output=True, text=True, check=True).stdout
+    path = tmp_path / f"{program}.8"
+    path.write_text(say("--manual"))
+    lint = subprocess.run(["groff", "-man", "-ww", "-z", path], capture_output=True, text=True, check=False)
+    assert lint.returncode == 0 and not lint.stderr, lint
+    options = set(re.findall(r"^  (--[\w-]+)", say("--help"), re.M)) - {"--help", "--version", "--manual"}
+    assert len(options) >= 5
+    for option in options:
+        assert option.replace("-", "\\-") in path.read_text()
+
+
 # ---- being helped ----
 
 @pytest.mark.parametrize("typed, meant", [

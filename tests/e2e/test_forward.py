@@ -131,6 +131,21 @@ def test_response_without_date_gets_one(make_pair):
             assert abs(parsedate_to_datetime(answer.get("date")).timestamp() - time.time()) < 60
 
 
+def test_trailers_that_connection_names_go_no_further(make_pair, backend):
+    """They belong to the connection like header fields of that name, either way."""
+    def answer(request):
+        named = b"Connection: X-Gone\r\n" if request.target == "/named" else b"Connection: close\r\n"
+        return b"HTTP/1.1 200 OK\r\n" + named + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Gone: 1\r\n\r\n"
+    with RawBackend(answer) as raw:
+        pair = make_pair([route("all", "/", backend), raw.route("raw", "/raw", strip_prefix=True)])
+        c = pair.client()
+        c.send("POST / HTTP/1.1\r\nHost: x\r\nConnection: X-Gone, TE\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n"
+               "0\r\nX-Gone: 1\r\nX-Stays: 2\r\n\r\n")
+        assert [name for name, _ in c.read_response().json()["trailers"]] == ["X-Stays"]
+        assert pair.get("/raw/named").trailers == []
+        assert [name for name, _ in pair.get("/raw/other").trailers] == ["X-Gone"]
+
+
 def test_hop_by_hop_fields_go_no_further_upstream(pair):
     """Neither the known ones nor those that Connection names."""
     answer = pair.get("/", [("Connection", "keep-alive, X-Private"), ("X-Private", "1"),

@@ -144,7 +144,8 @@ def test_control_plane_on_a_broken_file_starts_with_the_last_good_one(make_pair,
     assert "path_prefx" in pair.controlplane.log() and "gateway.yaml:" in pair.controlplane.log()
     assert pair.get("/").status == 200
     pair.write_config(pair.yaml([route("mended", "/mended", backend)]))
-    wait_until(lambda: pair.get("/mended").status == 200, "the mended file is in force")
+    wait_until(lambda: pair.get("/mended").status == 200, "the mended file is served")
+    wait_until(lambda: pair.status()["config"]["last_reload"]["ok"], "it is in force")
 
 
 def test_control_plane_without_anything_good_does_not_start(make_pair, backend):

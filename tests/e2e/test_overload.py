@@ -127,6 +127,21 @@ def test_oldest_idle_client_is_shed_first(make_pair, backend):
         assert c.request("GET", "/").status == 200
 
 
+def test_oldest_idle_client_of_all_workers_is_shed_first(make_pair, backend):
+    """Whichever worker has it, and whichever accepts the newcomer."""
+    pair = make_pair([route("all", "/", backend)], server={"max_connections": 24, "workers": 3})
+    idle = []
+    for _ in range(24):
+        idle.append(pair.client())
+        assert idle[-1].request("GET", "/").status == 200
+        assert not idle[-1].is_closed(0.05)  # idle times differ by more than what they are told by
+    for c in idle[:12]:
+        assert pair.client().request("GET", "/").status == 200
+        assert c.is_closed()
+    for c in idle[12:]:
+        assert c.request("GET", "/").status == 200
+
+
 def test_idle_clients_of_another_worker_make_room(make_pair, backend):
     """Whoever of the workers accepts: one idle client goes for each that comes, busy ones never."""
     pair = make_pair([route("all", "/", backend)], server={"max_connections": 40, "workers": 4})

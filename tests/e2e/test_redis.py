@@ -1,4 +1,5 @@
 """Limits that Redis counts: shared by gateways, and what happens when Redis is not there."""
+import signal
 import socket
 import struct
 import threading
@@ -244,6 +245,29 @@ def test_draining_lets_waiting_requests_finish(make_pair, backend, redis, proxy)
     assert c.read_response().status == 200
 
 
+def test_requests_that_come_together_ask_together(make_pair, backend, redis):
+    """Twenty requests in one turn of the loop: one write to Redis, and one read of its answers."""
+    pair = make_pair([limited(backend, redis.url, quota=1000)], server={"workers": 1})
+    wait_up(pair, 1)
+
+    def reads():
+        return int(dict(line.split(":") for line in redis.ask("INFO", "stats").split("\r\n") if ":" in line)
+                   ["total_reads_processed"])
+    clients = [pair.client() for _ in range(20)]
+    for c in clients:
+        assert c.request("GET", "/").status == 200
+    own = -reads() + reads()  # what asking costs
+    before = reads()
+    pair.dataplane.signal(signal.SIGSTOP)
+    for c in clients:
+        c.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    pair.dataplane.signal(signal.SIGCONT)
+    answers = [c.read_response() for c in clients]
+    assert [a.status for a in answers] == [200] * 20
+    assert reads() - before - own <= 3, "greetings included"
+    assert min(int(a.get("x-ratelimit-remaining")) for a in answers) == 1000 - 40
+
+
 # ---- when it is not there ----
 
 FAULTS = ["refuse", "hole", "slow", "nonsense"]
@@ -444,3 +468,59 @@ def test_share_counts_what_redis_had_let_pass(make_pair, backend, redis, proxy):
     proxy.mode = "refuse"
     wait_away(pair)
     assert statuses(pair, 3) == [200, 200, 429]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_overshoot_while_redis_goes_and_comes_back(make_pair, backend, redis, algorithm):
+    """Two gateways, one client, far more than the limit all the time: twice the limit at most over a span in which they
+    change, or disagree whether Redis is there; the limit over any other."""
+    rate, window = 100 / SCALE, 1.0
+    numbers = {"burst": 20} if algorithm == "token_bucket" else {"window_seconds": window}
+    limit = {"algorithm": algorithm, "rate": rate, "redis_url": redis.url, "redis_timeout_ms": 100, **numbers}
+    pairs = [make_pair([route("all", "/", backend, rate_limit=limit)], server={"workers": 1}) for _ in range(2)]
+    for pair in pairs:
+        wait_up(pair, 1)
+    time.sleep(1.2)  # each has heard of the other
+    passed, changes, lock, over = [], [], threading.Lock(), threading.Event()
+
+    def run(pair):
+        with Client(pair.address, 30) as c:
+            while not over.is_set():
+                sent = time.monotonic()
+                status = c.request("GET", "/").status
+                assert status in (200, 429)
+                if status == 200:
+                    with lock:
+                        passed.append((sent, time.monotonic()))
+                time.sleep(0.002)
+    threads = [threading.Thread(target=run, args=(pairs[i % 2],)) for i in range(6)]
+    for t in threads:
+        t.start()
+    time.sleep(2.5)
+    gone = time.monotonic()
+    redis.kill()
+    for pair in pairs:
+        wait_away(pair)
+    changes.append((gone, time.monotonic()))
+    time.sleep(2.5)
+    back = time.monotonic()
+    redis.start()
+    for pair in pairs:
+        wait_up(pair, 1)
+    changes.append((back, time.monotonic()))
+    time.sleep(2.5)
+    over.set()
+    for t in threads:
+        t.join()
+    most = rate * window + numbers.get("burst", 0)
+    worst = {False: 0, True: 0}
+    for sent, _ in passed:
+        held = sum(1 for s, a in passed if s >= sent and a <= sent + window)
+        # Meanwhile they may have disagreed about Redis; and a bucket may have been fuller before.
+        near = any(since - window <= sent <= until + window for since, until in changes)
+        worst[near] = max(worst[near], held)
+    print(f"\n| {algorithm} | limit {most:.0f} | steady {worst[False]} | around a change {worst[True]} |")
+    assert worst[True] <= 2 * most
+    assert worst[False] <= most + 1, "a share is rounded down, but each gateway has at least one request"
+    assert len(passed) >= 0.8 * rate * 7.5, "and nobody is starved meanwhile"

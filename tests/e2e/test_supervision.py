@@ -13,6 +13,7 @@ import pytest
 
 from harness import BUILD, DEADLINE, SCALE, free_port, route, wait_until
 from rawhttp import Client
+from test_limit import limited, statuses
 from test_takeover import Load, another, kept
 
 
@@ -126,6 +127,7 @@ def test_sockets_of_a_service_manager_are_served(make_pair, backend):
     pair.wait_ready()
 
 
+@pytest.mark.heavy
 def test_stuck_worker_ends_the_process_with_its_stack(make_pair, backend, tmp_path):
     """Rather than serve half; the next one goes on."""
     library = tmp_path / "stuck.so"
@@ -220,8 +222,9 @@ def test_unusable_state_directories_stop_nothing(make_pair, backend):
     pair.start()
     assert pair.get("/").status == 200
     assert "cannot be kept" in pair.dataplane.log()
+    before = pair.generation()
     pair.write_config(pair.yaml(server={"max_headers": 50}))
-    wait_until(lambda: pair.generation() > 1, "changes are taken")
+    wait_until(lambda: pair.generation() > before, "changes are taken")
     pair.dataplane.kill()
     pair.dataplane.start()
     pair.wait_ready()
@@ -360,3 +363,36 @@ def test_refused_version_is_told_in_a_sentence(pair):
     back = stranger(pair, hello(protocol=(7, 9)))
     assert b"no common protocol version" in back and b"7 to 9" in back
     assert free_port() and pair.get("/").status == 200
+
+
+# ---- clocks ----
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seconds", [100000, -100000])
+def test_wall_clock_that_jumps_ends_nothing(make_pair, backend, tmp_path, seconds):
+    """A day ahead or back: no session is lost, nothing that is kept is let go, limits and requests stay as they were."""
+    library, ahead = tmp_path / "jump.so", tmp_path / "ahead"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("jump.c"), "-ldl"],
+                   check=True)
+    ahead.write_text("0")
+    pair = make_pair([limited(backend, burst=3), route("free", "/free", backend)], start=False)
+    for program in (pair.controlplane, pair.dataplane):
+        program.env = {"LD_PRELOAD": str(library), "JUMP_FILE": str(ahead)}
+    pair.start()
+    kept(pair)
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    pair.dataplane.kill()  # what it has left is kept for 600 seconds, not until some time of day
+    ahead.write_text(str(seconds))
+    wait_until(lambda: pair.metric("gateway_stand_in") == 1, "nobody serves for a second")
+    pair.dataplane.start()
+    pair.wait_ready()
+    kept(pair)
+    ahead.write_text("0")
+    pid = pair.dataplane.pid
+    for _ in range(5):  # heartbeats go every two seconds
+        time.sleep(1)
+        assert pair.get("/free").status == 200
+    assert statuses(pair, 1) == [429]
+    assert [p["pid"] for p in pair.status()["dataplanes"]] == [pid]
+    for log in (pair.dataplane.log(), pair.controlplane.log()):
+        assert "silent" not in log and "let go" not in log

@@ -102,9 +102,9 @@ def kept(pair):
     return wait_until(there, "the data plane has left its sockets")
 
 
-def at_rest(pair):
-    """What clients have the answer of is counted a moment later: until every thread of the data plane sleeps."""
-    folder = f"/proc/{pair.dataplane.pid}/task"
+def at_rest(program):
+    """What clients have the answer of is counted a moment later: until every thread of that data plane sleeps."""
+    folder = f"/proc/{program.pid}/task"
 
     def asleep():
         return all(Path(f"{folder}/{t}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S" for t in os.listdir(folder))
@@ -319,7 +319,7 @@ def test_counts_survive_a_kill_exactly(pair):
         for _ in range(n):
             assert pair.get("/").status == 200
         total += n
-        at_rest(pair)
+        at_rest(pair.dataplane)
         pair.dataplane.kill()
         pair.dataplane.start()
         pair.wait_ready()
@@ -472,7 +472,7 @@ def test_data_planes_of_different_names_share_the_work(pair):
         pair.wait_synced(1, count=2)
         for _ in range(40):
             assert pair.get("/").status == 200
-        at_rest(pair)
+        at_rest(second)
         second.kill()
         wait_until(lambda: len(pair.status()["dataplanes"]) == 1, "the second one is gone")
         for _ in range(10):
@@ -528,4 +528,5 @@ def test_gwpctl_replaces_a_data_plane_without_losing_a_request(pair):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
     pair.dataplane.start()
-    pair.wait_ready()
+    wait_until(lambda: [p["pid"] for p in pair.status()["dataplanes"]] == [pair.dataplane.pid], "only this one is left")
+    kept(pair)

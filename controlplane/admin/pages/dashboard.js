@@ -61,7 +61,7 @@ function showRoutes() {
     (endpoints.length ? endpoints : [none]).forEach((e, i) => {
       const health = e.draining ? "draining" : e.health;
       rows.push(row(i ? "" : r.name, i ? "" : match, i ? "" : count(r.requests_total),
-        i ? "" : element("td", rate(last.rates.get(r.name) || 0), "n"), e.address,
+        element("td", i ? "" : rate(last.rates.get(r.name) || 0), "n"), e.address,
         word(health, { ...HEALTH, draining: "warn" }, e.reason), word(e.breaker, BREAKER, e.breaker_cause),
         count(e.active), count(e.failures)));
     });
@@ -73,9 +73,10 @@ function showRoutes() {
 function showLimits(limits) {
   $("limits").replaceChildren(...limits.limits.map((l) => {
     const size = l.algorithm === "token_bucket" ? `${l.rate}/s, burst ${l.burst}` : `${l.rate}/s over ${l.window_seconds} s`;
-    const limited = (l.decisions.limited || 0) + (l.decisions.observed || 0);
+    let allowed = 0, limited = 0; // words that end in "allowed" let pass, with Redis or without
+    for (const [decision, n] of Object.entries(l.decisions)) decision.endsWith("allowed") ? (allowed += n) : (limited += n);
     return row(l.route, size + (l.mode === "observe" ? " (observed)" : ""), l.key_by + (l.redis ? ", Redis" : ""),
-      count(l.decisions.allowed || 0), count(limited));
+      count(allowed), count(limited));
   }));
 }
 

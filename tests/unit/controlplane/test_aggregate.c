@@ -401,3 +401,38 @@ Test(aggregate, the_worst_breaker_counts_and_its_changes_outlive_the_data_plane)
     cr_expect_eq(aggregate_target(&a, 42).moved_to[1], 5);
     aggregate_fini(&a);
 }
+
+static void take_count(struct aggregate *a, const char *family, const char *route,
+                       const char *value, uint64_t count)
+{
+    struct sample s;
+    Gwp__RouteCount c = GWP__ROUTE_COUNT__INIT, *list[] = {&c};
+    sample_init(&s, 1, 1);
+    c.family = (char *)family;
+    c.route = (char *)route;
+    c.value = (char *)value;
+    c.count = count;
+    s.report.route_counts = list;
+    s.report.n_route_counts = 1;
+    aggregate_take(a, "one", &s.report);
+}
+
+Test(aggregate, counts_are_found_by_family_and_route)
+{
+    struct aggregate a = fresh();
+    size_t count;
+    start(&a);
+    take_count(&a, "decisions", "users", "limited", 3);
+    take_count(&a, "decisions", "users", "allowed", 5);
+    take_count(&a, "decisions", "users2", "allowed", 7);
+    take_count(&a, "decision", "users", "allowed", 9);
+    struct total *const *found = aggregate_route_counts(&a, "decisions", "users", &count);
+    cr_assert_eq(count, 2);
+    cr_expect_str_eq(found[0]->words[2], "allowed");
+    cr_expect(found[0]->values[0] == 5 && found[1]->values[0] == 3);
+    aggregate_route_counts(&a, "decisions", "user", &count);
+    cr_expect_eq(count, 0);
+    aggregate_totals(&a, TOTAL_COUNT, &count);
+    cr_expect_eq(count, 4);
+    aggregate_fini(&a);
+}

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "controlplane/publisher.h"
+#include "controlplane/start.h"
 #include "tests/unit/controlplane/peer.h"
 
 /* A control plane without its HTTP side. */
@@ -354,6 +355,31 @@ Test(publisher, what_was_in_force_is_kept_and_can_be_gone_back_to)
     rollback(77);
     cr_expect_eq(told.verdict, PUSH_FAILED);
     cr_expect(strstr(told.message, "no generation 77"));
+}
+
+Test(publisher, a_start_that_is_refused_goes_on_with_what_was_before)
+{
+    struct start s;
+    struct err err;
+    publisher_fini(&publisher);
+    write_config(yaml("second"));
+    cr_assert_eq(publisher_init(&publisher, loop, file, dir, &names, &sessions, &err), 0);
+    publisher.in_force = on_in_force;
+    publisher.committed = on_committed;
+    peer_join(&one, loop, socket_path, "dp-1");
+    one.manner = PEER_IS_SILENT;
+    cr_assert_eq(start_choose(&s, file, &publisher.generations, &publisher.history, stderr), 0);
+    publisher_begin(&publisher, &s);
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    cr_expect_str_eq(one.last->routes[0]->name, "second");
+    one.manner = PEER_ACCEPTS;
+    peer_answer(&one, one.last->generation, false, false);
+    LOOP_UNTIL(loop, in_force() > 0);
+    cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "first");
+    cr_expect_eq(publisher.generations.in_force->entry, 1);
+    cr_expect_eq(publisher.history.count, 1);
+    cr_expect_not(publisher.last_reload.ok);
+    start_free(&s);
 }
 
 Test(publisher, what_was_refused_or_tried_is_not_kept)

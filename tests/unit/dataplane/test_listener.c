@@ -2,6 +2,7 @@
 #include <string.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -63,6 +64,24 @@ Test(listener, takes_connections_and_never_blocks)
     cr_assert(fcntl(l->fd, F_GETFD) & FD_CLOEXEC);
     struct addr a = bound(l);
     cr_assert_eq(connects(&a), 0);
+}
+
+/* Small answers must not wait for the client's acknowledgement; set once, for all that is accepted.
+ */
+Test(listener, what_is_accepted_sends_without_delay)
+{
+    struct listener *l = open_at(&set, "127.0.0.1:0");
+    cr_assert(l, "%s", err.text);
+    struct addr a = bound(l);
+    int client = socket(AF_INET, SOCK_STREAM, 0), on = 0;
+    socklen_t len = sizeof(on);
+    cr_assert_eq(connect(client, &a.sa.any, a.len), 0);
+    int accepted = accept(l->fd, NULL, NULL);
+    cr_assert_geq(accepted, 0);
+    cr_assert_eq(getsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+    cr_assert(on);
+    close(accepted);
+    close(client);
 }
 
 Test(listener, the_same_address_is_the_same_listener)

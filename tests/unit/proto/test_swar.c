@@ -21,6 +21,23 @@ Test(swar, finds_the_first_byte_that_is_meant)
     }
 }
 
+Test(swar, blocks_find_the_same)
+{
+    for (unsigned c = 0; c < 256; c++) {
+        for (unsigned at = 0; at < BLOCK_BYTES; at++) {
+            char text[BLOCK_BYTES];
+            memset(text, 'a', sizeof(text));
+            text[at] = (char)c;
+            uint64_t hits = block_unprintable(block_load(text));
+            bool unprintable = c < 32 || c > 126;
+            cr_assert_eq(hits != 0, unprintable, "byte %u at %u", c, at);
+            cr_assert(!unprintable || block_first(hits) == at, "byte %u at %u", c, at);
+            hits = block_equal(block_load(text), (char)c);
+            cr_assert(hits && block_first(hits) == (c == 'a' ? 0 : at), "byte %u at %u", c, at);
+        }
+    }
+}
+
 Test(swar, short_text_is_seen_whole)
 {
     static const char text[] = "abcdefg";

@@ -1,0 +1,108 @@
+"""The two programs may be of different releases: the one before, built from history, and this one, both ways."""
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from harness import BUILD, ROOT, route, wait_until
+from test_limit import limited, statuses
+from test_takeover import Load, kept
+
+pytestmark = pytest.mark.heavy
+
+# The last one that knew nothing of leaving sockets; a tag, once there are any, unless GWP_PREVIOUS says otherwise.
+BEFORE_KEEPING = "f3aeeeb"
+
+
+def git(*args):
+    """What git prints, or None."""
+    done = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def previous_revision():
+    """The release before this one."""
+    wanted = os.environ.get("GWP_PREVIOUS") or git("describe", "--tags", "--abbrev=0", "HEAD^") or BEFORE_KEEPING
+    return git("rev-parse", "--verify", wanted + "^{commit}")
+
+
+@pytest.fixture(scope="module")
+def previous():
+    """The folder of its programs. Without history (a source archive) there is nothing to compare with."""
+    revision = previous_revision()
+    if revision is None:
+        pytest.skip("this is no clone with the history of the release before")
+    folder = Path(tempfile.gettempdir()) / f"gwp-previous-{revision}"
+    if not (folder / "build" / "gwpctl").exists():
+        fresh = Path(tempfile.mkdtemp(prefix="gwp-previous-"))
+        archive = subprocess.Popen(["git", "-C", ROOT, "archive", revision], stdout=subprocess.PIPE)
+        subprocess.run(["tar", "-x", "-C", fresh], stdin=archive.stdout, check=True)
+        assert archive.wait() == 0
+        subprocess.run(["make", "-s", "-j2", "-C", fresh, "programs"], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    return folder / "build"
+
+
+def use(program, folder):
+    """From now on it is that build's."""
+    program.argv[0] = str(folder / Path(program.argv[0]).name)
+
+
+def test_old_control_plane_new_data_plane(make_pair, backend, previous):
+    """It keeps nothing: the data plane opens its own sockets, serves, counts and is told of changes."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    use(pair.controlplane, previous)
+    pair.start()
+    assert pair.get("/").status == 200
+    wait_until(lambda: pair.metric("gateway_requests_total") == 1, "it is counted")
+    assert pair.push(pair.yaml([route("new", "/new", backend)]), "&wait=10").status == 200
+    assert pair.get("/new").status == 200
+    assert pair.dataplane.stop() == 0
+    pair.dataplane.start()
+    pair.wait_ready()
+    assert pair.get("/").status in (200, 404)
+
+
+def test_new_control_plane_old_data_plane(make_pair, backend, previous):
+    """It leaves nothing, and nothing is expected of it."""
+    pair = make_pair([limited(backend, burst=3)], start=False)
+    use(pair.dataplane, previous)
+    pair.start()
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    wait_until(lambda: pair.metric("gateway_requests_total") == 4, "they are counted")
+    assert pair.status()["dataplanes"][0]["role"] == "serving"
+    assert pair.push(pair.yaml(server={"max_headers": 50}), "&wait=10").status == 200
+    pair.controlplane.kill()
+    assert pair.get("/").status in (200, 429)
+    pair.controlplane.start()
+    pair.wait_ready()
+
+
+def test_upgrade_from_the_release_before(make_pair, backend, previous):
+    """First the control plane, then the data plane, then back again: it serves each time, and nobody takes the other's address."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    use(pair.controlplane, previous)
+    use(pair.dataplane, previous)
+    pair.start()
+    with Load(pair.address) as load:
+        assert pair.controlplane.stop() == 0
+        use(pair.controlplane, BUILD)
+        pair.controlplane.start()
+        pair.wait_ready()
+        load.wait_for(20)
+        assert not load.refused and not load.failed, "the control plane is nobody's loss"
+    assert pair.dataplane.stop() == 0
+    use(pair.dataplane, BUILD)
+    pair.dataplane.start()
+    pair.wait_ready()
+    kept(pair)
+    assert pair.get("/").status == 200
+    assert pair.dataplane.stop() == 0
+    use(pair.dataplane, previous)
+    pair.dataplane.start()
+    pair.wait_ready()
+    assert pair.get("/").status == 200, "the kept sockets were let go for it"
