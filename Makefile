@@ -382,6 +382,7 @@ help:
 	@echo "make man       the manual pages, into $(B)/man/"
 	@echo "make images    container images with ENGINE=$(ENGINE), BASE=local where no registry can be reached"
 	@echo "make deb       Debian packages, into $(B)/deploy/deb/packages/"
+	@echo "make dist      the sources of what is committed, into $(B)/deploy/"
 	@echo "make deploy-test  images, pods, compose, chart and packages, really run (as root)"
 	@echo "make install   into DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)"
 	@echo "make clean     remove $(B)/"
