@@ -5,7 +5,8 @@
 void write_number(struct head_writer *w, uint64_t n)
 {
     char text[DIGITS_MAX];
-    write_bytes(w, text, digits_decimal(text, n));
+    size_t len = digits_decimal(text, n);
+    write_bytes(w, text, len);
 }
 
 struct view status_phrase(unsigned status)
