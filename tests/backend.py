@@ -200,7 +200,7 @@ class Connection:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def send_head(self, status, fields, reason="Status"):
+    async def send_head(self, status, fields, reason="OK"):
         """A response head; `fields` in order."""
         if not self.keep and not any(n.lower() == "connection" for n, _ in fields):
             fields = [*fields, ("Connection", "close")]

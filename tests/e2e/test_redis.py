@@ -356,7 +356,7 @@ def test_deny_refuses_what_cannot_be_checked(make_pair, backend, redis, proxy):
     proxy.mode = "refuse"
     wait_away(pair)
     refused = pair.get("/")
-    assert refused.status == 503 and refused.json()["error"] == "limiter_away"
+    assert refused.status == 503 and refused.json()["error"] == "limited"
     assert refused.get("retry-after") == "1" and refused.get("ratelimit") is None
     proxy.mode = "pass"
     wait_up(pair)
