@@ -249,7 +249,7 @@ def test_counts_are_exact_over_kills_of_both_programs(make_pair, backend):
         pair.wait_synced()
         kept(pair)
         send(20)
-        at_rest(pair)
+        at_rest(pair.dataplane)
         pair.dataplane.kill()
         pair.dataplane.start()
         pair.wait_ready()
