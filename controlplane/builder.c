@@ -357,6 +357,19 @@ static Gwp__Snapshot *build_snapshot(struct build *b)
     return s;
 }
 
+/* Fields are packed in the order of their numbers: those that tell one making from the next come
+ * first. */
+static uint64_t hash_body(const Gwp__Snapshot *s, const struct builder_output *out)
+{
+    Gwp__Snapshot head = GWP__SNAPSHOT__INIT;
+    head.generation = s->generation;
+    head.content_hash = s->content_hash;
+    head.source = s->source;
+    head.created_ms = s->created_ms;
+    size_t skip = gwp__snapshot__get_packed_size(&head);
+    return XXH3_64bits(out->packed + skip, out->len - skip);
+}
+
 void builder_build(const struct builder_input *in, struct builder_output *out)
 {
     XXH3_state_t targets;
@@ -373,6 +386,7 @@ void builder_build(const struct builder_input *in, struct builder_output *out)
     if (!out->packed)
         log_fatal("builder", "out of memory: a snapshot of %zu bytes", out->len);
     gwp__snapshot__pack(s, out->packed);
+    out->body_hash = hash_body(s, out);
     table_fini(&b.endpoint_index);
     arena_free(&b.arena);
 }

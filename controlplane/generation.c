@@ -81,10 +81,10 @@ void generation_free(struct generation **gp)
 
 /* ---- numbers ---- */
 
-/* "12 file 0123456789abcdef" */
+/* "12 file 0123456789abcdef held 11 0123456789abcdef" */
 static void read_numbers(struct generations *gs)
 {
-    char text[64] = "", *end;
+    char text[128] = "", *end;
     int fd = open(gs->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;
@@ -92,15 +92,20 @@ static void read_numbers(struct generations *gs)
     close(fd);
     gs->last = n > 0 ? strtoull(text, &end, 10) : 0;
     if (n > 0 && strncmp(end, " file ", 6) == 0)
-        gs->file_hash = strtoull(end + 6, NULL, 16);
+        gs->file_hash = strtoull(end + 6, &end, 16);
+    if (n > 0 && strncmp(end, " held ", 6) == 0) {
+        gs->held = strtoull(end + 6, &end, 10);
+        gs->held_hash = strtoull(end, NULL, 16);
+    }
 }
 
 static void keep_numbers(struct generations *gs)
 {
     struct err err;
-    char text[64];
-    int len = snprintf(text, sizeof(text), "%llu file %016llx\n", (unsigned long long)gs->last,
-                       (unsigned long long)gs->file_hash);
+    char text[128];
+    int len = snprintf(text, sizeof(text), "%llu file %016llx held %llu %016llx\n",
+                       (unsigned long long)gs->last, (unsigned long long)gs->file_hash,
+                       (unsigned long long)gs->held, (unsigned long long)gs->held_hash);
     if (files_make_parent(gs->path, &err) == 0 &&
         files_write_soon(gs->path, (struct view){text, (size_t)len}, &err) == 0)
         return;
@@ -131,6 +136,15 @@ void generations_heard(struct generations *gs, uint64_t number)
 {
     if (number > gs->last && number < UINT64_MAX / 2) /* else it is no number of ours */
         gs->last = number;
+}
+
+void generations_hold(struct generations *gs, const struct generation *g)
+{
+    if (gs->held == g->number && gs->held_hash == g->body_hash)
+        return;
+    gs->held = g->number;
+    gs->held_hash = g->body_hash;
+    keep_numbers(gs);
 }
 
 void generations_saw_file(struct generations *gs, uint64_t hash)

@@ -8,7 +8,8 @@
  * too, so that a SnapshotResult can only mean one of them. That is why a rollback sends the
  * previous configuration again under a new number instead of the old one: who was still compiling
  * the refused one then has its answer told apart from the answer to what replaced it. A number that
- * was refused is never in force later.
+ * was refused is never in force later. A control plane that starts with the very snapshot that was
+ * in force last, and was the last to be sent, goes on with its number.
  *
  * The last number is kept in the state directory, and with it the hash of the file as it was read
  * last, by which a start knows whether the file has changed since. That outlives the process; it is
@@ -34,8 +35,8 @@ struct generation {
     uint8_t *packed;              /* owned: the Snapshot as it goes out */
     size_t len;
     size_t backends, endpoints;
-    uint64_t targets_hash;  /* see builder.h */
-    struct changes changes; /* against the one before; in the arena of config */
+    uint64_t targets_hash, body_hash; /* see builder.h */
+    struct changes changes;           /* against the one before; in the arena of config */
 };
 
 enum answer_state { ANSWER_PENDING, ANSWER_ACCEPTED, ANSWER_REFUSED };
@@ -54,6 +55,7 @@ struct generations {
     char *path; /* owned: where the last number is kept */
     uint64_t last;
     uint64_t file_hash;           /* of the file's content when it was read last; 0 = never */
+    uint64_t held, held_hash;     /* number and body of what was in force last; 0 = nothing yet */
     bool warned;                  /* that it cannot be kept */
     struct generation *in_force;  /* owned; NULL = none yet */
     struct generation *candidate; /* owned; NULL = none */
@@ -80,6 +82,9 @@ uint64_t generations_next_number(struct generations *gs);
 
 /* Somebody knows a generation of that number: ours are higher from now on. */
 void generations_heard(struct generations *gs, uint64_t number);
+
+/* That is in force: kept, so that the next control plane, if it builds the same, begins with it. */
+void generations_hold(struct generations *gs, const struct generation *g);
 
 /* The file was read, and has that content. */
 void generations_saw_file(struct generations *gs, uint64_t hash);

@@ -93,6 +93,22 @@ static void build(struct publisher *p, struct generation *g, bool dry_run)
     g->backends = out.backends;
     g->endpoints = out.endpoints;
     g->targets_hash = out.targets_hash;
+    g->body_hash = out.body_hash;
+}
+
+/* A control plane that begins with what was in force under the one before it goes on with its
+ * number, too, unless a higher one was given to a candidate, which somebody may serve. */
+static void number_and_build(struct publisher *p, struct generation *g)
+{
+    struct generations *gs = &p->generations;
+    if (!gs->in_force && gs->held > 0 && gs->held == gs->last) {
+        g->number = gs->held;
+        build(p, g, false);
+        if (g->body_hash == gs->held_hash)
+            return;
+    }
+    g->number = generations_next_number(gs);
+    build(p, g, false);
 }
 
 static void send_to(struct session *s, const struct generation *g, bool dry_run)
@@ -110,6 +126,7 @@ static void send_rollback(struct publisher *p)
     g->number = generations_next_number(&p->generations);
     build(p, g, false);
     sessions_each(s, p->sessions) send_to(s, g, false);
+    generations_hold(&p->generations, g);
     p->committed(p->owner, g);
     log_warn("publisher", "generation %llu in force again, as generation %llu",
              (unsigned long long)before, (unsigned long long)g->number);
@@ -130,9 +147,13 @@ static void send_candidate(struct publisher *p)
     ev_timer_stop(p->loop, &p->deadline);
     p->state = PUBLISHER_ANSWERS;
     p->addresses_wait = false;
-    g->number = dry_run ? p->generations.last + 1 : generations_next_number(&p->generations);
     uint64_t begun = clock_us();
-    build(p, g, dry_run);
+    if (dry_run) {
+        g->number = p->generations.last + 1;
+        build(p, g, true);
+    } else {
+        number_and_build(p, g);
+    }
     p->build_us = clock_us() - begun;
     if (g->len > FRAME_MAX_BYTES) {
         finish(p, PUSH_FAILED, "its snapshot is larger than a frame may be");
@@ -209,6 +230,7 @@ static void commit(struct publisher *p)
     generations_commit(gs, now_ms());
     if (g->entry == 0)
         keep(p, g);
+    generations_hold(gs, g);
     log_info("publisher",
              "generation %llu -> %llu in force: %zu routes, %zu backends, %zu endpoints (%s); "
              "loaded in %.1f ms, built in %.1f ms, answered after %.1f ms",

@@ -370,7 +370,7 @@ static bool is_held(const struct rollout *ro, const Gwp__Snapshot *message)
 {
     const struct snapshot *s = ro->in_force;
     return s && !ro->publishing.snapshot && s->generation == message->generation &&
-           s->content_hash == message->content_hash;
+           s->content_hash == message->content_hash && s->created_ms == message->created_ms;
 }
 
 static void take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,

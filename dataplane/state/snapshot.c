@@ -660,6 +660,7 @@ struct snapshot *snapshot_compile(const Gwp__Snapshot *message, struct registry 
     s->arena = arena;
     s->generation = message->generation;
     s->content_hash = message->content_hash;
+    s->created_ms = message->created_ms;
     s->source = copy(&c, message->source[0] ? message->source : "snapshot");
     struct addr *addrs = NULL;
     if (check_features(&c) < 0 || take_server(&c) < 0 || take_logging(&c) < 0 ||

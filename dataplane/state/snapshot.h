@@ -78,7 +78,8 @@ struct snapshot_hold {
 struct snapshot {
     struct arena *arena; /* owned; holds this struct too */
     uint64_t generation, content_hash;
-    struct view source; /* "gateway.yaml" */
+    uint64_t created_ms; /* by the control plane's wall clock */
+    struct view source;  /* "gateway.yaml" */
     struct server_settings server;
     struct addr *listen; /* addresses to serve */
     char **listen_text;  /* the same as configured */
