@@ -25,7 +25,7 @@ TEST_PACKAGES  := libcriterion-dev python3-pytest python3-pytest-xdist python3-p
 FUZZ_PACKAGES  := clang-14 libclang-rt-14-dev
 LINT_PACKAGES  := clang-14 clang-format-14 clang-tidy-14 cppcheck
 BENCH_PACKAGES := nginx-light haproxy redis-server linux-perf valgrind
-DEB_PACKAGES   := debhelper help2man
+DEB_PACKAGES   := debhelper
 IMAGE_PACKAGES := podman runc catatonit debootstrap
 DEPLOY_PACKAGES := podman-compose systemd netavark aardvark-dns iptables iproute2 python3-pytest python3-pytest-timeout \
     python3-yaml python3-jsonschema shellcheck lintian \
