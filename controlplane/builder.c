@@ -367,7 +367,7 @@ static uint64_t hash_body(const Gwp__Snapshot *s, const struct builder_output *o
     head.source = s->source;
     head.created_ms = s->created_ms;
     size_t skip = gwp__snapshot__get_packed_size(&head);
-    return XXH3_64bits(out->packed + skip, out->len - skip);
+    return XXH3_64bits_withSeed(out->packed + skip, out->len - skip, s->content_hash);
 }
 
 void builder_build(const struct builder_input *in, struct builder_output *out)

@@ -22,8 +22,9 @@ struct builder_output {
     size_t len;
     size_t backends, endpoints;
     uint64_t
-        targets_hash;   /* over all target ids: equal when nothing that DNS decides has changed */
-    uint64_t body_hash; /* over all that data planes go by: not the number, not the time */
+        targets_hash; /* over all target ids: equal when nothing that DNS decides has changed */
+    uint64_t
+        body_hash; /* over the text and all that data planes go by: not the number or the time */
 };
 
 void builder_build(const struct builder_input *in, struct builder_output *out);
