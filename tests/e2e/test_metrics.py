@@ -293,7 +293,7 @@ def cpu_seconds(program):
 
 @pytest.mark.heavy
 def test_ten_thousand_routes_are_scraped_in_time(make_pair, backend):
-    """Every one of them used: under 200 ms, and requests beside it are answered meanwhile."""
+    """Every one of them used: under 200 ms at best, and of CPU on average, and requests beside it are answered meanwhile."""
     count = 10_000
     routes = [route(f"route-{i:05}", f"/r{i}", backend, health_check={"enabled": False}) for i in range(count)]
     pair = make_pair(routes)
@@ -312,4 +312,4 @@ def test_ten_thousand_routes_are_scraped_in_time(make_pair, backend):
         best, size = min(best, time.monotonic() - began), int(done.stdout)
     cpu = (cpu_seconds(pair.controlplane) - cpu) / 5
     print(f"\nscrape of {count} routes: {best * 1000:.0f} ms, {cpu * 1000:.0f} ms of CPU, {size / 1e6:.1f} MB")
-    assert cpu < 0.2 * SCALE  # beside other work on the machine, time says less than work
+    assert best < 0.2 * SCALE and cpu < 0.2 * SCALE
