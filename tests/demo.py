@@ -1,5 +1,6 @@
 """What `make run` starts: the pair before two demo backends, until Ctrl-C."""
 import argparse
+import ctypes
 import http.client
 import os
 import shutil
@@ -15,6 +16,7 @@ CONFIG = ROOT / "configs" / "demo.yaml"
 GATEWAY, ADMIN = 8080, 9090
 BACKENDS = {"a": 9001, "b": 9002}
 START_SECONDS = 20
+PR_SET_CHILD_SUBREAPER = 36
 STOP_SECONDS = 15
 
 
@@ -63,10 +65,11 @@ class Demo:
                    "--state-dir", self.folder / "dp")
 
     def check_children(self):
-        """A program that has ended ends the demonstration."""
+        """A program that has ended ends the demonstration, but for a data plane that was replaced."""
         for name, child in self.children.items():
-            if child.poll() is not None:
-                raise Stop(f"{name} has ended with {child.returncode}", 1)
+            if child.poll() is None or (name == "gwp-dataplane" and child.returncode == 0 and successors()):
+                continue
+            raise Stop(f"{name} has ended with {child.returncode}", 1)
 
     def wait_ready(self):
         """Until the pair is ready and the first request has come back."""
@@ -96,6 +99,10 @@ Or edit {config}: it is in force as soon as it is saved. Ctrl-C ends everything.
     def stop(self):
         """Stops all of it, the data plane first; False when something did not end cleanly."""
         clean = True
+        started = {child.pid for child in self.children.values()}
+        for pid in successors():
+            if pid not in started:  # a second signal would cut off what is in flight
+                os.kill(pid, signal.SIGTERM)
         order = ["gwp-dataplane", "gwp-controlplane", *(f"backend {name}" for name in BACKENDS)]
         for name in order:
             child = self.children.get(name)
@@ -116,6 +123,21 @@ Or edit {config}: it is in force as soon as it is saved. Ctrl-C ends everything.
         return clean
 
 
+def successors():
+    """Data planes that `gwpctl replace` has started: ours, since whoever started them has ended."""
+    pids = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = stat.read_text().split(" (", 1)
+        except OSError:
+            continue  # it has ended meanwhile
+        name, fields = rest.rsplit(") ", 1)
+        state, parent = fields.split()[:2]
+        if name == "gwp-dataplane" and int(parent) == os.getpid() and state != "Z":
+            pids.append(int(pid))
+    return pids
+
+
 def answers(port, path):
     """Does it answer with 200?"""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -133,6 +155,7 @@ def main():
     parser = argparse.ArgumentParser(description="The pair before two demo backends.")
     parser.add_argument("--build", default="build", help="where the programs are")
     demo = Demo(parser.parse_args().build)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def on_signal(number, frame):
         raise Stop("stopping")
