@@ -225,9 +225,28 @@ static void on_connection(struct ev_loop *loop, ev_io *io, int events)
     }
 }
 
+/* Whoever waits when accepting ends, or goes on elsewhere, is served: nobody else may be there to
+ * do it. */
+static void accept_waiting(struct worker *w)
+{
+    struct sockaddr_storage peer;
+    for (uint32_t i = 0; i < w->watch_count; i++) {
+        for (int n = 0; n < LAST_ACCEPTS; n++) {
+            socklen_t len = sizeof(peer);
+            peer.ss_family = AF_UNIX;
+            int fd = accept4(w->watches[i].listener->fd, (struct sockaddr *)&peer, &len,
+                             SOCK_NONBLOCK | SOCK_CLOEXEC);
+            if (fd < 0)
+                break;
+            downstream_accept(w, fd, (struct sockaddr *)&peer);
+        }
+    }
+}
+
 static void watch_listeners(struct worker *w)
 {
     stop_accepting(w);
+    accept_waiting(w);
     free(w->watches);
     w->watch_count = w->snapshot->listen_count;
     w->watches = calloc(w->watch_count ? w->watch_count : 1, sizeof(*w->watches));
@@ -313,23 +332,6 @@ static void adopt_snapshot(struct worker *w)
         limit_redis_adopt(w->redis, s);
     atomic_store_explicit(&w->serving, s, memory_order_release);
     w->tell_control(w->control);
-}
-
-/* Whoever waits when accepting ends is served: nobody else may be there to do it. */
-static void accept_waiting(struct worker *w)
-{
-    struct sockaddr_storage peer;
-    for (uint32_t i = 0; i < w->watch_count; i++) {
-        for (int n = 0; n < LAST_ACCEPTS; n++) {
-            socklen_t len = sizeof(peer);
-            peer.ss_family = AF_UNIX;
-            int fd = accept4(w->watches[i].listener->fd, (struct sockaddr *)&peer, &len,
-                             SOCK_NONBLOCK | SOCK_CLOEXEC);
-            if (fd < 0)
-                break;
-            downstream_accept(w, fd, (struct sockaddr *)&peer);
-        }
-    }
 }
 
 static bool has_sent_something(const struct downstream *c)
