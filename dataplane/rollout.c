@@ -369,9 +369,9 @@ static void supersede_waiting(struct rollout *ro, uint64_t generation)
 static bool is_held(const struct rollout *ro, const Gwp__Snapshot *message)
 {
     const struct snapshot *s = ro->in_force;
-    return s && !ro->publishing.snapshot && !listener_is_split(&ro->listeners) &&
-           s->generation == message->generation &&
-           s->content_hash == message->content_hash && s->created_ms == message->created_ms;
+    return s && !ro->publishing.snapshot && !ro->listeners.is_split &&
+           s->generation == message->generation && s->content_hash == message->content_hash &&
+           s->created_ms == message->created_ms;
 }
 
 static void take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,

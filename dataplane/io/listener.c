@@ -20,7 +20,7 @@ void listener_set_init(struct listener_set *set)
 {
     list_init(&set->all);
     list_init(&set->offered);
-    set->may_join = false;
+    set->may_join = set->is_split = false;
 }
 
 /* Before the close: until then nobody else takes its path. */
@@ -271,6 +271,8 @@ int listener_offer(struct listener_set *set, const char *text, int fd, struct er
         close(fd);
         return 0;
     }
+    const struct listener *beside = find(&set->all, &addr);
+    set->is_split = set->is_split || (beside && beside->is_beside);
     struct listener *l = listener_new(&addr, text, fd);
     l->was_offered = true;
     list_push_back(&set->offered, &l->link);
@@ -284,6 +286,7 @@ void listener_forget_offered(struct listener_set *set)
 {
     list_each_safe (node, &set->offered)
         close_listener(CONTAINER_OF(node, struct listener, link), true);
+    set->is_split = false;
 }
 
 static struct listener *open_new(struct listener_set *set, const struct addr *addr,
@@ -303,34 +306,22 @@ static struct listener *open_new(struct listener_set *set, const struct addr *ad
     return l;
 }
 
-/* Before all others of its address: of two the first one is found. */
 struct listener *listener_open(struct listener_set *set, const struct addr *addr, const char *text,
                                struct err *err)
 {
-    struct listener *l = find(&set->all, addr), *offered = find(&set->offered, addr);
-    if (l && !(l->is_beside && offered))
-        return l;
-    if (offered) {
-        offered->takes_back = l != NULL;
-        list_remove(&offered->link);
-        snprintf(offered->text, sizeof(offered->text), "%s", text);
+    struct listener *open = find(&set->all, addr), *l = find(&set->offered, addr);
+    if (open && !(open->is_beside && l))
+        return open;
+    if (l) {
+        l->takes_back = open != NULL;
+        list_remove(&l->link);
+        snprintf(l->text, sizeof(l->text), "%s", text);
     } else {
-        offered = open_new(set, addr, text, err);
+        l = open_new(set, addr, text, err);
     }
-    if (offered)
-        list_push_front(&set->all, &offered->link);
-    return offered;
-}
-
-bool listener_is_split(const struct listener_set *set)
-{
-    list_each (node, &set->offered) {
-        const struct listener *l =
-            find(&set->all, &CONTAINER_OF(node, struct listener, link)->addr);
-        if (l && l->is_beside)
-            return true;
-    }
-    return false;
+    if (l)
+        list_push_back(&set->all, &l->link);
+    return l;
 }
 
 void listener_list(struct listener *l, uint64_t publication)

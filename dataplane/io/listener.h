@@ -33,6 +33,7 @@ struct listener_set {
     struct list all;
     struct list offered; /* struct listener: open, but nobody has asked for them yet */
     bool may_join;       /* an address that is taken may be opened beside whoever has it */
+    bool is_split;       /* one is on offer whose address is open beside it */
 };
 
 void listener_set_init(struct listener_set *set);
@@ -43,9 +44,6 @@ void listener_set_fini(struct listener_set *set, bool kept);
  * or not of that address. One that is in use here already is not on offer. Takes `fd` over in any
  * case. */
 MUST_CHECK int listener_offer(struct listener_set *set, const char *text, int fd, struct err *err);
-
-/* Is one on offer for an address that is open beside it? */
-bool listener_is_split(const struct listener_set *set);
 
 /* Closes what was offered and not asked for. */
 void listener_forget_offered(struct listener_set *set);

@@ -227,11 +227,11 @@ Test(listener, a_second_one_gets_what_comes_and_gives_it_back)
     cr_assert(second, "%s", err.text);
     connect_some(&a, 20);
     cr_assert_eq(accept_all(second), 20);
-    cr_assert_not(listener_is_split(&set));
+    cr_assert_not(set.is_split);
 
     set.may_join = false;
     cr_assert_eq(listener_offer(&set, text, dup(first->fd), &err), 0);
-    cr_assert(listener_is_split(&set));
+    cr_assert(set.is_split);
     struct listener *again = open_at(&set, text);
     cr_assert_neq(again, second);
     listener_list(again, 1);
