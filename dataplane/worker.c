@@ -253,8 +253,24 @@ static void forget_retired(struct worker *w)
     w->retired_count = 0;
 }
 
+static void accept_from(struct worker *w, int listening)
+{
+    struct sockaddr_storage peer;
+    for (int n = 0; n < LAST_ACCEPTS; n++) {
+        socklen_t len = sizeof(peer);
+        peer.ss_family = AF_UNIX;
+        int fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            break;
+        downstream_accept(w, fd, (struct sockaddr *)&peer);
+    }
+}
+
 static void watch_listeners(struct worker *w)
 {
+    /* Who waits at a socket that is left is served: nobody else may be there to do it. */
+    for (uint32_t i = 0; i < w->watch_count; i++)
+        accept_from(w, w->watches[i].listener->fd);
     retire_watches(w);
     w->watch_count = w->snapshot->listen_count;
     w->watches = calloc(w->watch_count ? w->watch_count : 1, sizeof(*w->watches));
@@ -352,18 +368,8 @@ static void tell_serving(struct worker *w)
 /* Whoever waits when accepting ends is served: nobody else may be there to do it. */
 static void accept_waiting(struct worker *w)
 {
-    struct sockaddr_storage peer;
-    for (uint32_t i = 0; i < w->snapshot->listen_count; i++) {
-        for (int n = 0; n < LAST_ACCEPTS; n++) {
-            socklen_t len = sizeof(peer);
-            peer.ss_family = AF_UNIX;
-            int fd = accept4(w->snapshot->listeners[i]->fd, (struct sockaddr *)&peer, &len,
-                             SOCK_NONBLOCK | SOCK_CLOEXEC);
-            if (fd < 0)
-                break;
-            downstream_accept(w, fd, (struct sockaddr *)&peer);
-        }
-    }
+    for (uint32_t i = 0; i < w->snapshot->listen_count; i++)
+        accept_from(w, w->snapshot->listeners[i]->fd);
 }
 
 static bool has_sent_something(const struct downstream *c)
