@@ -220,7 +220,7 @@ void exchange_finish(struct exchange *ex)
     if (keep)
         downstream_next(c);
     else if (all_read)
-        downstream_close(c, false);
+        downstream_end(c);
     else
         downstream_finish(c);
 }
@@ -347,6 +347,7 @@ static void flush_own(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
+    ex->to_client.ends = !ex->keep_client;
     switch (relay_flush(&ex->to_client, &c->io, NULL, &w->buffers)) {
     case IO_OK:
         exchange_finish(ex);

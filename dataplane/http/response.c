@@ -199,6 +199,7 @@ void response_pump(struct exchange *ex)
         if (ex->response_state == RES_BODY && relay_piece_is_gone(&ex->to_client) &&
             !next_response_piece(ex, &starved))
             return;
+        ex->to_client.ends = ex->response_state == RES_DONE && !ex->keep_client;
         switch (relay_flush(&ex->to_client, &c->io, ex->upstream->in, &w->buffers)) {
         case IO_OK:
             break;
