@@ -531,16 +531,16 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
             part.generations = d->generations;
             part.n_generations = d->generation_count;
         }
-        part.routes = d->series + series;
+        part.routes = d->series ? d->series + series : NULL;
         part.n_routes = fitting((void **)part.routes, d->series_count - series, &room);
         series += part.n_routes;
         if (series == d->series_count) {
-            part.targets = d->targets + targets;
+            part.targets = d->targets ? d->targets + targets : NULL;
             part.n_targets = fitting((void **)part.targets, d->target_count - targets, &room);
             targets += part.n_targets;
         }
         if (series == d->series_count && targets == d->target_count) {
-            part.route_counts = d->counts + counts;
+            part.route_counts = d->counts ? d->counts + counts : NULL;
             part.n_route_counts =
                 fitting((void **)part.route_counts, d->count_count - counts, &room);
             counts += part.n_route_counts;
