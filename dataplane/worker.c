@@ -25,6 +25,7 @@
 #define LAST_ACCEPTS 1024  /* from one socket, when accepting ends */
 #define FRESH_MS 300       /* for the first request of who came last */
 #define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
+#define IDLER_BY_S 0.05    /* what such a pause is worth while this worker has idle clients too */
 
 struct listener_watch {
     ev_io io;
@@ -175,12 +176,13 @@ static bool refuse_one(struct worker *w, int listening)
 /* No descriptor is left for the client that waits. false: no more are accepted for now. */
 static bool make_room(struct worker *w, int listening)
 {
-    if (shed_client(w))
-        return true;
-    if (ask_another(w)) {
+    struct downstream *c = idlest_client(w);
+    if (ask(find_idler(w, c ? downstream_idle_since(c) - IDLER_BY_S : INFINITY))) {
         pause_accepting(w, SHED_PAUSE_S);
         return false;
     }
+    if (shed_client(w))
+        return true;
     /* Idle connections to backends come last: the client will need one. */
     if (upstream_shed(w) || refuse_one(w, listening))
         return true;

@@ -72,8 +72,7 @@ static void write_log(const struct exchange *ex, double now_s)
         .time = ex->wall_s,
         .request_id = {ex->request_id, ex->request_id_len},
         .client = {ex->client_ip, ex->client_ip_len},
-        .method = h->bytes ? view_of(llhttp_method_name((llhttp_method_t)h->method))
-                           : (struct view){NULL, 0},
+        .method = h->bytes ? head_method(h, b) : (struct view){NULL, 0},
         .host = head_value(h, b, FIELD_HOST),
         .path = head_view(b, h->target_at, h->target_len),
         .protocol = h->bytes == 0 ? (struct view){NULL, 0}
