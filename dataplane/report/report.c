@@ -565,16 +565,16 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
             part.generations = d->generations;
             part.n_generations = d->generation_count;
         }
-        part.routes = d->series ? d->series + series : NULL;
+        part.routes = d->series + series;
         part.n_routes = fitting((void **)part.routes, d->series_count - series, &room);
         series += part.n_routes;
         if (series == d->series_count) {
-            part.targets = d->targets ? d->targets + targets : NULL;
+            part.targets = d->targets + targets;
             part.n_targets = fitting((void **)part.targets, d->target_count - targets, &room);
             targets += part.n_targets;
         }
         if (series == d->series_count && targets == d->target_count) {
-            part.route_counts = d->counts ? d->counts + counts : NULL;
+            part.route_counts = d->counts + counts;
             part.n_route_counts =
                 fitting((void **)part.route_counts, d->count_count - counts, &room);
             counts += part.n_route_counts;
@@ -613,6 +613,10 @@ enum report_status report_make(struct report *r, const struct report_request *re
                                struct err *err)
 {
     struct draft d = {.request = request, .arena = arena_new(ARENA_BYTES)};
+    /* An empty one is somewhere, too: parts begin at an offset of it. */
+    d.series = arena_array(d.arena, 1, sizeof(*d.series));
+    d.targets = arena_array(d.arena, 1, sizeof(*d.targets));
+    d.counts = arena_array(d.arena, 1, sizeof(*d.counts));
     enum report_status status = make(r, &d, err);
     arena_free(&d.arena);
     return status;
