@@ -24,7 +24,7 @@ class Link:
 
     def __init__(self, client, server):
         self.client, self.server = client, server
-        self.due = 0.0  # when the last of its late bytes goes out: those behind do not overtake
+        self.late, self.due = 0, 0.0  # pieces of answers that wait, the last until then: those behind do not overtake
 
 
 class FaultProxy:
@@ -118,11 +118,10 @@ class FaultProxy:
         else:
             self._listen()
         if self.delay == 0:
-            for _, _, link, data in sorted(self._late, key=lambda late: late[1]):
+            self._late = [(0.0, *rest) for _, *rest in self._late]
+            heapq.heapify(self._late)
+            for link in self._links.values():
                 link.due = 0.0
-                if self._mode == "pass":
-                    self._send(link, link.client, data)
-            self._late.clear()
         if self._order:
             self._order.set()
             self._order = None
@@ -163,8 +162,9 @@ class FaultProxy:
             return
         if end is link.client:
             self._send(link, link.server, data)
-        elif self.delay > 0 or link.due > time.monotonic():
+        elif self.delay > 0 or link.late > 0:
             self._count += 1
+            link.late += 1
             link.due = max(link.due, time.monotonic() + self.delay)
             heapq.heappush(self._late, (link.due, self._count, link, data))
         else:
@@ -182,6 +182,7 @@ class FaultProxy:
     def _send_late(self):
         while self._late and self._late[0][0] <= time.monotonic():
             _, _, link, data = heapq.heappop(self._late)
+            link.late -= 1
             if self._mode == "pass":
                 self._send(link, link.client, data)
 
