@@ -70,6 +70,13 @@ static void watch(struct session *s)
     ev_io_start(s->sessions->loop, &s->io);
 }
 
+/* Once something could not be said to it, nothing else is: a snapshot without the sockets that
+ * should have come before it would make a data plane open them itself. */
+static bool is_doomed(const struct session *s)
+{
+    return s->doomed.text[0] != '\0';
+}
+
 /* What the socket takes at once goes at once. */
 static void flush(struct session *s)
 {
@@ -85,6 +92,8 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
     struct err err;
     if (!dry_run)
         s->sent = generation;
+    if (is_doomed(s))
+        return;
     if (channel_send_packed(s->channel, MSG_SNAPSHOT, packed, (uint32_t)len, &err))
         flush(s);
     else
@@ -94,6 +103,8 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
 void session_send_state(struct session *s, const uint8_t *packed, size_t len)
 {
     struct err err;
+    if (is_doomed(s))
+        return;
     if (channel_send_packed(s->channel, MSG_ENDPOINT_STATE, packed, (uint32_t)len, &err))
         flush(s);
     else
@@ -104,6 +115,8 @@ void session_send(struct session *s, enum msg_type type, const ProtobufCMessage 
                   const int *fds, unsigned fd_count)
 {
     struct err err;
+    if (is_doomed(s))
+        return;
     if (channel_send(s->channel, type, body, fds, fd_count, &err))
         flush(s);
     else
@@ -316,7 +329,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
         session_free(s);
         return;
     }
-    if (s->doomed.text[0]) {
+    if (is_doomed(s)) {
         session_end(s, &s->doomed);
         return;
     }
