@@ -179,10 +179,10 @@ def test_of_control_planes_that_start_at_once_one_stays(pair):
             p.stderr.close()
     pair.controlplane.start()
     pair.wait_ready()
-    pair.socket.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as another_one:
-        another_one.bind(str(pair.socket))
+        another_one.bind(str(pair.folder / "other.sock"))
         another_one.listen()
+        os.rename(pair.folder / "other.sock", pair.socket)
         pair.expect_log("is another process's now")
         wait_until(lambda: "is another process's now" in pair.controlplane.log(), "it is said")
         assert pair.get("/").status == 200
