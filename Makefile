@@ -84,7 +84,7 @@ CFLAGS_ALL = -std=gnu17 -g $(WARNINGS) -fno-strict-aliasing -pthread
 # ordinary code as well, with which everything else is linked.
 LTO := $(shell $(CC) -flto=auto -ffat-lto-objects -Werror -x c -c /dev/null -o /dev/null 2>/dev/null && \
     echo -flto=auto -ffat-lto-objects)
-release_PLAIN_CFLAGS = -O2 $(if $(LTO),-fno-lto)
+release_PLAIN_CFLAGS = $(if $(LTO),-fno-lto)
 release_CFLAGS  = -O3 $(LTO) $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 release_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 asan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
