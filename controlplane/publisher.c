@@ -132,11 +132,11 @@ static void send_rollback(struct publisher *p)
              (unsigned long long)before, (unsigned long long)g->number);
 }
 
-/* While the data planes are at work: nobody has to wait for it. */
+/* For who asked, while the data planes are at work. */
 static void compare(const struct publisher *p, struct generation *g)
 {
     const struct generation *before = p->generations.in_force;
-    if (p->push.origin != ORIGIN_DNS)
+    if (p->push.done)
         g->changes = compare_configs(before ? before->config : NULL, g->config, g->config->arena);
 }
 

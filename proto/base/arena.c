@@ -40,17 +40,31 @@ struct arena *arena_new(size_t first_block_bytes)
     return a;
 }
 
+static void free_blocks(struct block *b)
+{
+    for (struct block *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+}
+
 void arena_free(struct arena **ap)
 {
     struct arena *a = *ap;
     *ap = NULL;
     if (!a)
         return;
-    for (struct block *b = a->blocks, *next; b; b = next) {
-        next = b->next;
-        free(b);
-    }
+    free_blocks(a->blocks);
     free(a);
+}
+
+/* The newest block is the largest. */
+void arena_clear(struct arena *a)
+{
+    free_blocks(a->blocks->next);
+    a->blocks->next = NULL;
+    a->blocks->used = 0;
+    a->bytes = a->blocks->size;
 }
 
 /* Not zeroed: for what is written at once. */
