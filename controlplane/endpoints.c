@@ -261,10 +261,11 @@ void endpoints_apply(struct endpoints *es, const struct config *config, uint64_t
     es->config = config;
     es->generation = generation;
     es->count = 0;
-    es->targets =
-        arena_array(es->arena, count_targets(config, lookup, owner) + 1, sizeof(*es->targets));
+    size_t most = count_targets(config, lookup, owner);
+    es->targets = arena_array(es->arena, most + 1, sizeof(*es->targets));
     es->spans = arena_array(es->arena, config->route_count + 1, sizeof(*es->spans));
     table_init(&es->by_id);
+    table_reserve(&es->by_id, most);
     health_begin(&es->health);
     for (size_t r = 0; r < config->route_count; r++) {
         const struct route_config *route = &config->routes[r];

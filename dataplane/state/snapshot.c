@@ -566,8 +566,7 @@ static void bind_to_registry(struct compilation *c, struct registry *registry,
         struct route *r = &s->routes[i];
         r->state = registry_route(registry, r->name.at);
         bind_targets(registry, s, r, c->in->routes[i], r->state->refs > 1, now_ms);
-        r->roster = roster_new(r, s->arena);
-        roster_call(r, now_ms);
+        r->roster = roster_new(r, s->arena); /* called when it is entered */
     }
 }
 
