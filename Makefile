@@ -302,7 +302,7 @@ bench-limiter: $(B)/bench/bench_limiter
 	@$<
 
 # What changes of the configuration cost; many pushes under load, which must fail no request and leave memory flat.
-changes: programs
+changes: programs $(B)/bench/clients
 	@$(PYTHON) tests/bench/changes.py --build $(B)
 SOAK_PUSHES ?= 100000
 soak: programs

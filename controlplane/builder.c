@@ -6,6 +6,7 @@
 #include "controlplane/config/url.h"
 #include "controlplane/table.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 #include "proto/gateway.pb-c.h"
 
 #define XXH_INLINE_ALL
@@ -405,6 +406,7 @@ static void pack_routes(struct build *b)
     for (size_t i = 0; i < c->route_count; i++) {
         pack_field(b, FIELD_ROUTES, &build_route(b, &c->routes[i])->base);
         arena_clear(b->arena);
+        pace_yield();
     }
 }
 

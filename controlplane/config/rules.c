@@ -7,6 +7,7 @@
 
 #include "controlplane/config/url.h"
 #include "proto/base/addr.h"
+#include "proto/base/pace.h"
 
 /* A route that does not say stands for the server's limit, which may come later in the file. */
 #define BODY_AS_SERVER UINT64_MAX
@@ -506,6 +507,7 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
                         "there are no routes: every request will be answered 404");
     for (size_t i = 0; i < cfg->route_count; i++) {
         struct route_config *route = &cfg->routes[i];
+        pace_yield();
         if (!*route->name && r->reader.d->errors == 0)
             invent_name(r, route);
         if (route->max_body_bytes == BODY_AS_SERVER)
@@ -520,6 +522,7 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
     }
     const struct node *n = routes && routes->kind == NODE_LIST ? routes->first : NULL;
     for (size_t i = 0; i < cfg->route_count && n; i++, n = n->next) {
+        pace_yield();
         if (n->kind != NODE_MAP)
             continue;
         check_shadows(r, n, &cfg->routes[i]);
