@@ -241,29 +241,30 @@ run: programs
 # $(1) variant, $(2) how many e2e tests side by side
 run_units = set -e; printf '%s\n' $($(1)_UNITS) | xargs -P 2 -I {} sh -c 'echo "== {}"; {} --jobs 2 $(UNIT_ARGS)'; \
     for t in $($(1)_FUZZ); do $$t tests/fuzz/seeds/$${t\#\#*/fuzz_}; done
-run_e2e   = GWP_BUILD=$($(1)_DIR) $(PYTHON) -B -m pytest -q -n $(2) --timeout 120 tests/e2e $(E2E_ARGS)
+E2E      ?= tests/e2e # which of them
+run_e2e   = GWP_BUILD=$($(1)_DIR) $(PYTHON) -B -m pytest -q -n $(2) --timeout 120 $(E2E) $(E2E_ARGS)
 
 test: programs release-units
 	@$(call run_units,release)
-	@$(call run_e2e,release,3)
+	@$(call run_e2e,release,4)
 
 unit: release-units
 	@$(call run_units,release)
 
 e2e: programs
-	@$(call run_e2e,release,3)
+	@$(call run_e2e,release,4)
 
 # Leaks are errors; a finding ends the program, and with it the test.
 asan: export ASAN_OPTIONS = detect_leaks=1:abort_on_error=0:exitcode=99
 asan: export UBSAN_OPTIONS = print_stacktrace=1
 asan: asan-programs asan-units
 	@$(call run_units,asan)
-	@$(call run_e2e,asan,2)
+	@$(call run_e2e,asan,3)
 
 tsan: export TSAN_OPTIONS = exitcode=99:halt_on_error=1:second_deadlock_stack=1
 tsan: tsan-programs tsan-units
 	@$(call run_units,tsan)
-	@$(call run_e2e,tsan,2)
+	@$(call run_e2e,tsan,3)
 
 # One driver at a time. What it finds is kept in build/fuzz/found/ and ends the run; once fixed, it becomes a seed.
 fuzz: $(fuzz_FUZZ)

@@ -61,8 +61,18 @@ static struct source *find_source(const struct aggregate *a, uint64_t lineage)
     return NULL;
 }
 
+static void forget_redis(struct source *s)
+{
+    for (size_t i = 0; i < s->redis_count; i++)
+        free(s->redis[i].name);
+    free(s->redis);
+    s->redis = NULL;
+    s->redis_count = 0;
+}
+
 static void forget_levels(struct source *s)
 {
+    forget_redis(s);
     table_each(slot, &s->levels)
     {
         struct named_level *level = slot->item;
@@ -445,6 +455,17 @@ static struct source *breaker_source(struct aggregate *a, const char *instance_i
     return source_of(a, name, r->breaker_lineage);
 }
 
+static void take_redis(struct source *s, Gwp__RedisStats **now, size_t count)
+{
+    forget_redis(s);
+    s->redis = must(calloc(count + 1, sizeof(*s->redis)));
+    for (; s->redis_count < MIN(count, MAX_LEVELS); s->redis_count++) {
+        const Gwp__RedisStats *m = now[s->redis_count];
+        s->redis[s->redis_count] =
+            (struct redis_stats){must(strdup(m->name)), m->gateways, m->away};
+    }
+}
+
 void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__StatsReport *r)
 {
     uint64_t lineage = r->lineage ? r->lineage : 1;
@@ -467,6 +488,7 @@ void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__Sta
         take_target(a, s, breakers, r->targets[i]);
     if (r->settled)
         return;
+    take_redis(s, r->redis, r->n_redis);
     s->process = (struct process_stats){.rss_bytes = r->rss_bytes,
                                         .open_fds = r->open_fds,
                                         .cpu_seconds = r->cpu_seconds,
@@ -525,6 +547,20 @@ const struct process_stats *aggregate_process(const struct aggregate *a, const c
         const struct source *s = CONTAINER_OF(node, struct source, link);
         if (counts(s, instance_id))
             return &s->process;
+    }
+    return NULL;
+}
+
+const struct redis_stats *aggregate_redis(const struct aggregate *a, const char *instance_id,
+                                          size_t *count)
+{
+    *count = 0;
+    list_each (node, &a->sources) {
+        const struct source *s = CONTAINER_OF(node, struct source, link);
+        if (!counts(s, instance_id))
+            continue;
+        *count = s->redis_count;
+        return s->redis;
     }
     return NULL;
 }

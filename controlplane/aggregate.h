@@ -47,6 +47,13 @@ struct process_stats {
     double cpu_seconds, started_seconds;
 };
 
+/* A Redis as one data plane sees it. */
+struct redis_stats {
+    char *name; /* owned */
+    uint32_t gateways;
+    bool away;
+};
+
 struct source {
     struct list link; /* of aggregate.sources; those gone longest first */
     uint64_t lineage;
@@ -57,6 +64,8 @@ struct source {
     struct table levels;  /* by name -> struct named_level, owned */
     struct table targets; /* by id -> struct target_stats, owned: its levels */
     struct process_stats process;
+    struct redis_stats *redis; /* owned */
+    size_t redis_count;
 };
 
 struct aggregate {
@@ -95,6 +104,10 @@ uint64_t aggregate_requests_of(const struct aggregate *a, const char *instance_i
 
 /* NULL: that data plane has not reported yet. */
 const struct process_stats *aggregate_process(const struct aggregate *a, const char *instance_id);
+
+/* Likewise, by which Redis its limits are counted. Borrowed, until its next report. */
+const struct redis_stats *aggregate_redis(const struct aggregate *a, const char *instance_id,
+                                          size_t *count);
 
 /* Of one target, over the connected data planes: sums, and the worst breaker state with its cause.
  * What is counted counts those that are gone as well. */

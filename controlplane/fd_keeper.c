@@ -12,6 +12,9 @@
 
 #define FDS_PER_PART 28 /* of FRAME_MAX_FDS */
 #define PATIENCE_SECONDS 1.
+#define STARTING_SECONDS 3. /* from a Hello to serving: any longer, and it is not coming */
+#define HELD_UP_SECONDS 0.02
+#define LOOK_AGAIN_SECONDS 0.2
 #define EXPIRY_SECONDS 1. /* between two looks */
 #define UNIX_PREFIX "unix:"
 
@@ -171,12 +174,29 @@ static void stand_in_for_them(struct fd_keeper *k)
     stand_in_start(&k->stand_in, fds, count);
 }
 
+static void be_patient(struct fd_keeper *k, double until)
+{
+    k->patient_until = until;
+    ev_timer_stop(k->loop, &k->patience);
+    ev_timer_set(&k->patience, MAX(until - clock_s(), 0.), 0.);
+    ev_timer_start(k->loop, &k->patience);
+}
+
+/* This process may have been held up itself, by a busy machine, a slow disk or SIGSTOP. Then the
+ * timer is heard before those who have knocked meanwhile: they are given a moment, once. */
 static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct fd_keeper *k = timer->data;
+    double now = clock_s();
     ev_timer_stop(loop, timer);
-    if (k->absent_since > 0)
+    if (k->absent_since == 0)
+        return;
+    if (k->looks_again || now - k->patient_until < HELD_UP_SECONDS) {
         stand_in_for_them(k);
+        return;
+    }
+    k->looks_again = true;
+    be_patient(k, now + LOOK_AGAIN_SECONDS);
 }
 
 /* Whatever has changed: the stand-in runs when it should. Its sockets may have changed, too, so it
@@ -193,9 +213,8 @@ static void reconsider(struct fd_keeper *k)
     }
     if (k->absent_since == 0)
         k->absent_since = now;
-    double begin = MAX(k->absent_since + PATIENCE_SECONDS, k->hope_until);
-    ev_timer_set(&k->patience, MAX(begin - now, 0.), 0.);
-    ev_timer_start(k->loop, &k->patience);
+    k->looks_again = false;
+    be_patient(k, MAX(MAX(k->absent_since + PATIENCE_SECONDS, k->hope_until), now));
 }
 
 /* One name is one place to serve in. Whoever of that name began earlier goes, in whatever order
@@ -440,10 +459,13 @@ int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners 
     return 0;
 }
 
-void fd_keeper_served(struct fd_keeper *k)
+void fd_keeper_answered(struct fd_keeper *k, const struct session *s)
 {
-    if (k->absent_since > 0 && find_serving(k))
-        reconsider(k);
+    if (k->absent_since == 0)
+        return;
+    if (s->refused)
+        k->hope_until = 0;
+    reconsider(k);
 }
 
 /* ---- coming and going ---- */
@@ -490,7 +512,7 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
                 drop_items(d, is_socket, NULL);
         }
     }
-    k->hope_until = clock_s() + PATIENCE_SECONDS;
+    k->hope_until = clock_s() + STARTING_SECONDS;
     reconsider(k);
 }
 

@@ -10,8 +10,14 @@
  * Who connects is given everything: the newest socket of each address, breakers and limiters, and
  * the counters of those that are gone, for it to tell in their place (dataplane/keeping.h). A data
  * plane serves when it has left its list here; the older ones of its name are then told to leave:
- * that is how one replaces another. With none that serves, the kept sockets are answered by the
- * stand-in after a second, until one comes. As long as any serves, nothing is accepted here.
+ * that is how one replaces another. As long as any serves, nothing is accepted here. With none that
+ * serves, the kept sockets are answered by the stand-in
+ *
+ *   a second after the last one stopped serving, if nobody has come
+ *   three seconds after somebody's Hello, if it does not serve by then
+ *   at once when it refuses its snapshot, or goes, and that second is over
+ *
+ * and no more as soon as the next one says Hello.
  *
  * A data plane of a release that leaves nothing wants to open the addresses itself: for it the
  * sockets are let go. */
@@ -34,6 +40,8 @@ struct fd_keeper {
     double absent_since;       /* clock_s() when the last one that served went; 0 = one serves */
     bool has_said;             /* that the stand-in runs */
     double hope_until;         /* clock_s() until which one that is starting may come to serve */
+    double patient_until;      /* clock_s() at which `patience` is due */
+    bool looks_again;          /* it was heard late, and is waited for a second time */
     ev_timer patience;         /* the stand-in begins */
     ev_timer expiry;           /* of what is left */
     struct stand_in stand_in;
@@ -47,7 +55,8 @@ void fd_keeper_fini(struct fd_keeper *k);
 void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_follows);
 MUST_CHECK int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners *m,
                               const int *fds, unsigned fd_count, struct err *err);
-void fd_keeper_served(struct fd_keeper *k); /* one has said that it serves, without a list */
+/* It has accepted or refused a snapshot, perhaps without ever leaving a list. */
+void fd_keeper_answered(struct fd_keeper *k, const struct session *s);
 void fd_keeper_gone(struct fd_keeper *k, struct session *s);
 void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage); /* these counters were told */
 

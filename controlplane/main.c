@@ -81,7 +81,7 @@ static void on_result(void *owner, struct session *s, const Gwp__SnapshotResult 
 {
     struct controlplane *cp = owner;
     publisher_result(&cp->publisher, s, r);
-    fd_keeper_served(&cp->keeper);
+    fd_keeper_answered(&cp->keeper, s);
     if (r->accepted && !r->dry_run)
         endpoints_accepted(&cp->endpoints, s);
 }

@@ -184,10 +184,11 @@ static void explain_to(struct control *c, const Gwp__Explain *question)
 
 static void begin_drain(struct control *c, enum worker_order first, const char *why);
 
-/* The stored snapshot, if nothing better came. */
+/* The stored snapshot, if nothing better came. The control plane may hang, and hold our sockets. */
 static void start_from_disk(struct control *c)
 {
     ev_timer_stop(c->loop, &c->patience);
+    c->rollout.listeners.may_join = c->uplink.is_silent;
     if (!c->has_started && !rollout_is_busy(&c->rollout))
         rollout_start(&c->rollout);
     c->has_started = true;

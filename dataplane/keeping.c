@@ -424,6 +424,7 @@ void keeping_opened(struct keeping *k, const Gwp__Welcome *welcome)
     for (size_t i = 0; i < welcome->n_capabilities; i++)
         k->is_wanted = k->is_wanted || strcmp(welcome->capabilities[i], CAPABILITY) == 0;
     k->rollout->are_kept = k->is_wanted;
+    k->rollout->listeners.may_join = false;
     k->told = 0;
     forget_estates(k);
     if (k->is_leaving)

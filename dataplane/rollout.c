@@ -147,7 +147,7 @@ static void list_all(struct rollout *ro, struct snapshot *s)
 {
     ro->publication++;
     for (uint32_t i = 0; i < s->listen_count; i++)
-        s->listeners[i]->listed_by = ro->publication;
+        listener_list(s->listeners[i], ro->publication);
     for (uint32_t i = 0; i < s->endpoint_count; i++)
         atomic_store_explicit(&s->endpoints[i]->listed_by, s->generation, memory_order_relaxed);
 }
@@ -369,8 +369,9 @@ static void supersede_waiting(struct rollout *ro, uint64_t generation)
 static bool is_held(const struct rollout *ro, const Gwp__Snapshot *message)
 {
     const struct snapshot *s = ro->in_force;
-    return s && !ro->publishing.snapshot && s->generation == message->generation &&
-           s->content_hash == message->content_hash && s->created_ms == message->created_ms;
+    return s && !ro->publishing.snapshot && !ro->listeners.is_split &&
+           s->generation == message->generation && s->content_hash == message->content_hash &&
+           s->created_ms == message->created_ms;
 }
 
 static void take(struct rollout *ro, const Gwp__Snapshot *message, const uint8_t *packed,

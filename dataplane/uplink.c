@@ -155,6 +155,7 @@ static int on_welcome(struct uplink *u, const Gwp__Welcome *welcome, struct err 
     u->state = UPLINK_OPEN;
     u->pause_s = FIRST_PAUSE_S;
     u->told.text[0] = '\0';
+    u->is_silent = false;
     log_info("uplink", "control plane at %s greeted: version %s, protocol %u", u->path,
              welcome->version, welcome->protocol);
     if (welcome->heartbeat_interval_ms > 0) {
@@ -219,8 +220,10 @@ static int connect_to(const char *path, struct err *err)
     if (fd < 0)
         return err_set_errno(err, "no socket");
     if (connect(fd, &addr.sa.any, addr.len) < 0) {
+        int saved = errno;
         err_set_errno(err, "connect");
         close(fd);
+        errno = saved;
         return -1;
     }
     return fd;
@@ -248,6 +251,7 @@ static void attempt(struct uplink *u)
 {
     struct err err;
     int fd = connect_to(u->path, &err);
+    u->is_silent = fd >= 0 || errno == EAGAIN; /* its backlog is full */
     if (fd < 0) {
         if (u->told.text[0] == '\0') {
             log_warn("uplink", "control plane at %s is not there: %s; it is tried again", u->path,

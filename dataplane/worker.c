@@ -25,6 +25,7 @@
 #define LAST_ACCEPTS 1024  /* from one socket, when accepting ends */
 #define FRESH_MS 300       /* for the first request of who came last */
 #define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
+#define IDLER_BY_S 0.05    /* what such a pause is worth while this worker has idle clients too */
 
 struct listener_watch {
     ev_io io;
@@ -175,12 +176,13 @@ static bool refuse_one(struct worker *w, int listening)
 /* No descriptor is left for the client that waits. false: no more are accepted for now. */
 static bool make_room(struct worker *w, int listening)
 {
-    if (shed_client(w))
-        return true;
-    if (ask_another(w)) {
+    struct downstream *c = idlest_client(w);
+    if (ask(find_idler(w, c ? downstream_idle_since(c) - IDLER_BY_S : INFINITY))) {
         pause_accepting(w, SHED_PAUSE_S);
         return false;
     }
+    if (shed_client(w))
+        return true;
     /* Idle connections to backends come last: the client will need one. */
     if (upstream_shed(w) || refuse_one(w, listening))
         return true;
@@ -225,10 +227,53 @@ static void on_connection(struct ev_loop *loop, ev_io *io, int events)
     }
 }
 
-static void watch_listeners(struct worker *w)
+/* Before another thread may close the sockets. libev leaves what is stopped in its epoll set, and
+ * takes it out by its number when it fires: by then another descriptor may have that number. So the
+ * watchers wait for something that never happens to a listening socket, and go one turn later, when
+ * the set says so too. */
+static void retire_watches(struct worker *w)
 {
     stop_accepting(w);
-    free(w->watches);
+    for (uint32_t i = 0; i < w->watch_count; i++) {
+        ev_io_modify(&w->watches[i].io, EV_WRITE);
+        ev_io_start(w->loop, &w->watches[i].io);
+    }
+    w->retired = w->watches;
+    w->retired_count = w->watch_count;
+    w->watches = NULL;
+    w->watch_count = 0;
+    ev_async_send(w->loop, &w->wake);
+}
+
+/* At the first wake after the turn in which they were retired. */
+static void forget_retired(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->retired_count; i++)
+        ev_io_stop(w->loop, &w->retired[i].io);
+    free(w->retired);
+    w->retired = NULL;
+    w->retired_count = 0;
+}
+
+static void accept_from(struct worker *w, int listening)
+{
+    struct sockaddr_storage peer;
+    for (int n = 0; n < LAST_ACCEPTS; n++) {
+        socklen_t len = sizeof(peer);
+        peer.ss_family = AF_UNIX;
+        int fd = accept4(listening, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            break;
+        downstream_accept(w, fd, (struct sockaddr *)&peer);
+    }
+}
+
+static void watch_listeners(struct worker *w)
+{
+    /* Who waits at a socket that is left is served: nobody else may be there to do it. */
+    for (uint32_t i = 0; i < w->watch_count; i++)
+        accept_from(w, w->watches[i].listener->fd);
+    retire_watches(w);
     w->watch_count = w->snapshot->listen_count;
     w->watches = calloc(w->watch_count ? w->watch_count : 1, sizeof(*w->watches));
     if (!w->watches)
@@ -311,25 +356,22 @@ static void adopt_snapshot(struct worker *w)
         w->redis = limit_redis_new(w);
     if (w->redis)
         limit_redis_adopt(w->redis, s);
-    atomic_store_explicit(&w->serving, s, memory_order_release);
+}
+
+/* Not before the listeners of the one before are out of this worker's hands. */
+static void tell_serving(struct worker *w)
+{
+    if (w->retired || w->snapshot == atomic_load_explicit(&w->serving, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&w->serving, w->snapshot, memory_order_release);
     w->tell_control(w->control);
 }
 
 /* Whoever waits when accepting ends is served: nobody else may be there to do it. */
 static void accept_waiting(struct worker *w)
 {
-    struct sockaddr_storage peer;
-    for (uint32_t i = 0; i < w->watch_count; i++) {
-        for (int n = 0; n < LAST_ACCEPTS; n++) {
-            socklen_t len = sizeof(peer);
-            peer.ss_family = AF_UNIX;
-            int fd = accept4(w->watches[i].listener->fd, (struct sockaddr *)&peer, &len,
-                             SOCK_NONBLOCK | SOCK_CLOEXEC);
-            if (fd < 0)
-                break;
-            downstream_accept(w, fd, (struct sockaddr *)&peer);
-        }
-    }
+    for (uint32_t i = 0; i < w->snapshot->listen_count; i++)
+        accept_from(w, w->snapshot->listeners[i]->fd);
 }
 
 static bool has_sent_something(const struct downstream *c)
@@ -356,11 +398,17 @@ static void close_idle_clients(struct worker *w)
 /* For good. The control thread may close the sockets when it sees this. */
 static void end_accepting(struct worker *w)
 {
-    ev_timer_stop(w->loop, &w->accept_pause);
-    stop_accepting(w);
-    w->watch_count = 0;
     atomic_store_explicit(&w->accepts_no_more, true, memory_order_release);
     w->tell_control(w->control);
+}
+
+/* Takes two wakes; after the first one this returns false. */
+static bool has_let_go_of_listeners(struct worker *w)
+{
+    ev_timer_stop(w->loop, &w->accept_pause);
+    if (!w->retired && w->watch_count > 0)
+        retire_watches(w);
+    return !w->retired;
 }
 
 static void close_all_clients(struct worker *w)
@@ -383,11 +431,15 @@ static void obey(struct worker *w)
         break;
     case WORKER_YIELD:
         w->draining = true;
-        end_accepting(w);
+        if (has_let_go_of_listeners(w))
+            end_accepting(w);
         break;
     case WORKER_DRAIN:
         w->draining = true;
-        accept_waiting(w);
+        if (!has_let_go_of_listeners(w))
+            break;
+        if (!atomic_load_explicit(&w->accepts_no_more, memory_order_relaxed))
+            accept_waiting(w);
         end_accepting(w);
         close_idle_clients(w);
         break;
@@ -405,8 +457,10 @@ static void on_wake(struct ev_loop *loop, ev_async *wake, int events)
     struct worker *w = wake->data;
     uint32_t ping = atomic_load_explicit(&w->ping, memory_order_relaxed);
     atomic_store_explicit(&w->pong, ping, memory_order_relaxed);
+    forget_retired(w);
     adopt_snapshot(w);
     obey(w);
+    tell_serving(w);
     limit_redis_obey(w);
     shed_for_others(w);
 }
@@ -629,6 +683,7 @@ void worker_join(struct worker **wp)
         close(w->spare_fd);
     ev_loop_destroy(w->loop);
     free(w->watches);
+    free(w->retired);
     free(w->scratch);
     free(w->target_scratch);
     free(w);

@@ -88,6 +88,8 @@ struct worker {
     int spare_fd;          /* given up for a moment to refuse a client when descriptors run out */
     struct listener_watch *watches; /* owned array */
     uint32_t watch_count;
+    struct listener_watch *retired; /* owned array; gone with the next wake */
+    uint32_t retired_count;
     bool draining; /* order is QUIET or more */
     double now_s;  /* monotonic, taken once per turn */
     struct date date;

@@ -5,10 +5,11 @@ Modes, changed at any time by `mode = ...`: what is under way is treated by the 
   "refuse"  nobody listens, and open connections are reset
   "hole"    connections are accepted, bytes are swallowed, nothing is answered
   "nonsense" every request is answered with bytes that are no protocol
-With `delay` seconds, what the server answers is that late.
+With `delay` seconds, what the server answers is that late; between hold() and release() it waits for the latter.
 """
 import contextlib
 import heapq
+import math
 import selectors
 import socket
 import struct
@@ -61,6 +62,15 @@ class FaultProxy:
         self._wake.send(b"x")
         assert applied.wait(10), "the proxy obeys"
 
+    def hold(self):
+        """From now on no answer comes through."""
+        self.delay = math.inf
+
+    def release(self):
+        """Mode "pass" and no delay; what was held or late comes at once."""
+        self.delay = 0.0
+        self.mode = "pass"
+
     def close(self):
         """Ends it and all its connections."""
         self._stopping = True
@@ -107,6 +117,12 @@ class FaultProxy:
                 self._drop(link, reset=True)
         else:
             self._listen()
+        if self.delay == 0:
+            for _, _, link, data in sorted(self._late, key=lambda late: late[1]):
+                link.due = 0.0
+                if self._mode == "pass":
+                    self._send(link, link.client, data)
+            self._late.clear()
         if self._order:
             self._order.set()
             self._order = None
@@ -171,7 +187,7 @@ class FaultProxy:
 
     def _run(self):
         while not self._stopping:
-            wait = max(0, self._late[0][0] - time.monotonic()) if self._late else 1
+            wait = min(1, max(0, self._late[0][0] - time.monotonic())) if self._late else 1
             for key, _ in self._selector.select(wait):
                 if key.fileobj is self._woken:
                     self._obey()

@@ -303,6 +303,36 @@ static void print_dataplanes(const struct admin_context *c, struct exposition *x
                    "CPU time of the data plane's process", s, process_of(c, s).cpu_seconds);
 }
 
+/* One sample for each data plane and Redis. */
+static void print_redis(const struct admin_context *c, struct exposition *x, const char *metric,
+                        const char *help, bool tells_gateways)
+{
+    size_t count;
+    exposition_family(x, metric, METRIC_GAUGE, help);
+    sessions_each(s, c->sessions)
+    {
+        const struct redis_stats *redis = aggregate_redis(c->aggregate, s->instance_id, &count);
+        for (size_t i = 0; i < count; i++) {
+            exposition_begin(x, "");
+            exposition_label(x, "dataplane", s->name);
+            exposition_label(x, "instance_id", s->instance_id);
+            exposition_label(x, "redis", redis[i].name);
+            exposition_count(x, tells_gateways ? redis[i].gateways : !redis[i].away);
+        }
+    }
+}
+
+static void print_redises(const struct admin_context *c, struct exposition *x)
+{
+    print_redis(c, x, "gateway_redis_up", "1 while the data plane counts limits in that Redis",
+                false);
+    print_redis(
+        c, x, "gateway_redis_gateways",
+        "Gateways that the data plane has last seen alive on that Redis: the limit is divided "
+        "by them while it is away",
+        true);
+}
+
 /* ---- this process ---- */
 
 static double own_rss_bytes(void)
@@ -537,6 +567,7 @@ char *metrics_print(const struct admin_context *c, enum exposition_format format
     metrics_print_aggregate(c->aggregate, &x);
     print_config(c, &x);
     print_dataplanes(c, &x);
+    print_redises(c, &x);
     print_process(c, &x);
     print_endpoints(c, &x);
     print_checks(&c->endpoints->health, &x);

@@ -208,6 +208,14 @@ void downstream_recycle(struct downstream *c)
     list_push_front(&c->worker->spare_clients, &c->link);
 }
 
+void downstream_end(struct downstream *c)
+{
+    /* The answer may wait for this, see transport_write(): close() alone would drop it if the
+     * client has sent something else meanwhile. */
+    shutdown(transport_fd(&c->io), SHUT_WR);
+    downstream_close(c, false);
+}
+
 void downstream_finish(struct downstream *c)
 {
     struct worker *w = c->worker;

@@ -57,6 +57,9 @@ void downstream_shed(struct downstream *c);
 /* The exchange is over and the connection goes on: looks at what else was received, or waits. */
 void downstream_next(struct downstream *c);
 
+/* The exchange is over and so is the connection; nothing is known to come from the client. */
+void downstream_end(struct downstream *c);
+
 /* The exchange is over and so is the connection, politely: says so, then reads on for a short
  * while, lest a reset destroys the answer on its way (RFC 9112 9.6). */
 void downstream_finish(struct downstream *c);

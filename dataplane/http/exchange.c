@@ -72,8 +72,7 @@ static void write_log(const struct exchange *ex, double now_s)
         .time = ex->wall_s,
         .request_id = {ex->request_id, ex->request_id_len},
         .client = {ex->client_ip, ex->client_ip_len},
-        .method = h->bytes ? view_of(llhttp_method_name((llhttp_method_t)h->method))
-                           : (struct view){NULL, 0},
+        .method = h->bytes ? head_method(h, b) : (struct view){NULL, 0},
         .host = head_value(h, b, FIELD_HOST),
         .path = head_view(b, h->target_at, h->target_len),
         .protocol = h->bytes == 0 ? (struct view){NULL, 0}
@@ -221,7 +220,7 @@ void exchange_finish(struct exchange *ex)
     if (keep)
         downstream_next(c);
     else if (all_read)
-        downstream_close(c, false);
+        downstream_end(c);
     else
         downstream_finish(c);
 }
@@ -348,6 +347,7 @@ static void flush_own(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
+    ex->to_client.ends = !ex->keep_client;
     switch (relay_flush(&ex->to_client, &c->io, NULL, &w->buffers)) {
     case IO_OK:
         exchange_finish(ex);

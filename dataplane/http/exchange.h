@@ -60,7 +60,7 @@ struct exchange {
     uint8_t attempts;
     bool retrying;    /* counted in worker.retrying */
     bool met_stale;   /* the first attempt was made on a kept connection that had ended */
-    bool replayable;  /* the whole request is still in the buffer */
+    bool replayable;  /* the whole request is still in the buffer, and the client has got nothing */
     bool where_stale; /* `where` points to memory that may have moved */
     bool keep_client; /* the connection goes on after this exchange */
     bool client_http10;
@@ -78,6 +78,7 @@ struct exchange {
     double attempt_s, connected_s; /* monotonic; 0 = not yet */
     double connect_s, upstream_s;  /* durations, negative = did not happen */
     uint64_t body_in, body_out;
+    uint32_t interim_bytes;      /* of 1xx heads before the answer */
     uint64_t allowed;            /* methods, for Allow */
     struct limit_verdict limit;  /* with limit_said; admit.c */
     const char *limit_said;      /* for logs: the word of decisions.def; NULL = no limit */

@@ -261,7 +261,7 @@ size_t forward_request(struct exchange *ex)
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     struct view client_host = host_of(ex);
 
-    write_view(&w, view_of(llhttp_method_name((llhttp_method_t)h->method)));
+    write_view(&w, head_method(h, b));
     write_literal(&w, " ");
     write_target(&w, ex);
     write_literal(&w, " HTTP/1.1\r\nHost: ");

@@ -8,6 +8,9 @@
 
 #define HEAD_MAX_FIELDS 256
 
+/* In head.method: one that llhttp has no number for. It is passed on like any other. */
+#define METHOD_EXTENSION 63
+
 enum field_fate { KEEP, HOP, OURS };
 
 enum field_id {
@@ -54,7 +57,8 @@ enum framing {
 };
 
 struct head {
-    uint8_t method;       /* llhttp's number; requests */
+    uint8_t method;       /* llhttp's number, or METHOD_EXTENSION; requests */
+    uint8_t method_len;   /* the word itself stands before the target: head_method() */
     uint8_t major, minor; /* HTTP version */
     uint8_t framing;      /* enum framing; set by http1_check */
     bool scanned;         /* by http1_scan: the form of every line and name is known to be right */
@@ -94,6 +98,12 @@ static inline struct view field_name(const struct buffer *b, const struct field 
 static inline struct view field_value(const struct buffer *b, const struct field *f)
 {
     return head_view(b, f->value_at, f->value_len);
+}
+
+/* The method as received, once the head is complete. */
+static inline struct view head_method(const struct head *h, const struct buffer *b)
+{
+    return head_view(b, h->target_at - 1u - h->method_len, h->method_len);
 }
 
 /* The first field of that id, NULL if there is none. */

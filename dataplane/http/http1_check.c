@@ -111,18 +111,25 @@ static enum reason check_fields(const struct head *h, const struct buffer *b, ui
     return R_SERVED;
 }
 
+/* What http1_parse has let through as an extension it has looked at. */
+static bool is_method(const struct head *h, struct view word)
+{
+    return h->method == METHOD_EXTENSION ||
+           view_equal(word, view_of(llhttp_method_name((llhttp_method_t)h->method)));
+}
+
 /* method SP request-target SP HTTP-version CRLF, with exactly these spaces (RFC 9112 3), behind any
  * number of empty lines (2.2). Then the fields. */
 static enum reason check_request_lines(const struct head *h, const struct buffer *b,
                                        const char **detail)
 {
-    const char *method = llhttp_method_name((llhttp_method_t)h->method), *p = b->data;
-    size_t method_len = strlen(method), after = h->target_at + h->target_len;
+    const char *p = b->data;
+    size_t after = h->target_at + h->target_len;
     uint32_t start = 0;
     while (is_crlf(p + start))
         start += 2;
-    if (h->target_len == 0 || h->target_at != start + method_len + 1 || h->bytes < after + 13 ||
-        p[h->target_at - 1] != ' ' || memcmp(p + start, method, method_len) != 0 ||
+    if (h->target_len == 0 || h->target_at != start + h->method_len + 1 || h->bytes < after + 13 ||
+        p[h->target_at - 1] != ' ' || !is_method(h, head_view(b, start, h->method_len)) ||
         memcmp(p + after, " HTTP/1.", 8) != 0 || !is_crlf(p + after + 9))
         return bad(detail, "request line");
     return check_fields(h, b, start, (uint32_t)after + 11, detail);

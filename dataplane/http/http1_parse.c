@@ -88,7 +88,8 @@ void http1_parser_init(struct http1_parser *p, bool is_response, struct head *he
     p->max_fields = (uint16_t)MIN(max_fields, (uint32_t)HEAD_MAX_FIELDS);
     p->framing = FRAMING_NONE;
     p->is_response = is_response;
-    p->head_done = p->message_done = p->too_large = p->odd_method = p->begun = false;
+    p->head_done = p->message_done = p->too_large = false;
+    p->odd_method = p->extension = p->begun = false;
     p->reason = R_SERVED;
     p->detail = NULL;
     p->chunked.trailers.count = 0;
@@ -123,10 +124,34 @@ static enum parse_status refuse(struct http1_parser *p, enum reason r, const cha
     return PARSE_BAD;
 }
 
-/* llhttp stops at the first byte that fits no method it knows. Whether that begins a request at all
- * (501, RFC 9110 9.1) or is something else (400) is seen when the whole word is here, however it
- * comes in. */
-static enum parse_status refuse_odd_method(struct http1_parser *p, struct buffer *b)
+/* Is it written as methods are, in capitals? Others are refused: a backend that takes "head" for
+ * HEAD answers without a body where one would be awaited. */
+static bool is_extension_method(struct view word)
+{
+    for (size_t i = 0; i < word.len; i++) {
+        char c = word.at[i];
+        if (!((c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.'))
+            return false;
+    }
+    return true;
+}
+
+/* llhttp reads on behind the method as if another one had stood there. */
+static void begin_behind_method(struct http1_parser *p, struct buffer *b, uint32_t at, uint32_t len)
+{
+    static const char stand_in[] = "POST";
+    begin(p);
+    p->odd_method = false;
+    p->extension = true;
+    p->head->method_len = (uint8_t)len;
+    (void)llhttp_execute(&p->llhttp, stand_in, sizeof(stand_in) - 1);
+    b->parsed = at + len;
+}
+
+/* llhttp stops at the first byte that fits no method it knows. Whether that is another method,
+ * which is the backend's to judge (RFC 9110 9.1), or none is seen when the whole word is here,
+ * however it comes in. PARSE_HEAD: it is one, and the rest is to be parsed. */
+static enum parse_status judge_odd_method(struct http1_parser *p, struct buffer *b)
 {
     uint32_t at = 0, len = 0;
     b->parsed = b->used;
@@ -140,43 +165,61 @@ static enum parse_status refuse_odd_method(struct http1_parser *p, struct buffer
         p->odd_method = true;
         return PARSE_AGAIN;
     }
-    return len == 0 ? refuse(p, R_BAD_REQUEST, "no method")
-                    : refuse(p, R_NOT_IMPLEMENTED, "unknown method");
+    if (len == 0)
+        return refuse(p, R_BAD_REQUEST, "no method");
+    if (len >= MAX_METHOD_BYTES || !is_extension_method(head_view(b, at, len)))
+        return refuse(p, R_NOT_IMPLEMENTED, "unknown method");
+    begin_behind_method(p, b, at, len);
+    return PARSE_HEAD;
 }
 
-static enum parse_status refuse_head(struct http1_parser *p, struct buffer *b, enum llhttp_errno e)
+/* Has it failed at its method? The methods of RTSP and ICE llhttp knows, but does not take under
+ * HTTP.
+ */
+static bool is_odd_method(const struct http1_parser *p, enum llhttp_errno e)
+{
+    return !p->is_response && !p->extension &&
+           (e == HPE_INVALID_METHOD ||
+            (e == HPE_INVALID_CONSTANT && p->llhttp.method >= HTTP_SOURCE));
+}
+
+static enum parse_status refuse_head(struct http1_parser *p, enum llhttp_errno e)
 {
     if (p->too_large)
         return refuse(p, p->is_response ? R_BAD_RESPONSE : R_HEAD_TOO_LARGE,
                       "too many fields, or one of them too long");
     if (p->is_response)
         return refuse(p, R_BAD_RESPONSE, llhttp_errno_name(e));
-    if (e == HPE_INVALID_METHOD)
-        return refuse_odd_method(p, b);
     if (e == HPE_PAUSED_H2_UPGRADE)
         return refuse(p, R_BAD_VERSION, "HTTP/2");
-    /* The methods of RTSP and ICE, which llhttp knows but does not take under HTTP. */
-    if (e == HPE_INVALID_CONSTANT && p->llhttp.method >= HTTP_SOURCE)
-        return refuse(p, R_NOT_IMPLEMENTED, "unknown method");
     return refuse(p, R_BAD_REQUEST, llhttp_errno_name(e));
 }
 
 enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
 {
     struct head *h = p->head;
-    if (p->odd_method)
-        return refuse_odd_method(p, b);
     if (!p->begun && (p->is_response ? http1_scan_response(h, b, p->max_fields)
                                      : http1_scan_request(h, b, p->max_fields)))
         return PARSE_HEAD;
     if (!p->begun)
         begin(p);
-    enum llhttp_errno e = run(p, b);
+    enum llhttp_errno e = p->odd_method ? HPE_INVALID_METHOD : run(p, b);
+    if (is_odd_method(p, e)) {
+        enum parse_status status = judge_odd_method(p, b);
+        if (status != PARSE_HEAD)
+            return status;
+        e = run(p, b);
+    }
     if (e == HPE_OK)
         return PARSE_AGAIN;
     if (e != HPE_PAUSED || !p->head_done)
-        return refuse_head(p, b, e);
-    h->method = p->llhttp.method;
+        return refuse_head(p, e);
+    if (p->extension) {
+        h->method = METHOD_EXTENSION;
+    } else if (!p->is_response) {
+        h->method = p->llhttp.method;
+        h->method_len = (uint8_t)strlen(llhttp_method_name((llhttp_method_t)h->method));
+    }
     h->major = p->llhttp.http_major;
     h->minor = p->llhttp.http_minor;
     h->status = p->llhttp.status_code;

@@ -37,7 +37,8 @@ struct http1_parser {
     uint8_t framing;
     bool is_response, head_done, message_done, too_large;
     bool begun;         /* llhttp is in use: http1_scan has had its look */
-    bool odd_method;    /* llhttp does not know it: to be refused once it is all here */
+    bool odd_method;    /* llhttp does not know it: to be judged once it is all here */
+    bool extension;     /* it was, and llhttp reads the rest of the head as if it were POST */
     enum reason reason; /* of PARSE_BAD, as a request's; a response's is R_BAD_RESPONSE */
     const char *detail; /* static words about PARSE_BAD */
     struct http1_chunked chunked;
@@ -47,8 +48,8 @@ void http1_parser_init(struct http1_parser *p, bool is_response, struct head *he
                        uint32_t max_fields);
 
 /* PARSE_BAD with `reason`: R_HEAD_TOO_LARGE for more fields, or longer ones, than allowed (then
- * too_large is set as well), R_NOT_IMPLEMENTED for a method nobody knows, R_BAD_VERSION for the
- * preface of HTTP/2, else R_BAD_REQUEST. */
+ * too_large is set as well), R_NOT_IMPLEMENTED for what could be a method but is not written like
+ * one, R_BAD_VERSION for the preface of HTTP/2, else R_BAD_REQUEST. */
 enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b);
 
 /* The body that follows, as http1_check has judged it. */

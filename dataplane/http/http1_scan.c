@@ -136,6 +136,7 @@ bool http1_scan_request(struct head *h, struct buffer *b, unsigned max_fields)
     if (method_len == 0 || c.at[method_len] != '/')
         return false;
     h->method = (uint8_t)method;
+    h->method_len = (uint8_t)(method_len - 1);
     h->target_at = method_len;
     const char *target_end = find(c.at + method_len, c.end, ' ');
     h->target_len = place(&c, target_end) - method_len;

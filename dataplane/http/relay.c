@@ -121,7 +121,7 @@ enum io_status relay_flush(struct relay *r, struct transport *to, const struct b
     int count;
     while ((count = gather(r, source, iov)) > 0) {
         size_t sent;
-        enum io_status status = transport_write(to, iov, count, &sent);
+        enum io_status status = transport_write(to, iov, count, r->ends, &sent);
         account(r, sent);
         if (r->tail && r->tail_sent == r->tail->used)
             buffer_give(stock, &r->tail);

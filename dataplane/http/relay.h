@@ -16,6 +16,7 @@ struct relay {
     struct buffer *tail; /* owned; what follows the last chunk: trailers and the final CRLF */
     uint32_t tail_sent;
     bool chunked;        /* this side's framing of the body */
+    bool ends;           /* the connection ends right behind what was put: see transport_write() */
     char prefix[12];     /* chunk size line */
     char suffix[8];      /* CRLF after a chunk, and the last chunk */
     uint64_t sent_bytes; /* in all, since relay_reset() */

@@ -49,7 +49,8 @@ static void start_response(struct exchange *ex)
     response_pump(ex);
 }
 
-/* 1xx: passed on to those who know them, then the head that counts is awaited (RFC 9110 15.2). */
+/* 1xx: passed on to those who know them, then the head that counts is awaited (RFC 9110 15.2). All
+ * heads of an answer together are bounded like one: who goes on with interim ones never answers. */
 static bool pass_interim(struct exchange *ex)
 {
     struct worker *w = worker_of(ex);
@@ -61,11 +62,17 @@ static bool pass_interim(struct exchange *ex)
             attempt_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
         return false;
     }
+    ex->interim_bytes += ex->answer.bytes;
+    if (ex->interim_bytes > RESPONSE_HEAD_MAX_BYTES) {
+        attempt_failed(ex, R_BAD_RESPONSE, "too many interim answers");
+        return false;
+    }
     size_t len = ex->client_http10 ? 0 : forward_interim(ex);
     buffer_consume(in, in->parsed);
     http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
     if (len == 0 || !relay_is_empty(&ex->to_client))
         return true;
+    ex->replayable = false; /* it reaches the client */
     relay_put_head(&ex->to_client, w->scratch, len);
     switch (relay_flush(&ex->to_client, &ex->client->io, NULL, &w->buffers)) {
     case IO_OK:
@@ -192,6 +199,7 @@ void response_pump(struct exchange *ex)
         if (ex->response_state == RES_BODY && relay_piece_is_gone(&ex->to_client) &&
             !next_response_piece(ex, &starved))
             return;
+        ex->to_client.ends = ex->response_state == RES_DONE && !ex->keep_client;
         switch (relay_flush(&ex->to_client, &c->io, ex->upstream->in, &w->buffers)) {
         case IO_OK:
             break;

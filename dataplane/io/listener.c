@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dataplane/io/beside.h"
 #include "proto/base/log.h"
 
 #define BACKLOG 65535 /* the kernel takes less where net.core.somaxconn says so */
@@ -19,13 +20,25 @@ void listener_set_init(struct listener_set *set)
 {
     list_init(&set->all);
     list_init(&set->offered);
+    set->may_join = set->is_split = false;
+}
+
+/* Before the close: until then nobody else takes its path. */
+static void remove_file(const struct listener *l, bool kept)
+{
+    if (l->is_beside && kept)
+        beside_forget(&l->addr);
+    else if (l->is_beside)
+        beside_put_back(&l->addr);
+    else if (!kept)
+        unlink(l->addr.sa.un.sun_path);
 }
 
 static void close_listener(struct listener *l, bool kept)
 {
     list_remove(&l->link);
-    if (l->addr.sa.any.sa_family == AF_UNIX && !kept)
-        unlink(l->addr.sa.un.sun_path); /* before the close: until then nobody else takes it */
+    if (l->addr.sa.any.sa_family == AF_UNIX)
+        remove_file(l, kept);
     if (l->fd >= 0)
         close(l->fd);
     free(l);
@@ -55,12 +68,13 @@ static int open_socket(int family)
 
 /* ---- TCP ---- */
 
-static int bind_tcp(const struct addr *addr)
+static int bind_tcp(const struct addr *addr, bool joins)
 {
     int fd = open_socket(addr->sa.any.sa_family), on = 1, off = 0;
     if (fd < 0)
         return -1;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+        (!joins || beside_join(fd)) &&
         (addr->sa.any.sa_family != AF_INET6 ||
          setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) == 0) &&
         bind(fd, &addr->sa.any, addr->len) == 0)
@@ -76,15 +90,15 @@ static bool is_any6(const struct addr *addr)
     return addr->sa.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr->sa.in6.sin6_addr);
 }
 
-static int bind_tcp_or_v4(const struct addr *addr)
+static int bind_tcp_or_v4(const struct addr *addr, bool joins)
 {
-    int fd = bind_tcp(addr);
+    int fd = bind_tcp(addr, joins);
     if (fd >= 0 || !is_any6(addr) || (errno != EAFNOSUPPORT && errno != EADDRNOTAVAIL))
         return fd;
     struct addr v4 = {.len = sizeof(v4.sa.in4)};
     v4.sa.in4.sin_family = AF_INET;
     v4.sa.in4.sin_port = addr->sa.in6.sin6_port;
-    return bind_tcp(&v4);
+    return bind_tcp(&v4, joins);
 }
 
 /* ---- Unix ---- */
@@ -132,13 +146,13 @@ static int bind_unix(const struct addr *addr, const char *text, struct err *err)
 
 /* ---- both ---- */
 
-static int open_fd(const struct addr *addr, const char *text, struct err *err)
+static int open_fd(const struct addr *addr, const char *text, bool joins, struct err *err)
 {
     int fd;
     if (addr->sa.any.sa_family == AF_UNIX) {
         fd = bind_unix(addr, text, err);
     } else {
-        fd = bind_tcp_or_v4(addr);
+        fd = bind_tcp_or_v4(addr, joins);
         if (fd < 0)
             err_set_errno(err, "%s could not be listened on", text);
     }
@@ -150,6 +164,19 @@ static int open_fd(const struct addr *addr, const char *text, struct err *err)
     return fd;
 }
 
+static int open_beside(const struct addr *addr, const char *text, struct err *err)
+{
+    if (addr->sa.any.sa_family == AF_UNIX && !beside_put_aside(addr))
+        return -1;
+    int fd = open_fd(addr, text, true, err);
+    if (fd < 0)
+        return -1;
+    beside_steer(fd, BESIDE_SECOND);
+    log_warn("listener", "%s is held by a process that does not answer: it is opened beside it",
+             text);
+    return fd;
+}
+
 /* ---- those of other processes ---- */
 
 static struct listener *listener_new(const struct addr *addr, const char *text, int fd)
@@ -158,9 +185,11 @@ static struct listener *listener_new(const struct addr *addr, const char *text, 
     struct listener *l = calloc(1, sizeof(*l));
     if (!l)
         log_fatal("listener", "out of memory");
-    /* What is accepted inherits it: one system call less for each client. */
-    if (addr->sa.any.sa_family != AF_UNIX)
+    if (addr->sa.any.sa_family != AF_UNIX) {
+        /* What is accepted inherits it: one system call less for each client. */
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        beside_permit(fd);
+    }
     l->fd = fd;
     l->addr = *addr;
     snprintf(l->text, sizeof(l->text), "%s", text);
@@ -188,6 +217,24 @@ static bool is_bound_to(int fd, const struct addr *addr)
         return bound.sa.in4.sin_addr.s_addr == INADDR_ANY &&
                bound.sa.in4.sin_port == addr->sa.in6.sin6_port;
     return addr_equal(&bound, addr);
+}
+
+static struct listener *find(const struct list *list, const struct addr *addr)
+{
+    list_each (node, list) {
+        struct listener *l = CONTAINER_OF(node, struct listener, link);
+        if (addr_equal(&l->addr, addr))
+            return l;
+    }
+    return NULL;
+}
+
+static bool is_in_use(const struct listener_set *set, const struct addr *addr, int fd)
+{
+    struct stat ours, theirs;
+    const struct listener *l = find(&set->all, addr);
+    return l && l->fd >= 0 && fstat(l->fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
+           ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
 }
 
 static size_t count(const struct list *list)
@@ -220,6 +267,12 @@ int listener_offer(struct listener_set *set, const char *text, int fd, struct er
         err_set_errno(err, "what was offered for %s cannot be used", text);
         goto refuse;
     }
+    if (is_in_use(set, &addr, fd)) {
+        close(fd);
+        return 0;
+    }
+    const struct listener *beside = find(&set->all, &addr);
+    set->is_split = set->is_split || (beside && beside->is_beside);
     struct listener *l = listener_new(&addr, text, fd);
     l->was_offered = true;
     list_push_back(&set->offered, &l->link);
@@ -233,36 +286,50 @@ void listener_forget_offered(struct listener_set *set)
 {
     list_each_safe (node, &set->offered)
         close_listener(CONTAINER_OF(node, struct listener, link), true);
+    set->is_split = false;
 }
 
-static struct listener *find(struct list *list, const struct addr *addr)
+static struct listener *open_new(struct listener_set *set, const struct addr *addr,
+                                 const char *text, struct err *err)
 {
-    list_each (node, list) {
-        struct listener *l = CONTAINER_OF(node, struct listener, link);
-        if (addr_equal(&l->addr, addr))
-            return l;
+    struct err ignored;
+    bool is_beside = false;
+    int fd = open_fd(addr, text, false, err);
+    if (fd < 0 && set->may_join) {
+        fd = open_beside(addr, text, &ignored);
+        is_beside = fd >= 0;
     }
-    return NULL;
+    if (fd < 0)
+        return NULL;
+    struct listener *l = listener_new(addr, text, fd);
+    l->is_beside = is_beside;
+    return l;
 }
 
 struct listener *listener_open(struct listener_set *set, const struct addr *addr, const char *text,
                                struct err *err)
 {
-    struct listener *l = find(&set->all, addr);
-    if (l)
-        return l;
-    l = find(&set->offered, addr);
+    struct listener *open = find(&set->all, addr), *l = find(&set->offered, addr);
+    if (open && !(open->is_beside && l))
+        return open;
     if (l) {
+        l->takes_back = open != NULL;
         list_remove(&l->link);
         snprintf(l->text, sizeof(l->text), "%s", text);
     } else {
-        int fd = open_fd(addr, text, err);
-        if (fd < 0)
-            return NULL;
-        l = listener_new(addr, text, fd);
+        l = open_new(set, addr, text, err);
     }
-    list_push_back(&set->all, &l->link);
+    if (l)
+        list_push_back(&set->all, &l->link);
     return l;
+}
+
+void listener_list(struct listener *l, uint64_t publication)
+{
+    l->listed_by = publication;
+    if (l->takes_back)
+        beside_steer(l->fd, BESIDE_FIRST);
+    l->takes_back = false;
 }
 
 void listener_close_older(struct listener_set *set, uint64_t publication)

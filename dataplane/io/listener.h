@@ -6,7 +6,12 @@
  * There is one socket for each address, not a group with SO_REUSEPORT: connections wait in one
  * backlog, which any process that has the socket can take them from. So a socket may be offered
  * (listener_offer) that another process has opened, and a snapshot that asks for its address takes
- * that one. */
+ * that one.
+ *
+ * But for one case: whoever keeps the socket hangs, and neither accepts from it nor hands it out.
+ * Then (listener_set.may_join) a second one is opened beside it (beside.h), which gets all new
+ * connections. When the first one is offered after all, the next snapshot takes that again, with
+ * everybody who has waited there, and the second one is closed. */
 #pragma once
 
 #include "proto/base/addr.h"
@@ -18,6 +23,8 @@ struct listener {
     struct addr addr;
     char text[ADDR_TEXT_BYTES]; /* as configured */
     bool was_offered;
+    bool is_beside;     /* a second one, until the first one is on offer */
+    bool takes_back;    /* the first one: its new connections come to it once it is listed */
     uint64_t listed_by; /* number of the newest publication that lists it: counted by control.c,
                            since generations begin anew with another control plane */
 };
@@ -25,6 +32,8 @@ struct listener {
 struct listener_set {
     struct list all;
     struct list offered; /* struct listener: open, but nobody has asked for them yet */
+    bool may_join;       /* an address that is taken may be opened beside whoever has it */
+    bool is_split;       /* one is on offer whose address is open beside it */
 };
 
 void listener_set_init(struct listener_set *set);
@@ -32,7 +41,8 @@ void listener_set_init(struct listener_set *set);
 void listener_set_fini(struct listener_set *set, bool kept);
 
 /* A listening socket of another process, as it is configured there. -1 with `err` when it is none,
- * or not of that address. Takes `fd` over in either case. */
+ * or not of that address. One that is in use here already is not on offer. Takes `fd` over in any
+ * case. */
 MUST_CHECK int listener_offer(struct listener_set *set, const char *text, int fd, struct err *err);
 
 /* Closes what was offered and not asked for. */
@@ -47,6 +57,9 @@ void listener_close_fds(struct listener_set *set);
  * that nobody listens on, and goes with the listener. */
 struct listener *listener_open(struct listener_set *set, const struct addr *addr, const char *text,
                                struct err *err);
+
+/* It is of this publication, which nothing will stop any more. */
+void listener_list(struct listener *l, uint64_t publication);
 
 /* Closes those whose listed_by is older than `publication`. What was offered, and was never listed,
  * is on offer again. */

@@ -50,13 +50,13 @@ static ssize_t receive(int fd, char *to, size_t room)
     return syscall(SYS_recvfrom, fd, to, room, 0, NULL, NULL);
 }
 
-static ssize_t send_one(int fd, const void *from, size_t len)
+static ssize_t send_one(int fd, const void *from, size_t len, int flags)
 {
-    return syscall(SYS_sendto, fd, from, len, MSG_NOSIGNAL, NULL, 0);
+    return syscall(SYS_sendto, fd, from, len, flags, NULL, 0);
 }
 
 /* Head and small body, say: copied together they cost less than the kernel's way through a list. */
-static ssize_t send_joined(int fd, const struct iovec *iov, int count)
+static ssize_t send_joined(int fd, const struct iovec *iov, int count, int flags)
 {
     char joined[JOIN_BYTES];
     size_t len = 0;
@@ -64,20 +64,20 @@ static ssize_t send_joined(int fd, const struct iovec *iov, int count)
         memcpy(joined + len, iov[i].iov_base, iov[i].iov_len);
         len += iov[i].iov_len;
     }
-    return send_one(fd, joined, len);
+    return send_one(fd, joined, len, flags);
 }
 
-static ssize_t send_all(int fd, const struct iovec *iov, int count)
+static ssize_t send_all(int fd, const struct iovec *iov, int count, int flags)
 {
     size_t len = 0;
     if (count == 1)
-        return send_one(fd, iov->iov_base, iov->iov_len);
+        return send_one(fd, iov->iov_base, iov->iov_len, flags);
     for (int i = 0; i < count; i++)
         len += iov[i].iov_len;
     if (len <= JOIN_BYTES)
-        return send_joined(fd, iov, count);
+        return send_joined(fd, iov, count, flags);
     struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count};
-    return sendmsg(fd, &msg, MSG_NOSIGNAL);
+    return sendmsg(fd, &msg, flags);
 }
 
 enum io_status transport_read(struct transport *t, char *to, size_t room, size_t *got)
@@ -91,10 +91,10 @@ enum io_status transport_read(struct transport *t, char *to, size_t room, size_t
     return errno == EAGAIN || errno == EINTR ? IO_AGAIN : IO_ERROR;
 }
 
-enum io_status transport_write(struct transport *t, const struct iovec *iov, int count,
+enum io_status transport_write(struct transport *t, const struct iovec *iov, int count, bool ends,
                                size_t *sent)
 {
-    ssize_t n = send_all(t->io.fd, iov, count);
+    ssize_t n = send_all(t->io.fd, iov, count, MSG_NOSIGNAL | (ends ? MSG_MORE : 0));
     *sent = n > 0 ? (size_t)n : 0;
     if (n >= 0)
         return IO_OK;

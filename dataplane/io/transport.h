@@ -44,5 +44,8 @@ static inline int transport_watched(const struct transport *t)
 }
 
 MUST_CHECK enum io_status transport_read(struct transport *t, char *to, size_t room, size_t *got);
+
+/* `ends`: the caller will end this side of the connection right behind these bytes: they wait for
+ * that and travel in one segment with it. */
 MUST_CHECK enum io_status transport_write(struct transport *t, const struct iovec *iov, int count,
-                                          size_t *sent);
+                                          bool ends, size_t *sent);

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dataplane/route/redis_server.h"
 #include "dataplane/state/segment.h"
 #include "dataplane/state/snapshot.h"
 #include "proto/base/arena.h"
@@ -59,6 +60,8 @@ struct draft {
     size_t count_count, count_room;
     Gwp__GenerationStats **generations;
     size_t generation_count;
+    Gwp__RedisStats **redis;
+    size_t redis_count;
     Gwp__Counter counters[COUNTERS];
     Gwp__Counter *counter_at[COUNTERS];
     size_t counter_count;
@@ -425,6 +428,35 @@ static void take_counters(const struct report *r, struct draft *d)
     put_counter(d, "workers", d->request->worker_count);
 }
 
+/* ---- Redis ---- */
+
+/* Several URLs may name the same one, with other logins: they are told as one. */
+static Gwp__RedisStats *redis_of(struct draft *d, const char *name)
+{
+    for (size_t i = 0; i < d->redis_count; i++)
+        if (strcmp(d->redis[i]->name, name) == 0)
+            return d->redis[i];
+    Gwp__RedisStats *m = arena_alloc(d->arena, sizeof(*m));
+    gwp__redis_stats__init(m);
+    m->name = (char *)name;
+    return d->redis[d->redis_count++] = m;
+}
+
+static void take_redis(const struct report *r, struct draft *d)
+{
+    const struct redis_server *first = r->registry ? registry_redis_first(r->registry) : NULL;
+    d->redis = arena_array(d->arena, first ? first->slot + 1 : 1, sizeof(void *));
+    for (const struct redis_server *s = first; s; s = s->next) {
+        enum redis_cause unused;
+        enum redis_state state = redis_server_look(s, &unused);
+        if (state == REDIS_UNUSED)
+            continue;
+        Gwp__RedisStats *m = redis_of(d, s->name);
+        m->gateways = MAX(m->gateways, atomic_load_explicit(&s->gateways, memory_order_relaxed));
+        m->away = m->away || state == REDIS_AWAY;
+    }
+}
+
 /* ---- the process ---- */
 
 static uint64_t rss_bytes(void)
@@ -528,6 +560,8 @@ static enum report_status emit_parts(struct report *r, struct draft *d, struct e
         if (r->registry) {
             part.breaker_lineage = segment_lineage(registry_breakers(r->registry));
             fill_process(&part);
+            part.redis = d->redis;
+            part.n_redis = d->redis_count;
         }
         if (series + targets + counts == 0) {
             part.transitions = d->request->transitions;
@@ -567,6 +601,7 @@ static enum report_status make(struct report *r, struct draft *d, struct err *er
     take_targets(r, d);
     take_counters(r, d);
     take_generations(d);
+    take_redis(r, d);
     if (!is_unmoved(d->request, epochs)) {
         r->lineage = 0; /* what was remembered above was not reported */
         return REPORT_LATER;

@@ -70,8 +70,7 @@ bool redis_server_set(struct redis_server *s, unsigned worker, enum redis_state 
     return atomic_exchange_explicit(&s->states[worker], now, memory_order_relaxed) != now;
 }
 
-/* Away as soon as one worker finds it so; up when all that use it do. */
-static enum redis_state look(const struct redis_server *s, enum redis_cause *cause)
+enum redis_state redis_server_look(const struct redis_server *s, enum redis_cause *cause)
 {
     enum redis_state found = REDIS_UNUSED;
     *cause = REDIS_NONE;
@@ -90,7 +89,7 @@ void redis_servers_tell(struct redis_server *first)
 {
     for (struct redis_server *s = first; s; s = s->next) {
         enum redis_cause cause;
-        enum redis_state before = s->told, now = look(s, &cause);
+        enum redis_state before = s->told, now = redis_server_look(s, &cause);
         s->told = now;
         if (now == before)
             continue;

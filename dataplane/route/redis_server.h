@@ -64,5 +64,8 @@ void redis_servers_free(struct redis_server **first);
 bool redis_server_set(struct redis_server *s, unsigned worker, enum redis_state state,
                       enum redis_cause cause);
 
+/* Of all workers together: away as soon as one finds it so, up when all that use it do. */
+enum redis_state redis_server_look(const struct redis_server *s, enum redis_cause *cause);
+
 /* Control thread: logs every change since the last call, once for all workers. */
 void redis_servers_tell(struct redis_server *first);

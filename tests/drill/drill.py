@@ -47,8 +47,8 @@ class Drill:
             return planes[0]["pid"]
         return wait_until(settled, "the pair is at rest", 30)
 
-    def _restart(self, number):
-        pid = self.settle()
+    def _restart(self, number, pid=None):
+        pid = pid or self.settle()
         os.kill(pid, number)
         if pid == self.pair.dataplane.pid:
             self.pair.dataplane.wait(30)
@@ -96,6 +96,32 @@ class Drill:
         time.sleep(12)
         self.pair.controlplane.signal(signal.SIGCONT)
 
+    def freeze_dataplane(self):
+        """SIGSTOP for less than heartbeats allow: clients wait."""
+        pid = self.settle()
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.kill(pid, signal.SIGCONT)
+
+    def kill_dataplane_alone(self):
+        """kill -9 while the control plane hangs with the sockets; it hands them out when the new one serves without them."""
+        said = "in force from the state directory"
+        before = self.pair.dataplane.log().count(said)
+        pid = self.settle()
+        self.pair.controlplane.signal(signal.SIGSTOP)
+        self._restart(signal.SIGKILL, pid)
+        wait_until(lambda: self.pair.dataplane.log().count(said) > before, "it serves", 30)
+        time.sleep(0.5)
+        self.pair.controlplane.signal(signal.SIGCONT)
+
+    def kill_controlplane_alone(self):
+        """kill -9 and a start while the data plane hangs."""
+        pid = self.settle()
+        os.kill(pid, signal.SIGSTOP)
+        self.kill_controlplane()
+        wait_until(self.pair.status, "the new one is there", 30)
+        os.kill(pid, signal.SIGCONT)
+
     def delete_socket(self):
         """The control socket's file is removed."""
         self.pair.socket.unlink()
@@ -126,8 +152,11 @@ EVENTS = [
     ("data plane: SIGTERM, start", Drill.restart_dataplane, 1.0, set()),
     ("data plane: kill -9, start", Drill.kill_dataplane, 1.0, {"lost"}),
     ("data plane: away for 3 s", Drill.absent_dataplane, 0.02, {"lost", "stand_in"}),
+    ("data plane: SIGSTOP 5 s", Drill.freeze_dataplane, 0.01, set()),
+    ("data plane: kill -9, start, control plane stopped", Drill.kill_dataplane_alone, 0.1, {"lost"}),
     ("control plane: SIGTERM, start", Drill.restart_controlplane, 1.0, set()),
     ("control plane: kill -9, start", Drill.kill_controlplane, 1.0, set()),
+    ("control plane: kill -9, start, data plane stopped", Drill.kill_controlplane_alone, 0.2, set()),
     ("control plane: SIGSTOP 12 s", Drill.freeze_controlplane, 0.01, set()),
     ("control plane: socket deleted", Drill.delete_socket, 0.02, set()),
 ]

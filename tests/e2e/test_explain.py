@@ -183,7 +183,7 @@ def test_nonsense_is_refused_before_it_is_asked(pair):
     assert pair.ctl("explain", "GET", "/", "-H", "A: b\r\nC: d").code == 64
     assert pair.ctl("explain", "GET", "/", "-H", "no colon").code == 64
     assert pair.ctl("explain", "GET").code == 64
-    assert ask(pair, "BREW", "/")["status"] == 501
+    assert ask(pair, "Brew", "/")["status"] == 501
 
 
 def test_without_a_data_plane_nobody_can_tell(pair):

@@ -4,8 +4,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from harness import route
-from rawbackend import RawBackend, ok
+from harness import route, wait_until
+from rawbackend import RawBackend, logged, ok
 
 UUID_LIKE = 16  # no request id is shorter
 
@@ -236,6 +236,26 @@ def test_wrong_method_is_405_with_allow(make_pair, backend):
     assert {m.strip() for m in answer.get("allow").split(",")} >= {"GET", "POST"}
     assert "DELETE" not in answer.get("allow")
     assert answer.json()["request_id"]
+
+
+def test_methods_of_extensions_are_for_the_backend_to_judge(make_pair):
+    """Passed on as they came where a route takes all methods; never sent twice."""
+    def answer(request):
+        if request.target == "/some/reset":
+            request.peer.reset()
+        return ok(request.method.encode() + request.body())
+    with RawBackend(answer) as backend:
+        pair = make_pair([backend.route(retries=3), backend.route("some", "/some", methods=["GET"]),
+                          backend.route("cut", "/some/reset", retries=3)])
+        c = pair.client()
+        for method in ("QUERY", "X-Y_Z.1", "PLAY", "Q" * 63):
+            assert c.request(method, "/q?a", body=b" it").body == method.encode() + b" it"
+        assert c.request("QUERY", "/some").get("allow") == "GET"
+        assert c.request("QUERY", "/some/reset").status == 502
+        assert len([r for r in backend.requests if r.target == "/some/reset"]) == 1
+        assert logged(pair, path="/q?a")[0]["method"] == "QUERY"
+        assert logged(pair, path="/some")[0]["reason"] == "no_route"
+        wait_until(lambda: pair.metric("gateway_requests_total", method="OTHER", status="200") == 4, "they are counted")
 
 
 def test_methods_split_one_prefix(make_pair, backends):

@@ -1,7 +1,11 @@
 """Connections are kept on both sides, and a dead one is never the client's trouble."""
+import socket
+import struct
+
 import pytest
 
 from harness import route, wait_until
+from rawbackend import RawBackend, ok
 
 
 def test_client_connection_is_kept(pair):
@@ -35,6 +39,21 @@ def test_connection_close_is_obeyed(pair):
     answer = c.request("GET", "/stream/100000", [("Connection", "close")])
     assert answer.status == 200 and len(answer.body) == 100000
     assert answer.get("connection") == "close" and c.is_closed()
+
+
+SEGS_IN = 140  # offset in struct tcp_info
+
+
+@pytest.mark.parametrize("path,status", [("/served/1", 200), ("/elsewhere", 404)])
+def test_end_travels_with_the_last_bytes(make_pair, path, status):
+    """Three segments: the connection, at most an acknowledgement of the request, the answer together with the end."""
+    with RawBackend(lambda _: ok()) as backend:
+        c = make_pair([backend.route("served", "/served")]).client()
+        assert c.request("GET", path, [("Connection", "close")]).status == status
+        assert c.is_closed()
+    info = c.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    (segments,) = struct.unpack_from("=I", info, SEGS_IN)
+    assert 2 <= segments <= 3
 
 
 def test_backends_close_does_not_close_the_client(pair):

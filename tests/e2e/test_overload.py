@@ -176,6 +176,26 @@ def test_without_descriptors_idle_clients_are_shed(make_pair, backend):
             c.close()
 
 
+def test_without_descriptors_the_oldest_idle_client_is_shed_first(make_pair, backend):
+    """EMFILE: whichever worker has it, and whichever accepts the newcomer. (Two workers may have noticed the same
+    newcomer; then the second of them takes its own.)"""
+    pair = make_pair([route("all", "/", backend)], server={"workers": 3})
+    for _ in range(12):
+        assert pair.get("/").status == 200  # each worker has its connection to the backend
+    leave_descriptors(pair, 20)
+    idle = []
+    for _ in range(16):
+        idle.append(pair.client())
+        assert idle[-1].request("GET", "/").status == 200
+        assert not idle[-1].is_closed(0.07)  # idle times differ by more than what they are told by
+    for _ in range(10):
+        assert pair.client().request("GET", "/").status == 200
+    shed = wait_until(lambda: pair.metric("gateway_shed_total"), "some are shed")
+    closed = [c.is_closed(0.01) for c in idle]
+    count = sum(closed)
+    assert 1 < count <= shed < 16 and sum(closed[:count]) >= count - 1, closed
+
+
 def test_without_descriptors_newcomers_are_told_quickly(make_pair):
     """EMFILE with nobody idle: 503 at once, no spinning, and back to normal when it is over."""
     go = threading.Event()

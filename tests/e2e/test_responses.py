@@ -96,17 +96,42 @@ def test_many_interim_responses_come_in_order(make_pair):
         assert c.read_head().status == 200
 
 
-def test_endless_interim_responses_end_by_the_routes_timeout(make_pair):
-    """1xx are no progress."""
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_endless_interim_responses_are_a_502(make_pair, version):
+    """All heads of an answer together have the bound of one, whether the client is told of them or not."""
+    storm = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
     def answer(request):
         while True:
-            request.peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10)
-    pair, backend = scripted(make_pair, answer, timeout_seconds=0.4, retries=0)
+            request.peer.send(storm * 10)
+    pair, backend = scripted(make_pair, answer, retries=3 if version == "1.1" else 0)
     with backend:
         c = pair.client()
-        c.send("GET /hints HTTP/1.0\r\nHost: x\r\n\r\n")
-        assert c.read_response().status == 504
-        assert outcome(pair, "/hints") == (504, "upstream_timeout")
+        c.send(f"GET /hints HTTP/{version}\r\nHost: x\r\n\r\n")
+        assert c.read_response().status == 502
+        assert outcome(pair, "/hints") == (502, "bad_response")
+        assert len(backend.requests) == 1, "an interim answer has reached the client, so nothing is tried again"
+        assert c.received < 80_000
+
+
+def test_interim_responses_are_no_progress(make_pair):
+    """The route's timeout is not longer for them; and who has passed one on is not asked again."""
+    def answer(request):
+        if request.target == "/gone":
+            request.peer.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            request.peer.reset()
+        while request.target == "/slow":
+            request.peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            if slow.wait(0.05):
+                return None
+    slow = threading.Event()
+    pair, backend = scripted(make_pair, answer, timeout_seconds=0.3, retries=3)
+    with backend:
+        assert pair.get("/slow").status == 504
+        slow.set()
+        assert pair.get("/gone").status == 502
+        assert outcome(pair, "/gone") == (502, "reset")
+        assert [r.target for r in backend.requests] == ["/slow", "/gone"]
 
 
 def test_unasked_change_of_protocol_is_502(make_pair):

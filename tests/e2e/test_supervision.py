@@ -4,7 +4,6 @@ import random
 import resource
 import signal
 import socket
-import struct
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from harness import BUILD, DEADLINE, SCALE, free_port, route, wait_until
 from rawhttp import Client
+from relay import field, raw_frame
 from test_limit import limited, statuses
 from test_takeover import Load, another, kept
 
@@ -34,26 +34,6 @@ class Manager:
                 self.said += self.sock.recv(4096).decode() + "\n"
         except TimeoutError:
             return words in self.said
-
-
-def raw_frame(kind, payload, fds=0):
-    """A frame of the protocol."""
-    return struct.pack(">IHBB", len(payload), kind, fds, 0) + payload
-
-
-def field(number, value):
-    """A field of a message: a number or bytes."""
-    if isinstance(value, int):
-        out, tag = bytearray(), number << 3
-        for n in (tag, value):
-            while n >= 0x80:
-                out.append(n & 0x7F | 0x80)
-                n >>= 7
-            out.append(n)
-        return bytes(out)
-    data = value.encode() if isinstance(value, str) else value
-    tag = number << 3 | 2
-    return field(0, tag)[1:] + field(0, len(data))[1:] + data
 
 
 def hello(name="stranger", instance="feedfeedfeedfeed", protocol=(1, 1)):

@@ -453,7 +453,7 @@ def test_replaced_data_plane_finishes_what_it_has(pair, backend):
 
 def test_limits_and_breakers_go_along(make_pair, backend):
     """Both count in one memory while one replaces the other."""
-    pair = make_pair([limited(backend, burst=3)])
+    pair = make_pair([limited(backend, burst=3)], server={"shutdown_grace_seconds": 1})
     kept(pair)
     assert statuses(pair, 4) == [200, 200, 200, 429]
     with another(pair) as second:

@@ -6,7 +6,7 @@ static void put_request(struct fuzz_text *t, const struct reading *r)
     struct view host = r->target.authority.len > 0 ? r->target.authority
                                                    : head_value(&r->head, r->buffer, FIELD_HOST);
     PROMISE(host.len == 0 || http1_is_host(host));
-    fuzz_put_text(t, llhttp_method_name((llhttp_method_t)r->head.method));
+    fuzz_put_view(t, head_method(&r->head, r->buffer));
     fuzz_put_text(t, " ");
     fuzz_put_view(t, r->target.path);
     fuzz_put_view(t, r->target.query);

@@ -436,3 +436,34 @@ Test(aggregate, counts_are_found_by_family_and_route)
     cr_expect_eq(count, 4);
     aggregate_fini(&a);
 }
+
+Test(aggregate, tells_of_redis_what_each_data_plane_said_last)
+{
+    struct aggregate a;
+    struct sample s;
+    size_t count;
+    Gwp__RedisStats redis = GWP__REDIS_STATS__INIT, *list[] = {&redis};
+    aggregate_init(&a, "/proc/nowhere");
+    sample_init(&s, 7, 1);
+    redis.name = (char *)"redis://a:6379/0";
+    redis.gateways = 3;
+    s.report.redis = list;
+    s.report.n_redis = 1;
+    aggregate_take(&a, "one", &s.report);
+    const struct redis_stats *said = aggregate_redis(&a, "one", &count);
+    cr_assert_eq(count, 1);
+    cr_expect_str_eq(said[0].name, "redis://a:6379/0");
+    cr_expect(said[0].gateways == 3 && !said[0].away);
+    aggregate_redis(&a, "two", &count);
+    cr_expect_eq(count, 0);
+    s.report.n_redis = 0; /* no route counts in it any more */
+    aggregate_take(&a, "one", &s.report);
+    aggregate_redis(&a, "one", &count);
+    cr_expect_eq(count, 0);
+    s.report.n_redis = 1;
+    aggregate_take(&a, "one", &s.report);
+    aggregate_gone(&a, "one");
+    aggregate_redis(&a, "one", &count);
+    cr_expect_eq(count, 0);
+    aggregate_fini(&a);
+}

@@ -49,7 +49,7 @@ Test(http1, a_refusal_says_why)
         enum reason reason;
         bool too_large;
     } cases[] = {
-        {"FOO / HTTP/1.1\r\n", R_NOT_IMPLEMENTED, false},
+        {"Foo / HTTP/1.1\r\n", R_NOT_IMPLEMENTED, false},
         {"\x16\x03\x01", R_BAD_REQUEST, false},
         {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", R_BAD_VERSION, false},
         {"GET / HTTP/1.1\r\nHost : a\r\n\r\n", R_BAD_REQUEST, false},

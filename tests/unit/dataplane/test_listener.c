@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "dataplane/io/listener.h"
@@ -194,4 +195,99 @@ Test(listener, what_is_no_such_socket_is_refused)
     cr_assert(strstr(err.text, "listens elsewhere"), "%s", err.text);
     cr_assert_eq(listener_offer(&set, "nonsense", dup(l->fd), &err), -1);
     cr_assert(list_is_empty(&set.offered));
+}
+
+/* ---- beside one that hangs ---- */
+
+static unsigned accept_all(const struct listener *l)
+{
+    unsigned count = 0;
+    for (int fd; (fd = accept(l->fd, NULL, NULL)) >= 0; count++)
+        close(fd);
+    return count;
+}
+
+static void connect_some(const struct addr *a, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        cr_assert_eq(connects(a), 0);
+}
+
+Test(listener, a_second_one_gets_what_comes_and_gives_it_back)
+{
+    struct listener_set hanging;
+    char text[ADDR_TEXT_BYTES];
+    listener_set_init(&hanging);
+    struct listener *first = open_at(&hanging, "127.0.0.1:0");
+    struct addr a = bound(first);
+    addr_format(&a, text);
+    connect_some(&a, 3); /* they wait there */
+    set.may_join = true;
+    struct listener *second = open_at(&set, text);
+    cr_assert(second, "%s", err.text);
+    connect_some(&a, 20);
+    cr_assert_eq(accept_all(second), 20);
+    cr_assert_not(set.is_split);
+
+    set.may_join = false;
+    cr_assert_eq(listener_offer(&set, text, dup(first->fd), &err), 0);
+    cr_assert(set.is_split);
+    struct listener *again = open_at(&set, text);
+    cr_assert_neq(again, second);
+    listener_list(again, 1);
+    connect_some(&a, 20);
+    cr_assert_eq(accept_all(second), 0);
+    cr_assert_eq(accept_all(again), 23, "and those who have waited");
+    listener_close_older(&set, 1);
+    cr_assert_eq(open_at(&set, text), again);
+    connect_some(&a, 20);
+    cr_assert_eq(accept_all(again), 20);
+    listener_set_fini(&hanging, true);
+}
+
+Test(listener, what_is_in_use_is_not_on_offer)
+{
+    struct listener *l = open_at(&set, "127.0.0.1:0");
+    struct addr a = bound(l);
+    addr_format(&a, l->text);
+    l->addr = a;
+    cr_assert_eq(listener_offer(&set, l->text, dup(l->fd), &err), 0, "%s", err.text);
+    cr_assert(list_is_empty(&set.offered));
+}
+
+/* Its file is put aside, and comes back with it. */
+Test(listener, a_unix_socket_whose_process_is_dead_is_opened_beside_it)
+{
+    struct addr a;
+    cr_assert_eq(addr_parse(&a, unix_text, &err), 0);
+    int kept = socket(AF_UNIX, SOCK_STREAM, 0);
+    pid_t dead = fork();
+    if (dead == 0)
+        _exit(bind(kept, &a.sa.any, a.len) < 0 || listen(kept, 10) < 0);
+    cr_assert_eq(waitpid(dead, NULL, 0), dead);
+    connect_some(&a, 2);
+    cr_assert_eq(open_at(&set, unix_text), NULL);
+    set.may_join = true;
+    struct listener *second = open_at(&set, unix_text);
+    cr_assert(second, "%s", err.text);
+    connect_some(&a, 5);
+    cr_assert_eq(accept_all(second), 5);
+    cr_assert_eq(listener_offer(&set, unix_text, kept, &err), 0, "%s", err.text);
+    struct listener *again = open_at(&set, unix_text);
+    listener_list(again, 1);
+    listener_close_older(&set, 1);
+    connect_some(&a, 5);
+    cr_assert_geq(accept_all(again), 7,
+                  "those who have waited, and who have looked whether it is served");
+}
+
+Test(listener, a_unix_socket_whose_process_lives_is_left_alone)
+{
+    struct listener_set other;
+    listener_set_init(&other);
+    struct listener *l = open_at(&other, unix_text);
+    set.may_join = true;
+    cr_assert_eq(open_at(&set, unix_text), NULL);
+    cr_assert_eq(connects(&l->addr), 0);
+    listener_set_fini(&other, false);
 }

@@ -1,0 +1,118 @@
+"""One of the two is killed while the other one hangs: SIGSTOP is what a hanging disk or a machine that swaps looks like."""
+import contextlib
+import signal
+import time
+from pathlib import Path
+
+from harness import DEADLINE, route, wait_until
+from rawhttp import Client
+from test_limit import limited, statuses
+from test_takeover import at_rest, kept
+
+
+@contextlib.contextmanager
+def frozen(program):
+    """Until the end of the block, or thaw()."""
+    program.signal(signal.SIGSTOP)
+    try:
+        yield lambda: program.signal(signal.SIGCONT)
+    finally:
+        program.signal(signal.SIGCONT)
+
+
+def listening_sockets(port):
+    """How many there are of that port."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(1 for line in lines if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A")
+
+
+def waiting_client(where):
+    """It has asked, and nobody has accepted it yet."""
+    c = Client(where, DEADLINE)
+    c.send_request("GET", "/free")
+    return c
+
+
+def counted(pair, total):
+    """So many requests, in the end."""
+    wait_until(lambda: pair.metric("gateway_requests_total") == total, f"{total} requests are counted")
+
+
+def test_data_plane_that_is_killed_while_the_control_plane_hangs_comes_back_alone(make_pair, backend):
+    """It serves the last accepted snapshot beside the kept sockets; who waits at these is served when they are handed out."""
+    pair = make_pair([limited(backend, burst=3), route("free", "/free", backend)], start=False)
+    front = str(pair.folder / "front.sock")
+    pair.server = {"addr": [f"127.0.0.1:{pair.port}", f"unix:{front}"]}
+    pair.start()
+    kept(pair)
+    generation = pair.generation()
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    at_rest(pair.dataplane)
+    with frozen(pair.controlplane) as thaw:
+        pair.dataplane.kill()
+        waiting = [waiting_client(where) for where in (pair.address, front)]
+        pair.dataplane.start()
+        wait_until(lambda: "in force from the state directory" in pair.dataplane.log(), "it serves")
+        with Client(front, DEADLINE) as c:
+            assert c.request("GET", "/free").status == 200
+        for _ in range(10):
+            assert pair.get("/free").status == 200
+        thaw()
+        assert [c.read_response().status for c in waiting] == [200, 200]
+        for c in waiting:
+            c.close()
+    pair.wait_synced(generation)
+    assert pair.generation() == generation
+    wait_until(lambda: listening_sockets(pair.port) == 1, "all is as it was")
+    assert sorted(p.name for p in pair.folder.glob("front*")) == ["front.sock"]
+    assert statuses(pair, 4) == [200, 200, 200, 429], "limits began anew, and hold"
+    counted(pair, 4 + 1 + 10 + 2 + 4)
+    assert pair.metric("gateway_stand_in_responses_total") == 0
+    kept(pair)
+    pair.dataplane.kill()
+    waiting = [waiting_client(where) for where in (pair.address, front)]
+    pair.dataplane.start()
+    assert [c.read_response().status for c in waiting] == [200, 200], "the sockets are kept as before"
+    for c in waiting:
+        c.close()
+    pair.wait_ready()
+
+
+def test_control_plane_that_is_killed_while_the_data_plane_hangs_finds_it_again(make_pair, backend):
+    """Clients wait for the data plane; generation, counts and limits are as before."""
+    pair = make_pair([limited(backend, burst=3), route("free", "/free", backend)])
+    kept(pair)
+    generation = pair.generation()
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    with frozen(pair.dataplane) as thaw:
+        pair.controlplane.kill()
+        pair.controlplane.start()
+        wait_until(pair.status, "it is there")
+        waiting = waiting_client(pair.address)
+        thaw()
+        assert waiting.read_response().status == 200
+        waiting.close()
+    pair.wait_synced(generation)
+    kept(pair)
+    assert pair.generation() == generation
+    assert statuses(pair, 1) == [429]
+    counted(pair, 6)
+    assert pair.metric("gateway_stand_in_responses_total") == 0
+
+
+def test_data_plane_that_came_while_the_control_plane_was_held_up_is_seen_first(pair):
+    """What lies unread is read before anybody is answered in its place."""
+    kept(pair)
+    pair.dataplane.kill()
+    wait_until(lambda: not pair.status()["dataplanes"], "that it has gone is known")
+    with frozen(pair.controlplane) as thaw:
+        waiting = [waiting_client(pair.address) for _ in range(8)]
+        pair.dataplane.start()
+        over = time.monotonic() + 1.2  # more than the second that clients wait without an answer
+        wait_until(lambda: time.monotonic() > over, "time passes")
+        thaw()
+        assert {c.read_response().status for c in waiting} <= {200, 404}
+        for c in waiting:
+            c.close()
+    pair.wait_ready()
+    assert pair.metric("gateway_stand_in_responses_total") == 0
