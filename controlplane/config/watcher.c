@@ -45,7 +45,6 @@ static void on_settled(struct ev_loop *loop, ev_timer *t, int revents)
     struct watcher *w = t->data;
     ev_timer_stop(loop, t);
     w->seen = identify(w->path);
-    w->told_at = ev_now(loop);
     if (w->seen.size >= 0) /* while it is away there is nothing to read: it will come back */
         w->changed(w->owner);
 }
@@ -62,10 +61,8 @@ static void settle(struct watcher *w, double seconds)
     ev_timer_start(w->loop, &w->settle);
 }
 
-static double quiet_after(const struct watcher *w, uint32_t events)
+static double quiet_after(uint32_t events)
 {
-    if (ev_now(w->loop) - w->told_at < WATCHER_BURST_SECONDS)
-        return WATCHER_SETTLE_SECONDS;
     if (events & IN_MOVED_TO)
         return WATCHER_RENAMED_SECONDS;
     return events & IN_CLOSE_WRITE ? WATCHER_COMPLETE_SECONDS : WATCHER_SETTLE_SECONDS;
@@ -76,7 +73,7 @@ static double quiet_after(const struct watcher *w, uint32_t events)
 static void take_event(struct watcher *w, const struct inotify_event *e)
 {
     struct file_identity now;
-    double seconds = quiet_after(w, e->mask);
+    double seconds = quiet_after(e->mask);
     if (e->len > 0 && strcmp(e->name, w->base) == 0) {
         settle(w, seconds);
         return;

@@ -3,8 +3,8 @@
  * and made again, or a symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is.
  * Speaks only when it has been quiet for a moment, so that half of a write is not read: a short one
  * behind a file that was closed, and the shortest behind one that was renamed into its place, which
- * is complete then, unless changes follow each other; and at the latest a quarter of a second after
- * the first sign, whoever goes on writing. A slow look at the
+ * is complete then; and at the latest a quarter of a second after the first sign, whoever goes on
+ * writing. A slow look at the
  * file's identity (device, inode, size, time) is the second line, for what inotify does not tell:
  * other hosts' writes on a network file system, a directory that is itself replaced.
  *
@@ -20,7 +20,6 @@
 
 #define WATCHER_RENAMED_SECONDS 0.001
 #define WATCHER_COMPLETE_SECONDS 0.003
-#define WATCHER_BURST_SECONDS 0.05 /* changes closer to each other get the long one */
 #define WATCHER_SETTLE_SECONDS 0.015
 #define WATCHER_PATIENCE_SECONDS 0.25
 #define WATCHER_POLL_SECONDS 2.
@@ -45,7 +44,6 @@ struct watcher {
     ev_io events;
     ev_timer settle, poll;
     double first_at; /* loop time of the first sign that has not been told */
-    double told_at;  /* loop time; 0 = never */
     struct file_identity seen;
 };
 

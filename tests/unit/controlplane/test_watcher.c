@@ -107,21 +107,6 @@ Test(watcher, many_writes_are_told_once)
     cr_expect_eq(told, 1);
 }
 
-/* Each of them is complete, but the next one is on its way already. */
-Test(watcher, renames_that_follow_each_other_are_told_together)
-{
-    write_file(file, "a");
-    watcher_init(&watcher, loop, file, on_changed, NULL);
-    for (int i = 0; i < 20; i++) {
-        write_file(in_dir("new"), "b");
-        cr_assert_eq(rename(in_dir("new"), file), 0);
-        for (double until = ev_time() + 3 * WATCHER_RENAMED_SECONDS; ev_time() < until;)
-            ev_run(loop, EVRUN_NOWAIT);
-    }
-    LOOP_UNTIL(loop, !ev_is_active(&watcher.settle));
-    cr_expect_lt(told, 10, "told %u times", told);
-}
-
 Test(watcher, other_files_are_none_of_its_business)
 {
     write_file(file, "a");
