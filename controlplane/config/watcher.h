@@ -4,9 +4,9 @@
  * Speaks only when it has been quiet for a moment, so that half of a write is not read: a short one
  * behind a file that was closed, and the shortest behind one that was renamed into its place, which
  * is complete then; and at the latest a quarter of a second after the first sign, whoever goes on
- * writing. A slow look at the
- * file's identity (device, inode, size, time) is the second line, for what inotify does not tell:
- * other hosts' writes on a network file system, a directory that is itself replaced.
+ * writing. A slow look at the file's identity (device, inode, size, time) is the second line, for
+ * what inotify does not tell: other hosts' writes on a network file system, a directory that is
+ * itself replaced.
  *
  * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on
  * the loop. */

@@ -6,11 +6,13 @@
 
 bool pace_look(void)
 {
-    static _Thread_local uint64_t yielded_us;
-    if (clock_us() - yielded_us < PACE_US)
+    static _Thread_local uint64_t resumed_us, rest_us;
+    uint64_t now_us = clock_us();
+    if (now_us - resumed_us < MAX(rest_us, PACE_US))
         return false;
     sched_yield();
-    yielded_us = clock_us();
+    resumed_us = clock_us();
+    rest_us = (resumed_us - now_us) / PACE_SHARE;
     return true;
 }
 
