@@ -1,6 +1,8 @@
 """The fields that gwpctl's help names for -o json, and those of the documents that it really prints."""
 import json
+import os
 import re
+import signal
 
 from harness import route, wait_until
 from rawhttp import Client
@@ -91,5 +93,8 @@ def test_documents_have_the_fields_that_help_names(make_pair, backend):
     wrong += check(pair, "limits", [said("limits")])
     wrong += check(pair, "limits reset", [said("limits", "reset", "all", "127.0.0.1")])
     wrong += check(pair, "explain", [said("explain", "GET", f"http://x:{pair.port}/")])
-    wrong += check(pair, "replace", [said("replace")])
+    replaced = said("replace")
+    os.kill(replaced["new_pid"], signal.SIGTERM)  # nobody else knows of it
+    wrong += check(pair, "replace", [replaced])
+    assert pair.dataplane.wait() == 0
     assert not wrong, "\n".join(wrong)
