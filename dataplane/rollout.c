@@ -199,6 +199,7 @@ static void begin(struct rollout *ro, struct candidate c)
     }
     c.was_refused = true;
     ro->waiting = c;
+    ev_timer_set(&ro->retry, RETRY_S, 0);
     ev_timer_start(ro->loop, &ro->retry);
 }
 
@@ -521,7 +522,7 @@ void rollout_init(struct rollout *ro, struct ev_loop *loop, const char *state_di
     ro->registry = registry_new();
     ro->lineage = segment_new_lineage();
     listener_set_init(&ro->listeners);
-    ev_timer_init(&ro->retry, on_retry, RETRY_S, 0);
+    ev_timer_init(&ro->retry, on_retry, 0, 0);
     ev_timer_init(&ro->save, on_save, 0, 0);
     ev_async_init(&ro->poke, on_poke);
     ro->retry.data = ro->save.data = ro->poke.data = ro;
