@@ -39,8 +39,10 @@ def text_of(pair, routes, backend, changed=0):
 class Backend:
     """nginx that answers everything."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, taken):
         self.port = free_port()
+        while self.port in taken:
+            self.port = free_port()
         conf = folder / "backend.conf"
         conf.write_text(f"worker_processes 1; daemon off; master_process off; pid {folder}/b.pid; error_log {folder}/b.err;\n"
                         "events { worker_connections 8192; }\nhttp { access_log off; keepalive_requests 1000000000;\n"
@@ -58,7 +60,7 @@ class Backend:
 def start(routes, build):
     """A pair that serves so many routes."""
     pair = Pair([])
-    backend = Backend(pair.folder)
+    backend = Backend(pair.folder, (pair.port, pair.admin_port))
     pair.write_config(text_of(pair, routes, backend.port))
     pair.controlplane.argv[0] = str(build / "gwp-controlplane")
     pair.dataplane.argv[0] = str(build / "gwp-dataplane")
