@@ -1,5 +1,6 @@
 #include "controlplane/intake.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -260,22 +261,18 @@ void intake_file_changed(struct publisher *p)
     take_text(p, &push, text, len);
 }
 
-/* What came up while the candidate was under way. A text that is refused leaves us idle for the
- * next one. */
 void intake_next(struct publisher *p)
 {
     while (p->state == PUBLISHER_IDLE && !list_is_empty(&p->intake.waiting)) {
         struct turn *t = CONTAINER_OF(p->intake.waiting.next, struct turn, link);
-        struct push push = t->push;
-        char *text = t->text;
-        size_t len = t->len;
-        t->text = NULL;
-        p->intake.waiting_count -= text != NULL;
-        turn_free(p, t);
-        if (text)
-            begin(p, &push, text, len);
+        list_remove(&t->link);
+        p->intake.waiting_count -= t->text != NULL;
+        if (t->text)
+            begin(p, &t->push, t->text, t->len);
         else
             intake_file_changed(p);
+        assert(p->intake.waiting.next != &t->link); /* it has left the list */
+        free(t);
     }
     watch_patience(p);
 }
