@@ -146,6 +146,21 @@ Test(fd_keeper, the_older_one_of_a_name_is_sent_home)
     cr_expect(older->is_drained && !newer->is_drained && !other->is_drained);
 }
 
+/* It came before the one that has them, which had to connect to us anew as well. */
+Test(fd_keeper, one_that_could_not_open_its_addresses_is_given_them_when_they_are_left)
+{
+    struct plane *newer = plane_open(&at, 0, "a", 2), *older = plane_open(&at, 1, "a", 1),
+                 *fresh = plane_open(&at, 2, "a", 3);
+    newer->session.refused = true;
+    leave_all(older, 7);
+    expect_given(newer, 1, 1);
+    cr_expect_eq(newer->lists, 2);
+    expect_given(fresh, 0, 0);
+    leave_all(newer, 8);
+    plane_read(older);
+    cr_expect(older->is_drained);
+}
+
 Test(fd_keeper, a_list_that_is_not_whole_is_worth_nothing)
 {
     struct plane *a = plane_open(&at, 0, "a", 1);
