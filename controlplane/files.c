@@ -12,6 +12,7 @@
 
 #include "proto/base/addr.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 #define LOCK_TRIES 100
 #define LOCK_PAUSE_US 5000
@@ -34,13 +35,14 @@ int files_make_parent(const char *path, struct err *err)
 static int write_all(int fd, struct view text)
 {
     while (text.len > 0) {
-        ssize_t n = write(fd, text.at, text.len);
+        ssize_t n = write(fd, text.at, MIN(text.len, PACE_BYTES));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return -1;
         text.at += n;
         text.len -= (size_t)n;
+        pace_look();
     }
     return 0;
 }
@@ -111,7 +113,7 @@ static ssize_t read_all(int fd, char *out, size_t room)
 {
     size_t used = 0;
     while (used < room) {
-        ssize_t n = read(fd, out + used, room - used);
+        ssize_t n = read(fd, out + used, MIN(room - used, PACE_BYTES));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -119,6 +121,7 @@ static ssize_t read_all(int fd, char *out, size_t room)
         if (n == 0)
             break;
         used += (size_t)n;
+        pace_look();
     }
     return (ssize_t)used;
 }

@@ -16,6 +16,7 @@
 
 #define GREETING_SECONDS 5.
 #define ACCEPTS_PER_TURN 16
+#define SEND_BUFFER_BYTES (4 * 1024 * 1024)
 #define CAPABILITY_KEEPING "keeping"
 #define CAPABILITY_LIMITS "limits"
 
@@ -347,6 +348,11 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 
 static void session_new(struct sessions *ss, int fd)
 {
+    /* A snapshot of ten thousand routes at once, as far as the system allows: else the two sides
+     * would take turns, a piece for each. */
+    int room = SEND_BUFFER_BYTES;
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)) < 0)
+        log_debug("session", "the socket's buffer stays as it is: %s", strerror(errno));
     struct session *s = calloc(1, sizeof(*s));
     if (!s)
         log_fatal("session", "out of memory");
