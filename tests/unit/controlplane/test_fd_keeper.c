@@ -132,6 +132,17 @@ Test(fd_keeper, one_that_serves_tells_what_the_dead_have_counted)
     cr_expect_eq(b->sockets, 0);
 }
 
+/* Its Hello is read before the end of the one before: after a pause of ours, in any order. */
+Test(fd_keeper, one_that_is_about_to_serve_tells_what_the_dead_have_counted)
+{
+    struct plane *a = plane_open(&at, 0, "a", 1);
+    leave_all(a, 7);
+    struct plane *b = plane_open(&at, 1, "a", 2);
+    expect_given(b, 1, 1);
+    plane_go(&at, a);
+    expect_given(b, 1, 3);
+}
+
 Test(fd_keeper, the_older_one_of_a_name_is_sent_home)
 {
     struct plane *older = plane_open(&at, 0, "a", 1), *newer = plane_open(&at, 1, "a", 2),
