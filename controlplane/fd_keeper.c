@@ -379,6 +379,21 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
     reconsider(k);
 }
 
+/* Who serves, or else who is about to: it was given everything before this one was gone, so nobody
+ * else would ever be asked. */
+static struct session *find_heir(const struct fd_keeper *k, const struct session *gone)
+{
+    struct session *starting = NULL;
+    sessions_each(s, k->sessions)
+    {
+        if (s != gone && s->keeps && serves(s))
+            return s;
+        if (s != gone && s->keeps && !s->leaving)
+            starting = s;
+    }
+    return starting;
+}
+
 void fd_keeper_gone(struct fd_keeper *k, struct session *s)
 {
     struct deposit *d = NULL;
@@ -394,12 +409,11 @@ void fd_keeper_gone(struct fd_keeper *k, struct session *s)
     const struct session *again = find_again(k, s);
     if (again)
         leave_telling_to_it(k, again);
-    struct session *other = find_serving(k);
-    if (d && other) {
-        if (other->keeps)
-            hand_estate(d, other);
+    struct session *heir = find_heir(k, s);
+    if (d && heir)
+        hand_estate(d, heir);
+    if (d && find_serving(k))
         forget_taken(k);
-    }
     k->hope_until = 0;
     sweep(k);
     reconsider(k);

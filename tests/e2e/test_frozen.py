@@ -35,7 +35,11 @@ def waiting_client(where):
 
 def counted(pair, total):
     """So many requests, in the end."""
-    wait_until(lambda: pair.metric("gateway_requests_total") == total, f"{total} requests are counted")
+    def all_counted():
+        count = pair.metric("gateway_requests_total")
+        assert count == total, count
+        return True
+    wait_until(all_counted, f"{total} requests are counted")
 
 
 def test_data_plane_that_is_killed_while_the_control_plane_hangs_comes_back_alone(make_pair, backend):

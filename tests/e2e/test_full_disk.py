@@ -126,6 +126,7 @@ def test_full_disk_stops_nothing(make_pair, backend, tmp_path):
             m.end()
 
 
+@pytest.mark.heavy  # sanitizers need files of their own
 def test_full_disk_is_no_reason_not_to_start(make_pair, backend):
     """The control plane has never written anything, not even to its log. (The data plane needs memory that is a file.)"""
     pair = make_pair([route("all", "/", backend)], start=False)

@@ -144,7 +144,7 @@ def test_killed_backend_is_left_and_returned_to(make_pair, backends):
     a, b, c = backends("a", "b", "c")
     pair = make_pair([route("all", "/", a, b, c, health_check=CONNECT)])
     wait_until(lambda: healths(pair, a, b, c) == ["up"] * 3, "all up")
-    with Load(pair) as load:
+    with Load(pair, clients=3) as load:  # as many as one worker may always try again for: all may be with one of the two
         wait_until(lambda: load.names_since(0) == {"a", "b", "c"}, "all are used")
         b.kill()
         wait_until(lambda: healths(pair, b) == ["down"], "the verdict")
@@ -155,7 +155,7 @@ def test_killed_backend_is_left_and_returned_to(make_pair, backends):
         wait_until(lambda: healths(pair, b) == ["up"], "it is back")
         back = time.monotonic()
         wait_until(lambda: "b" in load.names_since(back), "it is used again")
-    assert not [x for x in load.failed() if x[0] > verdict] and len(load.failed()) <= 4
+    assert not [x for x in load.failed() if x[0] > verdict] and len(load.failed()) <= 3
 
 
 def test_frozen_backend_is_found_by_its_timeout(make_pair, backends):

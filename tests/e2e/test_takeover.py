@@ -440,9 +440,14 @@ def test_replaced_data_plane_finishes_what_it_has(pair, backend):
     with another(pair) as second:
         def roles():
             return sorted(p["role"] for p in pair.status()["dataplanes"]) == ["draining", "serving"]
-        wait_until(roles, "one serves, one drains")
-        answer = idle.request("GET", "/")
-        assert answer.status == 200 and answer.get("connection") == "close"
+        wait_until(roles, "one serves, one is told to drain")
+        wait_until(lambda: "shutting down" in pair.dataplane.log(), "it has heard it")
+
+        def is_told():
+            answer = idle.request("GET", "/")
+            assert answer.status == 200
+            return answer.get("connection") == "close"
+        wait_until(is_told, "as soon as its worker knows")
         assert slow.read_response().status == 200
         assert pair.dataplane.wait() == 0
         assert second.running and pair.get("/").status == 200

@@ -132,6 +132,17 @@ Test(fd_keeper, one_that_serves_tells_what_the_dead_have_counted)
     cr_expect_eq(b->sockets, 0);
 }
 
+/* Its Hello is read before the end of the one before: after a pause of ours, in any order. */
+Test(fd_keeper, one_that_is_about_to_serve_tells_what_the_dead_have_counted)
+{
+    struct plane *a = plane_open(&at, 0, "a", 1);
+    leave_all(a, 7);
+    struct plane *b = plane_open(&at, 1, "a", 2);
+    expect_given(b, 1, 1);
+    plane_go(&at, a);
+    expect_given(b, 1, 3);
+}
+
 Test(fd_keeper, the_older_one_of_a_name_is_sent_home)
 {
     struct plane *older = plane_open(&at, 0, "a", 1), *newer = plane_open(&at, 1, "a", 2),
@@ -144,6 +155,21 @@ Test(fd_keeper, the_older_one_of_a_name_is_sent_home)
     plane_read(newer);
     plane_read(other);
     cr_expect(older->is_drained && !newer->is_drained && !other->is_drained);
+}
+
+/* It came before the one that has them, which had to connect to us anew as well. */
+Test(fd_keeper, one_that_could_not_open_its_addresses_is_given_them_when_they_are_left)
+{
+    struct plane *newer = plane_open(&at, 0, "a", 2), *older = plane_open(&at, 1, "a", 1),
+                 *fresh = plane_open(&at, 2, "a", 3);
+    newer->session.refused = true;
+    leave_all(older, 7);
+    expect_given(newer, 1, 1);
+    cr_expect_eq(newer->lists, 2);
+    expect_given(fresh, 0, 0);
+    leave_all(newer, 8);
+    plane_read(older);
+    cr_expect(older->is_drained);
 }
 
 Test(fd_keeper, a_list_that_is_not_whole_is_worth_nothing)
