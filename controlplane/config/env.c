@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "controlplane/config/suggest.h"
+
 #define NAME_MAX_BYTES 128
 
 const char *const env_request_variables[] = {"client_ip", "request_id", "host", "route", NULL};
@@ -38,9 +40,21 @@ static bool is_request_variable(const char *name)
     return false;
 }
 
-static void unset(const char *name, struct err *advice, struct err *err)
+/* In the value of a header what is nearly a variable of the request was meant to be one. */
+static struct view nearest_request_variable(const char *name)
 {
-    if (is_request_variable(name))
+    struct suggest near = {.wanted = view_of(name)};
+    for (size_t i = 0; env_request_variables[i]; i++)
+        suggest_consider(&near, view_of(env_request_variables[i]));
+    return suggest_best(&near);
+}
+
+static void unset(const char *name, bool in_header, struct err *advice, struct err *err)
+{
+    struct view near = in_header ? nearest_request_variable(name) : (struct view){NULL, 0};
+    if (near.len > 0)
+        snprintf(advice->text, sizeof(advice->text), "did you mean \"${%.*s}\"?", VIEW_ARG(near));
+    else if (is_request_variable(name))
         snprintf(advice->text, sizeof(advice->text),
                  "outside header values it must be set, or have a default: ${%s:-default}", name);
     if (!*advice->text)
@@ -79,7 +93,7 @@ static size_t expand_one(struct out *o, struct view v, struct err *advice, struc
         return inside.len + 1;
     }
     if (!value && !has_default) {
-        unset(name, advice, err);
+        unset(name, o->keep_request_variables, advice, err);
         return 0;
     }
     put(o, has_default && (!value || !*value) ? preset : view_of(value));

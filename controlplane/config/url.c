@@ -111,6 +111,9 @@ static int split_authority(struct view v, struct view *host, uint16_t *port, str
 {
     size_t end = v.len > 0 && v.at[0] == '[' ? find(v, "]") + 1 : find(v, ":");
     end = MIN(end, v.len);
+    if (end + 1 < v.len && v.at[end] == ':' && memchr(v.at + end + 1, ':', v.len - end - 1))
+        return err_set(err, "\"%.*s\" has two colons: an IPv6 address goes in brackets, [::1]:80",
+                       VIEW_ARG(v));
     *host = (struct view){v.at, end};
     if (url_check_host(*host, err))
         return -1;
@@ -119,9 +122,6 @@ static int split_authority(struct view v, struct view *host, uint16_t *port, str
     if (v.at[end] != ':')
         return err_set(err, "\"%.*s\" stands behind the IPv6 address", (int)(v.len - end),
                        v.at + end);
-    if (memchr(v.at + end + 1, ':', v.len - end - 1))
-        return err_set(err, "\"%.*s\" has two colons: an IPv6 address goes in brackets, [::1]:80",
-                       VIEW_ARG(v));
     return parse_port(after(v, end + 1), port, err);
 }
 

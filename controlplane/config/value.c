@@ -176,6 +176,8 @@ static bool read_float(const struct value_reader *r, const struct key *k, const 
 {
     double number;
     size_t len = scan_number(n->text, &number);
+    if (has_leading_zero(n->text))
+        return value_mismatch(r, k, n, "write it without leading zeros");
     if (len == 0 || len < n->text.len || !in_range(k, number))
         return value_mismatch(r, k, n, NULL);
     *(double *)member = number;

@@ -10,7 +10,8 @@ from harness import BUILD, ROOT, run_ctl
 CORPUS = ROOT / "tests" / "golden" / "config"
 
 # What only loading can tell: it lies between keys, or within a text.
-BEYOND = {"admin_default_taken", "backends_that_are_the_gateway", "bad_hosts", "bad_names", "bad_proxies",
+BEYOND = {"addresses_without_brackets", "admin_default_taken", "numbers_of_octal_look", "request_variables_misspelt",
+          "backends_that_are_the_gateway", "bad_hosts", "bad_names", "bad_proxies",
           "bad_sliding_window", "block_scalars", "bucket_counts", "duplicate_backends", "duplicate_keys",
           "duplicate_keys_at_every_level", "duplicate_listeners", "duplicate_route_names", "escaped_nul",
           "listens_nowhere", "malformed_variables", "no_routes", "ports_out_of_range", "prefixes_that_match_nothing",
