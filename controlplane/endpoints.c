@@ -426,10 +426,20 @@ enum order_result endpoints_order(struct endpoints *es, const struct order *o, s
     else if (change(es, o, address, route, err) < 0)
         return ORDER_CONFLICT;
     log_order(o, address, put_into_effect(es, address));
-    if (overrides_save(&es->overrides, err) < 0)
+    es->orders_are_unkept = overrides_save(&es->overrides, err) < 0;
+    if (es->orders_are_unkept)
         log_error("endpoints", "an order is in effect, but will not outlive this process: %s",
                   err->text);
     return ORDER_DONE;
+}
+
+void endpoints_keep_again(struct endpoints *es)
+{
+    struct err ignored;
+    if (!es->orders_are_unkept || overrides_save(&es->overrides, &ignored) < 0)
+        return;
+    es->orders_are_unkept = false;
+    log_info("endpoints", "orders are kept again");
 }
 
 /* ---- life ---- */

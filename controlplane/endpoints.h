@@ -47,6 +47,7 @@ struct endpoints {
     struct sessions *sessions; /* borrowed */
     struct health health;
     struct overrides overrides;
+    bool orders_are_unkept;
     struct arena *arena;         /* owned: all that follows; replaced with each generation */
     const struct config *config; /* in force; borrowed; NULL = none yet */
     uint64_t generation;
@@ -66,6 +67,9 @@ struct target_tally {
 void endpoints_init(struct endpoints *es, struct ev_loop *loop, struct sessions *sessions,
                     struct ledger *ledger, const char *state_dir);
 void endpoints_fini(struct endpoints *es);
+
+/* What could not be kept on disk is tried again. */
+void endpoints_keep_again(struct endpoints *es);
 
 /* These are in force now, with these addresses. The configuration is borrowed until the next one is
  * applied. */

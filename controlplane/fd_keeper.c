@@ -1,10 +1,7 @@
 #include "controlplane/fd_keeper.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/base/clock.h"
@@ -16,26 +13,6 @@
 #define HELD_UP_SECONDS 0.02
 #define LOOK_AGAIN_SECONDS 0.2
 #define EXPIRY_SECONDS 1. /* between two looks */
-#define UNIX_PREFIX "unix:"
-
-/* A socket when it has an address, else a segment. */
-struct kept {
-    char *address;     /* owned */
-    char *kind, *name; /* owned */
-    uint32_t layout;
-    uint64_t size_bytes, lineage;
-    int fd;      /* owned */
-    ino_t inode; /* tells whether two descriptors are the same thing */
-};
-
-struct deposit {
-    struct list link;        /* of fd_keeper.deposits */
-    struct session *session; /* borrowed; NULL = left */
-    char *instance_id, *name;
-    struct kept *items, *coming; /* owned: what is kept, and a list that is not whole yet */
-    size_t count, coming_count;
-    double left_at; /* loop time */
-};
 
 static void *must(void *memory)
 {
@@ -44,68 +21,10 @@ static void *must(void *memory)
     return memory;
 }
 
-static void close_all(const int *fds, unsigned count)
-{
-    for (unsigned i = 0; i < count; i++)
-        close(fds[i]);
-}
-
-/* ---- what is kept ---- */
-
-static bool is_told_by_others(const struct kept *i)
-{
-    return i->kind && (strcmp(i->kind, "counters") == 0 || strcmp(i->kind, "names") == 0);
-}
-
-static void kept_fini(struct kept *i)
-{
-    close(i->fd);
-    free(i->address);
-    free(i->kind);
-    free(i->name);
-}
-
-static void free_items(struct kept **items, size_t *count)
-{
-    for (size_t i = 0; i < *count; i++)
-        kept_fini(&(*items)[i]);
-    free(*items);
-    *items = NULL;
-    *count = 0;
-}
-
-static void deposit_free(struct deposit *d)
+static void forget(struct deposit *d)
 {
     list_remove(&d->link);
-    free_items(&d->items, &d->count);
-    free_items(&d->coming, &d->coming_count);
-    free(d->instance_id);
-    free(d->name);
-    free(d);
-}
-
-/* Takes those out of it that the caller has no use for. */
-static void drop_items(struct deposit *d, bool (*is_useless)(const struct kept *i, const void *by),
-                       const void *by)
-{
-    size_t stay = 0;
-    for (size_t i = 0; i < d->count; i++) {
-        if (is_useless(&d->items[i], by))
-            kept_fini(&d->items[i]);
-        else
-            d->items[stay++] = d->items[i];
-    }
-    d->count = stay;
-}
-
-static bool is_for_going_on(const struct kept *i, const void *unused)
-{
-    return !is_told_by_others(i);
-}
-
-static bool is_for_telling(const struct kept *i, const void *unused)
-{
-    return is_told_by_others(i);
+    deposit_free(d);
 }
 
 static struct deposit *deposit_of(struct fd_keeper *k, struct session *s)
@@ -115,10 +34,7 @@ static struct deposit *deposit_of(struct fd_keeper *k, struct session *s)
         if (d->session == s)
             return d;
     }
-    struct deposit *d = must(calloc(1, sizeof(*d)));
-    d->session = s;
-    d->instance_id = must(strdup(s->instance_id));
-    d->name = must(strdup(s->name));
+    struct deposit *d = deposit_new(s);
     list_push_front(&k->deposits, &d->link);
     return d;
 }
@@ -292,7 +208,7 @@ static void send_all(const struct handing *h)
 static bool is_listed(const struct handing *h, const struct kept *item)
 {
     for (size_t i = 0; i < h->count; i++)
-        if (h->items[i]->inode == item->inode)
+        if (kept_is_same(h->items[i], item))
             return true;
     return false;
 }
@@ -313,7 +229,7 @@ static void gather_all(const struct fd_keeper *k, struct handing *h)
         const struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         for (size_t i = 0; i < d->count; i++) {
             const struct kept *item = &d->items[i];
-            bool is_wanted = item->kind && (!is_told_by_others(item) || !d->session);
+            bool is_wanted = item->kind && (!kept_is_for_telling(item) || !d->session);
             if (is_wanted && !is_listed(h, item))
                 h->items[h->count++] = item;
         }
@@ -338,7 +254,7 @@ static void hand_estate(const struct deposit *d, struct session *to)
     struct handing h = {.to = to};
     h.items = must(calloc(d->count + 1, sizeof(*h.items)));
     for (size_t i = 0; i < d->count; i++)
-        if (is_told_by_others(&d->items[i]))
+        if (kept_is_for_telling(&d->items[i]))
             h.items[h.count++] = &d->items[i];
     if (h.count > 0)
         send_all(&h);
@@ -347,67 +263,13 @@ static void hand_estate(const struct deposit *d, struct session *to)
 
 /* ---- taking ---- */
 
-static int check_socket(int fd, const char *address, struct err *err)
-{
-    int listens = 0, type = 0, flags = fcntl(fd, F_GETFL);
-    socklen_t len = sizeof(int);
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || !listens ||
-        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_STREAM)
-        return err_set(err, "what it left as %.100s is no listening socket", address);
-    /* The stand-in accepts from it, and must never wait. */
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-        return err_set_errno(err, "the socket of %.100s cannot be used", address);
-    return 0;
-}
-
-static int check_list(const struct deposit *d, const Gwp__Listeners *m, const int *fds,
-                      unsigned fd_count, struct err *err)
-{
-    if (m->n_sockets + m->n_segments != fd_count)
-        return err_set(err, "a list of %zu sockets and %zu segments came with %u descriptors",
-                       m->n_sockets, m->n_segments, fd_count);
-    if (d->coming_count + fd_count > FD_KEEPER_MAX_FDS)
-        return err_set(err, "it leaves more than %d sockets and segments", FD_KEEPER_MAX_FDS);
-    for (size_t i = 0; i < m->n_sockets; i++)
-        if (check_socket(fds[i], m->sockets[i]->address, err) < 0)
-            return -1;
-    return 0;
-}
-
-static struct kept *add_kept(struct deposit *d, int fd)
-{
-    struct stat st = {0};
-    struct kept *item = &d->coming[d->coming_count++];
-    memset(item, 0, sizeof(*item));
-    fstat(fd, &st);
-    item->fd = fd;
-    item->inode = st.st_ino;
-    return item;
-}
-
-static void take_part(struct deposit *d, const Gwp__Listeners *m, const int *fds, unsigned fd_count)
-{
-    d->coming = must(realloc(d->coming, (d->coming_count + fd_count + 1) * sizeof(*d->coming)));
-    for (size_t i = 0; i < m->n_sockets; i++)
-        add_kept(d, fds[i])->address = must(strdup(m->sockets[i]->address));
-    for (size_t i = 0; i < m->n_segments; i++) {
-        const Gwp__Listeners__Segment *s = m->segments[i];
-        struct kept *item = add_kept(d, fds[m->n_sockets + i]);
-        item->kind = must(strdup(s->kind));
-        item->name = must(strdup(s->name));
-        item->layout = s->layout;
-        item->size_bytes = s->size_bytes;
-        item->lineage = s->lineage;
-    }
-}
-
 /* Whoever serves has taken what others have left to go on with. */
 static void forget_taken(const struct fd_keeper *k)
 {
     list_each (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         if (!d->session)
-            drop_items(d, is_for_going_on, NULL);
+            deposit_drop_for_going_on(d);
     }
 }
 
@@ -418,18 +280,14 @@ static void sweep(const struct fd_keeper *k)
     list_each_safe (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         if (!d->session && (d->count == 0 || ++left > FD_KEEPER_MAX_LEFT))
-            deposit_free(d);
+            forget(d);
     }
 }
 
 static void take_whole(struct fd_keeper *k, struct deposit *d)
 {
     struct session *s = d->session;
-    free_items(&d->items, &d->count);
-    d->items = d->coming;
-    d->count = d->coming_count;
-    d->coming = NULL;
-    d->coming_count = 0;
+    deposit_complete(d);
     list_remove(&d->link);
     list_push_front(&k->deposits, &d->link); /* the newest first */
     s->serves = true;
@@ -443,17 +301,15 @@ int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners 
                    unsigned fd_count, struct err *err)
 {
     if (m->leaving) {
-        close_all(fds, fd_count);
+        for (unsigned i = 0; i < fd_count; i++)
+            close(fds[i]);
         s->leaving = true;
         reconsider(k);
         return 0;
     }
     struct deposit *d = deposit_of(k, s);
-    if (check_list(d, m, fds, fd_count, err) < 0) {
-        close_all(fds, fd_count);
+    if (deposit_take(d, m, fds, fd_count, err) < 0)
         return -1;
-    }
-    take_part(d, m, fds, fd_count);
     if (!m->more)
         take_whole(k, d);
     return 0;
@@ -476,7 +332,7 @@ static void leave_telling_to_it(const struct fd_keeper *k, const struct session 
     list_each (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         if (!d->session && strcmp(d->instance_id, s->instance_id) == 0)
-            drop_items(d, is_for_telling, NULL);
+            deposit_drop_for_telling(d);
     }
 }
 
@@ -488,11 +344,6 @@ static const struct session *find_again(const struct fd_keeper *k, const struct 
             return s;
     }
     return NULL;
-}
-
-static bool is_socket(const struct kept *i, const void *unused)
-{
-    return i->address != NULL;
 }
 
 void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_follows)
@@ -509,7 +360,7 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
         list_each (node, &k->deposits) {
             struct deposit *d = CONTAINER_OF(node, struct deposit, link);
             if (!d->session)
-                drop_items(d, is_socket, NULL);
+                deposit_drop_sockets(d);
         }
     }
     k->hope_until = clock_s() + STARTING_SECONDS;
@@ -524,11 +375,8 @@ void fd_keeper_gone(struct fd_keeper *k, struct session *s)
         if (one->session == s)
             d = one;
     }
-    if (d) {
-        d->session = NULL;
-        d->left_at = clock_s();
-        free_items(&d->coming, &d->coming_count);
-    }
+    if (d)
+        deposit_leave(d, clock_s());
     stand_in_stop(&k->stand_in);
     s->serves = false;
     const struct session *again = find_again(k, s);
@@ -552,34 +400,14 @@ void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage)
         bool is_told = false;
         for (size_t i = 0; !d->session && i < d->count; i++)
             is_told =
-                is_told || (is_told_by_others(&d->items[i]) && d->items[i].lineage == lineage);
+                is_told || (kept_is_for_telling(&d->items[i]) && d->items[i].lineage == lineage);
         if (is_told)
-            drop_items(d, is_for_telling, NULL);
+            deposit_drop_for_telling(d);
     }
     sweep(k);
 }
 
 /* ---- letting go ---- */
-
-/* Nobody listens there any more: its file would only mislead. */
-static void remove_file(const struct kept *i)
-{
-    if (strncmp(i->address, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
-        unlink(i->address + strlen(UNIX_PREFIX));
-}
-
-static bool is_unconfigured(const struct kept *i, const void *by)
-{
-    const struct strings *addresses = by;
-    if (!i->address)
-        return false;
-    for (size_t n = 0; n < addresses->count; n++)
-        if (strcmp(i->address, addresses->at[n]) == 0)
-            return false;
-    log_info("fd_keeper", "%s is not configured any more: its kept socket is closed", i->address);
-    remove_file(i);
-    return true;
-}
 
 void fd_keeper_configured(struct fd_keeper *k, const struct strings *addresses)
 {
@@ -587,7 +415,7 @@ void fd_keeper_configured(struct fd_keeper *k, const struct strings *addresses)
     list_each (node, &k->deposits) {
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         if (!d->session)
-            drop_items(d, is_unconfigured, addresses);
+            deposit_drop_unconfigured(d, addresses);
     }
     reconsider(k);
 }
@@ -601,11 +429,9 @@ static void on_expiry(struct ev_loop *loop, ev_timer *timer, int events)
             continue;
         log_warn("fd_keeper", "no data plane came within %.0f s for what %s left: it is let go",
                  k->keep_seconds, d->name);
-        for (size_t i = 0; i < d->count; i++)
-            if (d->items[i].address)
-                remove_file(&d->items[i]);
+        deposit_remove_files(d);
         stand_in_stop(&k->stand_in); /* before what it accepts from is closed */
-        deposit_free(d);
+        forget(d);
         reconsider(k);
     }
 }
@@ -636,7 +462,7 @@ void fd_keeper_fini(struct fd_keeper *k)
     ev_timer_stop(k->loop, &k->expiry);
     stand_in_fini(&k->stand_in);
     list_each_safe (node, &k->deposits)
-        deposit_free(CONTAINER_OF(node, struct deposit, link));
+        forget(CONTAINER_OF(node, struct deposit, link));
     k->loop = NULL;
 }
 

@@ -1,8 +1,8 @@
 /* fd_keeper: holds what data planes leave here, so that it outlives them: listening sockets and
  * memory segments. Owned by main.c; on the loop. It never looks inside a segment.
  *
- * What one data plane has left is a deposit. It is replaced as a whole by its next list, and stays
- * when the data plane goes:
+ * What one data plane has left is a deposit (deposit.h). It is replaced as a whole by its next
+ * list, and stays when the data plane goes:
  *
  *   HELD --its data plane goes--> LEFT --another serves--> its counters, if any, are told --> gone
  *                                 LEFT --it returns, or nobody comes for too long--> gone
@@ -23,14 +23,10 @@
  * sockets are let go. */
 #pragma once
 
-#include "controlplane/config/config.h"
-#include "controlplane/session.h"
+#include "controlplane/deposit.h"
 #include "controlplane/stand_in.h"
 
-#define FD_KEEPER_MAX_FDS 4096 /* in one deposit */
-#define FD_KEEPER_MAX_LEFT 8   /* deposits without a data plane */
-
-struct deposit; /* its inside is in fd_keeper.c */
+#define FD_KEEPER_MAX_LEFT 8 /* deposits without a data plane */
 
 struct fd_keeper {
     struct ev_loop *loop;

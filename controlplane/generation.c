@@ -99,7 +99,7 @@ static void read_numbers(struct generations *gs)
     }
 }
 
-static void keep_numbers(struct generations *gs)
+void generations_keep(struct generations *gs)
 {
     struct err err;
     char text[128];
@@ -107,8 +107,10 @@ static void keep_numbers(struct generations *gs)
                        (unsigned long long)gs->last, (unsigned long long)gs->file_hash,
                        (unsigned long long)gs->held, (unsigned long long)gs->held_hash);
     if (files_make_parent(gs->path, &err) == 0 &&
-        files_write_soon(gs->path, (struct view){text, (size_t)len}, &err) == 0)
+        files_write_soon(gs->path, (struct view){text, (size_t)len}, &err) == 0) {
+        gs->warned = false;
         return;
+    }
     gs->last = MAX(gs->last, (uint64_t)time(NULL));
     if (!gs->warned)
         log_warn("generation",
@@ -128,7 +130,7 @@ void generations_init(struct generations *gs, const char *state_dir)
 uint64_t generations_next_number(struct generations *gs)
 {
     gs->last++;
-    keep_numbers(gs);
+    generations_keep(gs);
     return gs->last;
 }
 
@@ -144,7 +146,7 @@ void generations_hold(struct generations *gs, const struct generation *g)
         return;
     gs->held = g->number;
     gs->held_hash = g->body_hash;
-    keep_numbers(gs);
+    generations_keep(gs);
 }
 
 void generations_saw_file(struct generations *gs, uint64_t hash)
@@ -152,7 +154,7 @@ void generations_saw_file(struct generations *gs, uint64_t hash)
     if (hash == gs->file_hash)
         return;
     gs->file_hash = hash;
-    keep_numbers(gs);
+    generations_keep(gs);
 }
 
 /* ---- candidate and answers ---- */

@@ -56,7 +56,7 @@ struct generations {
     uint64_t last;
     uint64_t file_hash;           /* of the file's content when it was read last; 0 = never */
     uint64_t held, held_hash;     /* number and body of what was in force last; 0 = nothing yet */
-    bool warned;                  /* that it cannot be kept */
+    bool warned;                  /* that it cannot be kept; until it can */
     struct generation *in_force;  /* owned; NULL = none yet */
     struct generation *candidate; /* owned; NULL = none */
     struct answer *answers;       /* owned: to the candidate, or to what was the last one */
@@ -82,6 +82,9 @@ uint64_t generations_next_number(struct generations *gs);
 
 /* Somebody knows a generation of that number: ours are higher from now on. */
 void generations_heard(struct generations *gs, uint64_t number);
+
+/* On disk, or with a warning not. */
+void generations_keep(struct generations *gs);
 
 /* That is in force: kept, so that the next control plane, if it builds the same, begins with it. */
 void generations_hold(struct generations *gs, const struct generation *g);

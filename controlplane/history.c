@@ -257,25 +257,29 @@ static void forget_oldest(struct history *h)
     memmove(h->at, h->at + 1, h->count * sizeof(*h->at));
 }
 
-void history_add(struct history *h, const struct history_entry *entry, struct view text)
+int history_add(struct history *h, const struct history_entry *entry, struct view text,
+                struct err *err)
 {
     char path[PATH_BYTES], head[HEAD_BYTES];
-    struct err err;
     struct history_entry e = *entry;
     e.hash = XXH3_64bits(text.at, text.len);
     e.bytes = text.len;
     struct view parts[] = {{head, (size_t)write_head(&e, head)}, text};
     path_of(h, e.number, path);
-    if (files_make_parent(path, &err) < 0 || files_write_parts(path, parts, 2, &err) < 0) {
+    if (files_make_parent(path, err) < 0 || files_write_parts(path, parts, 2, err) < 0) {
         if (!h->warned)
-            log_warn("history", "generations cannot be kept: %s", err.text);
+            log_warn("history", "generations cannot be kept: %s", err->text);
         h->warned = true;
-        return;
+        return -1;
     }
+    if (h->warned)
+        log_info("history", "generations are kept again, from %llu on",
+                 (unsigned long long)e.number);
     h->warned = false;
     *make_room(h) = e;
     while (h->count > HISTORY_KEPT)
         forget_oldest(h);
+    return 0;
 }
 
 const struct history_entry *history_find(const struct history *h, uint64_t number)

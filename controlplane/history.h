@@ -44,9 +44,10 @@ struct history {
 void history_open(struct history *h, const char *state_dir);
 void history_close(struct history *h);
 
-/* One more; its number is higher than all before. What cannot be kept is logged once and not in the
- * list. */
-void history_add(struct history *h, const struct history_entry *entry, struct view text);
+/* One more; its number is higher than all before. What cannot be kept is not in the list: -1 with
+ * `err`; that is logged once, and when it is over. */
+MUST_CHECK int history_add(struct history *h, const struct history_entry *entry, struct view text,
+                           struct err *err);
 
 /* NULL when there is no such number. Borrowed until the next history_add(). */
 const struct history_entry *history_find(const struct history *h, uint64_t number);

@@ -28,6 +28,8 @@
 #include "proto/base/options.h"
 #include "proto/base/version.h"
 
+#define AGAIN_SECONDS 1.
+
 struct controlplane {
     struct ev_loop *loop;
     const char *config, *socket, *state_dir, *admin_socket, *dns_servers; /* options; borrowed */
@@ -48,6 +50,7 @@ struct controlplane {
     struct watcher watcher;
     ev_signal terminate, interrupt, hangup;
     ev_timer alive; /* signs of life for the service manager */
+    ev_timer again; /* what could not be kept */
 };
 
 /* ---- between the modules ---- */
@@ -173,12 +176,22 @@ static void on_alive(struct ev_loop *loop, ev_timer *timer, int revents)
     notify_manager("WATCHDOG=1");
 }
 
-static void start_signals(struct controlplane *cp)
+static void on_again(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+    struct controlplane *cp = timer->data;
+    publisher_keep_again(&cp->publisher);
+    endpoints_keep_again(&cp->endpoints);
+}
+
+static void start_signals_and_timers(struct controlplane *cp)
 {
     double interval = notify_watchdog_seconds();
     ev_timer_init(&cp->alive, on_alive, interval, interval);
     if (interval > 0)
         ev_timer_start(cp->loop, &cp->alive);
+    ev_timer_init(&cp->again, on_again, AGAIN_SECONDS, AGAIN_SECONDS);
+    cp->again.data = cp;
+    ev_timer_start(cp->loop, &cp->again);
     signal(SIGPIPE, SIG_IGN);
     ev_signal_init(&cp->terminate, on_stop, SIGTERM);
     ev_signal_init(&cp->interrupt, on_stop, SIGINT);
@@ -244,7 +257,7 @@ static void serve(struct controlplane *cp, struct start *start)
 {
     log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
              (int)getpid(), cp->socket, cp->config);
-    start_signals(cp);
+    start_signals_and_timers(cp);
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);
     publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
@@ -364,6 +377,7 @@ int main(int argc, char **argv)
     const struct option_table options = {"gwp-controlplane",
                                          "reads the configuration and directs the data planes",
                                          rows, COUNT_OF(rows)};
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, like a full disk */
     log_init("gwp-controlplane", LOG_INFO, LOG_CONSOLE);
     int parsed = options_parse(&options, argc, argv, &err);
     if (parsed == 0)

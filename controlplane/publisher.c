@@ -70,6 +70,8 @@ static void tell_candidate(struct publisher *p, const struct push_outcome *outco
     full.diagnostics = &p->diagnostics;
     full.answers = p->generations.answers;
     full.answer_count = p->generations.answer_count;
+    full.unkept =
+        p->unkept.number > 0 && p->unkept.number == full.generation ? p->unkept_why.text : "";
     if (!p->answered && p->push.done)
         p->push.done(p->push.owner, &full);
     p->answered = true;
@@ -217,8 +219,22 @@ static void keep(struct publisher *p, struct generation *g)
     snprintf(e.user, sizeof(e.user), "%s", p->push.user);
     snprintf(e.message, sizeof(e.message), "%s", p->push.message);
     snprintf(e.source, sizeof(e.source), "%s", c->source);
-    history_add(&p->history, &e, (struct view){c->text, c->text_len});
+    bool is_kept =
+        history_add(&p->history, &e, (struct view){c->text, c->text_len}, &p->unkept_why) == 0;
+    p->unkept = is_kept ? (struct history_entry){0} : e;
     g->entry = g->number;
+}
+
+void publisher_keep_again(struct publisher *p)
+{
+    const struct generation *g = p->generations.in_force;
+    if (p->generations.warned)
+        generations_keep(&p->generations);
+    if (p->unkept.number == 0 || !g || g->entry != p->unkept.number)
+        return;
+    struct view text = {g->config->text, g->config->text_len};
+    if (history_add(&p->history, &p->unkept, text, &p->unkept_why) == 0)
+        p->unkept.number = 0;
 }
 
 static void commit(struct publisher *p)

@@ -56,6 +56,7 @@ struct push_outcome {
     const struct diagnostics *diagnostics; /* NULL when there was no text to check */
     const struct answer *answers;
     size_t answer_count;
+    const char *unkept; /* why it will be forgotten with this process; "" or NULL = it will not */
 };
 
 typedef void push_done_fn(void *owner, const struct push_outcome *outcome);
@@ -111,6 +112,8 @@ struct publisher {
     bool has_fallen_back;                /* to the history, since what was begun with was refused */
     uint64_t load_us, build_us, sent_us; /* of the candidate: how long, and when; monotonic */
     struct last_reload last_reload;
+    struct history_entry unkept; /* of what is in force and could not be kept; number 0 = it is */
+    struct err unkept_why;
 };
 
 MUST_CHECK int publisher_init(struct publisher *p, struct ev_loop *loop, const char *path,
@@ -120,6 +123,9 @@ void publisher_fini(struct publisher *p); /* whoever waits for an outcome is tol
 
 /* Begins with what start_choose() has found; its configuration is taken over. */
 void publisher_begin(struct publisher *p, struct start *s);
+
+/* What could not be kept on disk is tried again. */
+void publisher_keep_again(struct publisher *p);
 
 /* Reads the file and brings it into force as `push` says. Its `source` is ignored. */
 void publisher_reload(struct publisher *p, const struct push *push);

@@ -152,8 +152,10 @@ static void on_socket(struct ev_loop *loop, ev_io *io, int events)
         } else if (errno == EINTR || errno == ECONNABORTED) {
             continue;
         } else {
-            if (errno != EAGAIN)
+            if (errno != EAGAIN) {
+                ev_timer_set(&si->pause, PAUSE_SECONDS, 0.);
                 ev_timer_start(loop, &si->pause);
+            }
             break;
         }
     }
@@ -167,7 +169,7 @@ void stand_in_init(struct stand_in *si, struct ev_loop *loop)
     memset(si, 0, sizeof(*si));
     si->loop = loop;
     list_init(&si->clients);
-    ev_timer_init(&si->pause, on_pause, PAUSE_SECONDS, 0.);
+    ev_timer_init(&si->pause, on_pause, 0., 0.);
     si->pause.data = si;
 }
 

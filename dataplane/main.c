@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
     struct control_options options = {.argv = argv};
     const char *check;
     struct err err;
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, like a full disk */
     log_init("gwp-dataplane", LOG_INFO, LOG_CONSOLE);
     bool explains = false;
     int result = parse(argc, argv, &options, &check, &explains, &err);

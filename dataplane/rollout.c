@@ -13,6 +13,7 @@
 /* How soon a first snapshot is tried again whose addresses are taken: by a data plane that is being
  * replaced and has not gone yet. */
 #define RETRY_S 0.2
+#define SAVE_AGAIN_S 1.
 
 static uint64_t now_us(void)
 {
@@ -198,6 +199,7 @@ static void begin(struct rollout *ro, struct candidate c)
     }
     c.was_refused = true;
     ro->waiting = c;
+    ev_timer_set(&ro->retry, RETRY_S, 0);
     ev_timer_start(ro->loop, &ro->retry);
 }
 
@@ -227,18 +229,29 @@ bool rollout_is_busy(const struct rollout *ro)
 
 /* ---- in force ---- */
 
+static void save_after(struct rollout *ro, double seconds)
+{
+    ev_timer_stop(ro->loop, &ro->save);
+    ev_timer_set(&ro->save, seconds, 0);
+    ev_timer_start(ro->loop, &ro->save);
+}
+
 static void save(struct rollout *ro)
 {
     struct err err;
     if (!ro->unsaved.packed)
         return;
-    if (snapshot_store_save(ro->state_dir, ro->unsaved.packed, ro->unsaved.len, &err) == 0) {
-        ro->cannot_save = false;
-    } else if (!ro->cannot_save) {
+    if (snapshot_store_save(ro->state_dir, ro->unsaved.packed, ro->unsaved.len, &err) < 0) {
+        if (!ro->cannot_save)
+            log_warn("rollout", "snapshots cannot be kept for a start without control plane: %s",
+                     err.text);
         ro->cannot_save = true;
-        log_warn("rollout", "snapshots cannot be kept for a start without control plane: %s",
-                 err.text);
+        save_after(ro, SAVE_AGAIN_S);
+        return;
     }
+    if (ro->cannot_save)
+        log_info("rollout", "the snapshot in force is kept again");
+    ro->cannot_save = false;
     forget_packed(&ro->unsaved);
 }
 
@@ -279,7 +292,7 @@ static void finish(struct rollout *ro)
         forget_packed(&ro->unsaved);
         ro->unsaved = c;
         ro->unsaved.snapshot = NULL;
-        ev_timer_start(ro->loop, &ro->save);
+        save_after(ro, 0);
     }
     if (ro->waiting.snapshot)
         begin(ro, take_waiting(ro));
@@ -425,8 +438,7 @@ static uint8_t *load(const struct rollout *ro, size_t *len)
 
 void rollout_confirm(struct rollout *ro)
 {
-    if (ro->state_dir && ro->in_force && !ro->is_from_disk && !ro->unsaved.packed &&
-        !ro->cannot_save)
+    if (ro->state_dir && ro->in_force && !ro->is_from_disk && !ro->unsaved.packed)
         snapshot_store_confirm(ro->state_dir);
 }
 
@@ -510,7 +522,7 @@ void rollout_init(struct rollout *ro, struct ev_loop *loop, const char *state_di
     ro->registry = registry_new();
     ro->lineage = segment_new_lineage();
     listener_set_init(&ro->listeners);
-    ev_timer_init(&ro->retry, on_retry, RETRY_S, 0);
+    ev_timer_init(&ro->retry, on_retry, 0, 0);
     ev_timer_init(&ro->save, on_save, 0, 0);
     ev_async_init(&ro->poke, on_poke);
     ro->retry.data = ro->save.data = ro->poke.data = ro;
@@ -520,9 +532,10 @@ void rollout_init(struct rollout *ro, struct ev_loop *loop, const char *state_di
 void rollout_fini(struct rollout *ro)
 {
     rollout_close(ro);
+    save(ro);
+    forget_packed(&ro->unsaved);
     ev_timer_stop(ro->loop, &ro->save);
     ev_async_stop(ro->loop, &ro->poke);
-    save(ro);
     for (unsigned i = 0; i < ro->worker_count; i++)
         worker_join(&ro->workers[i]);
     free(ro->workers);

@@ -393,7 +393,9 @@ json_t *document_ordered(const struct endpoints *es, const struct order *order, 
     if (unkept[0])
         json_object_set_new(
             document, "note",
-            json_sprintf("in effect, but lost when the control plane ends: %s", unkept));
+            json_sprintf("in effect, but lost if the control plane ends before it can be "
+                         "kept: %s",
+                         unkept));
     return document;
 }
 
@@ -479,7 +481,12 @@ static json_t *accepted_outcome(const struct push_outcome *o)
                   "previous", (json_int_t)o->previous, "dry_run", (int)o->dry_run, "unchanged",
                   (int)o->unchanged, "changes", sentences_of(&o->changes), "warnings",
                   diagnostics_of(o->diagnostics, true), "dataplanes", answers_of(o));
-    if (o->answer_count == 0 && !o->unchanged)
+    if (o->unkept && o->unkept[0])
+        json_object_set_new(document, "note",
+                            json_sprintf("in force, but lost if the control plane ends before it "
+                                         "can be kept: %s",
+                                         o->unkept));
+    else if (o->answer_count == 0 && !o->unchanged)
         json_object_set_new(document, "note",
                             json_string("no data plane is connected: the configuration was checked "
                                         "by the control plane alone"));

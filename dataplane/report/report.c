@@ -613,6 +613,10 @@ enum report_status report_make(struct report *r, const struct report_request *re
                                struct err *err)
 {
     struct draft d = {.request = request, .arena = arena_new(ARENA_BYTES)};
+    /* An empty one is somewhere, too: parts begin at an offset of it. */
+    d.series = arena_array(d.arena, 1, sizeof(*d.series));
+    d.targets = arena_array(d.arena, 1, sizeof(*d.targets));
+    d.counts = arena_array(d.arena, 1, sizeof(*d.counts));
     enum report_status status = make(r, &d, err);
     arena_free(&d.arena);
     return status;

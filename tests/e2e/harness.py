@@ -132,6 +132,11 @@ class Program:
                 pass
         return found
 
+    def cpu_seconds(self):
+        """Processor time it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory(self, key="VmRSS"):
         """Bytes of memory, by its name in /proc/PID/status."""
         text = Path(f"/proc/{self.pid}/status").read_text()

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import BUILD, DEADLINE, route, wait_until
+from harness import BUILD, DEADLINE, SCALE, route, wait_until
 
 
 def test_control_plane_may_come_first(make_pair, backend):
@@ -219,3 +219,22 @@ def test_self_check_takes_a_full_data_plane_for_healthy(make_pair, backend):
     wait_until(lambda: backend.get("/connections")["requests"] == 1, "the request is under way")
     assert pair.get("/").status == 503
     assert self_check(pair) == (0, "")
+
+
+def test_taken_address_is_tried_again_without_haste(make_pair, backend):
+    """Until it is free; meanwhile the data plane costs next to nothing."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    pair.expect_log("in use")
+    pair.write_config()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(pair.address)
+        other.listen()
+        pair.controlplane.start()
+        pair.dataplane.start()
+        wait_until(lambda: "in use" in pair.dataplane.log() + pair.controlplane.log(), "it has tried")
+        before, start = pair.dataplane.cpu_seconds(), time.monotonic()
+        wait_until(lambda: time.monotonic() - start > 1, "it has tried some times more")
+        assert pair.dataplane.cpu_seconds() - before < 0.2 * SCALE
+    pair.wait_ready()
+    assert pair.get("/").status == 200

@@ -285,12 +285,6 @@ def test_a_control_plane_remembers_data_planes_that_ended(make_pair, backend):
     wait_until(lambda: watch.look() and pair.metric("gateway_requests_total") == 21, "and counting goes on")
 
 
-def cpu_seconds(program):
-    """What a process has used."""
-    fields = Path(f"/proc/{program.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @pytest.mark.heavy
 def test_ten_thousand_routes_are_scraped_in_time(make_pair, backend):
     """Every one of them used: under 200 ms at best, and of CPU on average, and requests beside it are answered meanwhile."""
@@ -304,12 +298,12 @@ def test_ten_thousand_routes_are_scraped_in_time(make_pair, backend):
             for _ in range(100):
                 assert c.read_response().status == 200
     wait_until(lambda: scrape(pair).body.count(b"gateway_requests_total{") == count, "all of them are reported", 60)
-    best, size, cpu = 1e9, 0, cpu_seconds(pair.controlplane)
+    best, size, cpu = 1e9, 0, pair.controlplane.cpu_seconds()
     for _ in range(5):
         began = time.monotonic()
         done = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{size_download}",
                                f"http://127.0.0.1:{pair.admin_port}/metrics"], capture_output=True, check=True, timeout=60)
         best, size = min(best, time.monotonic() - began), int(done.stdout)
-    cpu = (cpu_seconds(pair.controlplane) - cpu) / 5
+    cpu = (pair.controlplane.cpu_seconds() - cpu) / 5
     print(f"\nscrape of {count} routes: {best * 1000:.0f} ms, {cpu * 1000:.0f} ms of CPU, {size / 1e6:.1f} MB")
     assert best < 0.2 * SCALE and cpu < 0.2 * SCALE

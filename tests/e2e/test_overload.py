@@ -12,12 +12,6 @@ from rawhttp import Cut
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds(program):
-    """User and system time that it has used."""
-    fields = Path(f"/proc/{program.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def holding(go):
     """An answer that waits for `go`, but not for those who ask for /free."""
     def answer(request):
@@ -82,7 +76,7 @@ def busy_until_full(pair, backend, most):
 def check_saturated(pair, count=60):
     """Every newcomer is answered quickly, and in between the data plane rests. (With few descriptors
     some are lucky: what a worker kept in reserve to refuse them with may serve one at a time.)"""
-    cpu, start = cpu_seconds(pair.dataplane), time.monotonic()
+    cpu, start = pair.dataplane.cpu_seconds(), time.monotonic()
     slowest, answers = 0, []
     for _ in range(count):
         before = time.monotonic()
@@ -92,7 +86,7 @@ def check_saturated(pair, count=60):
     assert slowest < 1.0 * SCALE
     # Twice as long without anything to do, to see whether it spins.
     threading.Event().wait(max(0.5, time.monotonic() - start))
-    assert cpu_seconds(pair.dataplane) - cpu < 0.25 * SCALE
+    assert pair.dataplane.cpu_seconds() - cpu < 0.25 * SCALE
 
 
 def test_at_max_connections_newcomers_are_told_quickly(make_pair):
@@ -164,12 +158,12 @@ def test_without_descriptors_idle_clients_are_shed(make_pair, backend):
         idle = [pair.client() for _ in range(25)]
         for c in idle:
             assert c.request("GET", "/").status == 200
-        cpu = cpu_seconds(pair.dataplane)
+        cpu = pair.dataplane.cpu_seconds()
         fresh = []
         for _ in range(20):
             fresh.append(pair.client())
             assert fresh[-1].request("GET", "/").status == 200
-        assert cpu_seconds(pair.dataplane) - cpu < 0.25 * SCALE
+        assert pair.dataplane.cpu_seconds() - cpu < 0.25 * SCALE
         shed = wait_until(lambda p=pair: p.metric("gateway_shed_total"), "some are shed")
         assert shed <= 25
         for c in idle + fresh:

@@ -41,7 +41,8 @@ static void add(uint64_t number, const char *text)
                               .user = "anna",
                               .message = "so \"it\" goes",
                               .source = "g.yaml"};
-    history_add(&h, &e, view_of(text));
+    struct err err;
+    cr_assert_eq(history_add(&h, &e, view_of(text), &err), 0, "%s", err.text);
 }
 
 static void path_of(uint64_t number, char out[128])
@@ -198,8 +199,11 @@ Test(history, what_is_damaged_later_is_told_when_it_is_read)
 
 Test(history, without_a_folder_there_is_none)
 {
+    struct history_entry e = {.number = 1, .source = "g.yaml"};
+    struct err err;
     history_open(&h, "/proc/nowhere");
-    add(1, "routes: []\n");
+    cr_expect_eq(history_add(&h, &e, view_of("routes: []\n"), &err), -1);
+    cr_expect(strstr(err.text, "/proc/nowhere"), "%s", err.text);
     cr_expect_eq(h.count, 0);
     history_close(&h);
 }

@@ -58,8 +58,12 @@ static void write_file(const char *text)
 
 static void keep(uint64_t number, enum origin origin, const char *text)
 {
-    history_add(&h, &(struct history_entry){.number = number, .origin = origin, .source = "p.yaml"},
-                view_of(text));
+    struct err err;
+    cr_assert_eq(
+        history_add(&h,
+                    &(struct history_entry){.number = number, .origin = origin, .source = "p.yaml"},
+                    view_of(text), &err),
+        0, "%s", err.text);
 }
 
 static void expect(const char *route, enum origin origin, uint64_t entry)
