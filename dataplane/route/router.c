@@ -20,7 +20,7 @@
 #define NONE UINT32_MAX
 
 struct cell {
-    uint32_t tag;   /* the upper half of the hash; the lower one is where to look */
+    uint32_t hash;  /* its lower half: more would only save few looks at the text */
     uint32_t index; /* into hosts or claims; NONE = empty */
 };
 
@@ -129,24 +129,19 @@ static void map_init(struct map *m, struct arena *arena, uint32_t count)
         m->cells[i].index = NONE;
 }
 
-static uint32_t tag_of(uint64_t hash)
-{
-    return (uint32_t)(hash >> 32);
-}
-
 static void map_add(struct map *m, uint64_t hash, uint32_t index)
 {
     uint32_t i = (uint32_t)hash & m->mask;
     while (m->cells[i].index != NONE)
         i = (i + 1) & m->mask;
-    m->cells[i] = (struct cell){tag_of(hash), index};
+    m->cells[i] = (struct cell){(uint32_t)hash, index};
 }
 
 static uint32_t find_host(const struct router *r, const struct map *m, uint64_t hash,
                           struct view name)
 {
     for (uint32_t i = (uint32_t)hash & m->mask; m->cells[i].index != NONE; i = (i + 1) & m->mask)
-        if (m->cells[i].tag == tag_of(hash) &&
+        if (m->cells[i].hash == (uint32_t)hash &&
             view_equal_nocase(r->hosts[m->cells[i].index].name, name))
             return m->cells[i].index;
     return NONE;
@@ -159,7 +154,7 @@ static uint32_t find_claim(const struct router *r, uint32_t host, uint64_t path_
     uint64_t hash = hash_claim(r->hosts[host].salt, path_hash);
     for (uint32_t i = (uint32_t)hash & m->mask; m->cells[i].index != NONE; i = (i + 1) & m->mask) {
         const struct claim *claim = &r->claims[m->cells[i].index];
-        if (m->cells[i].tag != tag_of(hash))
+        if (m->cells[i].hash != (uint32_t)hash)
             continue;
         route_prefetch(claim->any); /* while the text is fetched */
         if (claim->host == host && view_equal(claim->prefix, prefix))
