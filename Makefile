@@ -84,7 +84,8 @@ CFLAGS_ALL = -std=gnu17 -g $(WARNINGS) -fno-strict-aliasing -pthread
 # ordinary code as well, with which everything else is linked.
 LTO := $(shell $(CC) -flto=auto -ffat-lto-objects -Werror -x c -c /dev/null -o /dev/null 2>/dev/null && \
     echo -flto=auto -ffat-lto-objects)
-release_PLAIN_CFLAGS = -O2 $(if $(LTO),-fno-lto)
+release_PLAIN_CFLAGS = $(if $(LTO),-fno-lto)
+release_TEST_CFLAGS  = $(release_PLAIN_CFLAGS) -O2
 release_CFLAGS  = -O3 $(LTO) $(HARDENING) -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 release_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed
 asan_CFLAGS     = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -206,7 +207,7 @@ $$($(1)_DIR)/unit/%: tests/unit/%.c $$($(1)_DIR)/libdataplane.a $$($(1)_DIR)/lib
     $$($(1)_DIR)/libproto.a
 	@mkdir -p $$(@D)
 	@echo "  TEST  $$@"
-	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_PLAIN_CFLAGS) $$(CFLAGS) \
+	$$(Q)$$(CC) $$(CPPFLAGS_ALL) $$(CPPFLAGS) $$(CFLAGS_ALL) $$($(1)_CFLAGS) $$($(1)_TEST_CFLAGS) $$(CFLAGS) \
 	    $$($(1)_LDFLAGS) $$(LDFLAGS) -MMD -MP -MF $$@.d -o $$@ $$< $$(filter %.a,$$^) $$($(1)_UNIT) -lev $$(LLHTTP_LIBS) \
 	    $$(shell pkg-config --libs $$(LIBS_CP) $$(LIBS_DP)) -lm
 
@@ -302,7 +303,7 @@ bench-limiter: $(B)/bench/bench_limiter
 	@$<
 
 # What changes of the configuration cost; many pushes under load, which must fail no request and leave memory flat.
-changes: programs
+changes: programs $(B)/bench/clients
 	@$(PYTHON) tests/bench/changes.py --build $(B)
 SOAK_PUSHES ?= 100000
 soak: programs

@@ -12,6 +12,7 @@
 #define MAX_TARGETS 250000
 #define MAX_GONE 32
 #define REWRITE_BYTES ((size_t)8 * 1024 * 1024)
+#define REWRITE_GENERATIONS 1000 /* rows more than were left by the last rewriting */
 #define NS_PER_S 1e9
 
 static void *must(void *memory)
@@ -146,6 +147,7 @@ static void take_row_back(struct aggregate *a, struct tally *r)
 static void reload(struct aggregate *a)
 {
     totals_clear(&a->totals);
+    a->generation_rows = 0;
     list_each (node, &a->sources) {
         struct source *s = CONTAINER_OF(node, struct source, link);
         table_fini(&s->rows);
@@ -158,6 +160,7 @@ static void reload(struct aggregate *a)
             memcpy(a->bounds, r->values, r->count * sizeof(double));
         } else if (r->key_len > 1 && tallies_key(r).at[0] == TOTAL_GENERATION) {
             totals_note_generation(&a->totals, strtoull(tallies_key(r).at + 1, NULL, 10));
+            a->generation_rows++;
         }
     }
     tallies_each(r, &a->tallies) take_row_back(a, r);
@@ -214,10 +217,12 @@ static void renew(struct aggregate *a, const double *bounds, size_t bound_count)
 
 static void tidy(struct aggregate *a)
 {
-    if (count_gone(a) <= 2 * MAX_GONE && a->tallies.used < a->rewrite_bytes)
+    if (count_gone(a) <= 2 * MAX_GONE && a->tallies.used < a->rewrite_bytes &&
+        a->generation_rows < a->rewrite_generations)
         return;
     renew(a, a->bounds, a->bound_count);
     a->rewrite_bytes = MAX(REWRITE_BYTES, a->tallies.used * 2);
+    a->rewrite_generations = a->generation_rows + REWRITE_GENERATIONS;
 }
 
 /* ---- life ---- */
@@ -227,6 +232,7 @@ void aggregate_init(struct aggregate *a, const char *state_dir)
     memset(a, 0, sizeof(*a));
     list_init(&a->sources);
     a->rewrite_bytes = REWRITE_BYTES;
+    a->rewrite_generations = REWRITE_GENERATIONS;
     tallies_open(&a->tallies, state_dir, "counts");
     reload(a);
     tidy(a);
@@ -290,8 +296,10 @@ static uint64_t take(struct aggregate *a, struct source *s, const struct total_k
         return 0;
     totals_count_as(&a->totals, key, &as);
     struct total *total = totals_at(&a->totals, total_key_view(&as), count);
-    if (total && !last && (last = tallies_add(&a->tallies, s->lineage, key, count)))
+    if (total && !last && (last = tallies_add(&a->tallies, s->lineage, key, count))) {
         table_add(&s->rows, tallies_key(last), last);
+        a->generation_rows += key.at[0] == TOTAL_GENERATION;
+    }
     if (!total || !last || last->count != count)
         return 0;
     uint64_t first = 0;
@@ -466,6 +474,15 @@ static void take_redis(struct source *s, Gwp__RedisStats **now, size_t count)
     }
 }
 
+static void take_levels(struct source *s, const Gwp__StatsReport *r)
+{
+    take_redis(s, r->redis, r->n_redis);
+    s->process = (struct process_stats){.rss_bytes = r->rss_bytes,
+                                        .open_fds = r->open_fds,
+                                        .cpu_seconds = r->cpu_seconds,
+                                        .started_seconds = r->started_seconds};
+}
+
 void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__StatsReport *r)
 {
     uint64_t lineage = r->lineage ? r->lineage : 1;
@@ -486,13 +503,9 @@ void aggregate_take(struct aggregate *a, const char *instance_id, const Gwp__Sta
         take_counter(a, s, r->counters[i]);
     for (size_t i = 0; i < r->n_targets; i++)
         take_target(a, s, breakers, r->targets[i]);
-    if (r->settled)
-        return;
-    take_redis(s, r->redis, r->n_redis);
-    s->process = (struct process_stats){.rss_bytes = r->rss_bytes,
-                                        .open_fds = r->open_fds,
-                                        .cpu_seconds = r->cpu_seconds,
-                                        .started_seconds = r->started_seconds};
+    if (!r->settled)
+        take_levels(s, r);
+    tidy(a);
 }
 
 /* ---- reading ---- */

@@ -70,7 +70,9 @@ struct source {
 
 struct aggregate {
     struct tallies tallies;
-    size_t rewrite_bytes; /* when the tallies are larger they are rewritten */
+    /* When the tallies are larger, or more of them are of generations, they are rewritten. */
+    size_t rewrite_bytes, rewrite_generations;
+    size_t generation_rows;
     double bounds[AGGREGATE_MAX_BUCKETS - 1];
     size_t bound_count;
     struct list sources; /* owned */

@@ -6,6 +6,7 @@
 #include "controlplane/config/url.h"
 #include "controlplane/table.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 #include "proto/gateway.pb-c.h"
 
 #define XXH_INLINE_ALL
@@ -22,12 +23,24 @@ static_assert((int)REDIS_DENY == (int)GWP__RATE_LIMIT__ON_REDIS_FAILURE__DENY,
 static_assert((int)LOG_ERROR == (int)GWP__LOGGING__LEVEL__ERROR, "carried as numbers");
 static_assert((int)CONFIG_LOG_CONSOLE == (int)GWP__LOGGING__FORMAT__CONSOLE, "carried as numbers");
 
+#define FIRST_BYTES (64u * 1024)
+#define FIRST_ADDRESSES 64
+
+/* The numbers of Snapshot's fields that are packed one by one. */
+#define FIELD_ENDPOINTS 13
+#define FIELD_ROUTES 14
+
+/* One route after the other is made and packed, so that what is at work fits a cache, however many
+ * there are. */
 struct build {
     const struct builder_input *in;
     struct builder_output *out;
-    struct arena *arena; /* owned: the message tree; its texts are borrowed from the config */
-    struct table endpoint_index;
-    Gwp__Snapshot *snapshot;
+    size_t room;         /* of out->packed */
+    struct arena *arena; /* owned: one message; its texts are borrowed from the config */
+    struct arena *kept;  /* owned: addresses */
+    struct table index;  /* address -> its place in addresses, from 1 */
+    char **addresses;    /* in kept: of endpoints, each once */
+    size_t address_room;
     XXH3_state_t *targets;
 };
 
@@ -135,18 +148,29 @@ char *builder_address(struct arena *a, const char *ip, uint16_t port)
     return arena_copy(a, (struct view){text, (size_t)(out - text)});
 }
 
-/* Each address once: the index of an endpoint, which is made when it is new. */
-static uint32_t endpoint_of(struct build *b, char *address)
+static void keep_address(struct build *b, const char *address)
 {
-    Gwp__Snapshot *s = b->snapshot;
-    Gwp__Endpoint **known = table_get(&b->endpoint_index, view_of(address));
-    if (known)
-        return (uint32_t)(known - s->endpoints);
-    Gwp__Endpoint *m = MAKE(b, Gwp__Endpoint, GWP__ENDPOINT__INIT);
-    m->address = address;
-    s->endpoints[s->n_endpoints] = m;
-    table_add(&b->endpoint_index, view_of(address), &s->endpoints[s->n_endpoints]);
-    return (uint32_t)s->n_endpoints++;
+    if (b->out->endpoints == b->address_room) {
+        size_t room = MAX(FIRST_ADDRESSES, 2 * b->address_room);
+        char **more = arena_array(b->kept, room, sizeof(*more));
+        if (b->address_room > 0)
+            memcpy(more, b->addresses, b->address_room * sizeof(*more));
+        b->addresses = more;
+        b->address_room = room;
+    }
+    char *copy = arena_copy(b->kept, view_of(address));
+    b->addresses[b->out->endpoints++] = copy;
+    table_add(&b->index, view_of(copy), (void *)(uintptr_t)b->out->endpoints);
+}
+
+/* Each address once: its index, under which it is added when it is new. */
+static uint32_t endpoint_of(struct build *b, const char *address)
+{
+    uintptr_t known = (uintptr_t)table_get(&b->index, view_of(address));
+    if (known > 0)
+        return (uint32_t)known - 1;
+    keep_address(b, address);
+    return (uint32_t)b->out->endpoints - 1;
 }
 
 const char *builder_host(struct arena *a, const struct backend_config *backend)
@@ -176,15 +200,16 @@ static void build_target(struct build *b, Gwp__Route *route, const struct backen
 
 static void build_targets(struct build *b, Gwp__Route *m, const struct route_config *c)
 {
+    const struct strings **found = arena_alloc(b->arena, c->backend_count * sizeof(*found));
     size_t count = 0;
     for (size_t i = 0; i < c->backend_count; i++) {
-        const struct strings *ips = b->in->lookup(b->in->owner, c->backends[i].host);
-        count += ips ? ips->count : 0;
+        found[i] = b->in->lookup(b->in->owner, c->backends[i].host);
+        count += found[i] ? found[i]->count : 0;
     }
     m->targets = arena_alloc(b->arena, count * sizeof(*m->targets));
     for (size_t i = 0; i < c->backend_count; i++) {
         const struct backend_config *backend = &c->backends[i];
-        const struct strings *ips = b->in->lookup(b->in->owner, backend->host);
+        const struct strings *ips = found[i];
         Gwp__Place *place = build_place(b, backend->place);
         char *host = (char *)builder_host(b->arena, backend);
         for (size_t k = 0; ips && k < ips->count; k++)
@@ -322,71 +347,97 @@ static Gwp__Route *build_route(struct build *b, const struct route_config *c)
     return m;
 }
 
-/* How many endpoints there can be at most, so that their array never moves while indexes point into
- * it. */
-static size_t count_addresses(const struct builder_input *in)
+/* Where `len` more bytes go. */
+static uint8_t *grow(struct build *b, size_t len)
 {
-    size_t count = 0;
-    for (size_t r = 0; r < in->config->route_count; r++) {
-        const struct route_config *route = &in->config->routes[r];
-        for (size_t i = 0; i < route->backend_count; i++) {
-            const struct strings *ips = in->lookup(in->owner, route->backends[i].host);
-            count += ips ? ips->count : 0;
-        }
+    struct builder_output *out = b->out;
+    if (out->len + len > b->room) {
+        b->room = MAX(out->len + len, MAX(FIRST_BYTES, 2 * b->room));
+        out->packed = realloc(out->packed, b->room);
+        if (!out->packed)
+            log_fatal("builder", "out of memory: a snapshot of %zu bytes", b->room);
     }
-    return count;
+    out->len += len;
+    return out->packed + out->len - len;
 }
 
-static Gwp__Snapshot *build_snapshot(struct build *b)
+static size_t put_varint(uint8_t *to, size_t n)
+{
+    size_t len = 0;
+    for (; n >= 0x80; n >>= 7)
+        to[len++] = (uint8_t)(n | 0x80);
+    to[len++] = (uint8_t)n;
+    return len;
+}
+
+/* A field of Snapshot that holds a message. */
+static void pack_field(struct build *b, uint8_t number, const ProtobufCMessage *m)
+{
+    uint8_t head[1 + 10] = {(uint8_t)(number << 3 | 2)};
+    size_t len = protobuf_c_message_get_packed_size(m), head_len = 1 + put_varint(head + 1, len);
+    memcpy(grow(b, head_len), head, head_len);
+    protobuf_c_message_pack(m, grow(b, len));
+}
+
+/* All but endpoints and routes. Returns how many bytes tell one making from the next: they come
+ * first, since fields are packed in the order of their numbers. */
+static size_t pack_head(struct build *b)
 {
     const struct config *c = b->in->config;
-    Gwp__Snapshot *s = b->snapshot = MAKE(b, Gwp__Snapshot, GWP__SNAPSHOT__INIT);
-    s->generation = b->in->generation;
-    s->content_hash = c->hash;
-    s->source = (char *)c->source;
-    s->created_ms = b->in->created_ms;
-    s->dry_run = b->in->dry_run;
-    s->server = build_server(b);
-    s->logging = build_logging(b);
-    s->duration_buckets_seconds = c->duration_buckets;
-    s->n_duration_buckets_seconds = c->duration_bucket_count;
-    s->endpoints = arena_alloc(b->arena, count_addresses(b->in) * sizeof(*s->endpoints));
-    s->routes = arena_alloc(b->arena, c->route_count * sizeof(*s->routes));
-    for (size_t i = 0; i < c->route_count; i++)
-        s->routes[s->n_routes++] = build_route(b, &c->routes[i]);
-    return s;
+    Gwp__Snapshot s = GWP__SNAPSHOT__INIT;
+    s.generation = b->in->generation;
+    s.content_hash = c->hash;
+    s.source = (char *)c->source;
+    s.created_ms = b->in->created_ms;
+    size_t making = gwp__snapshot__get_packed_size(&s);
+    s.dry_run = b->in->dry_run;
+    s.server = build_server(b);
+    s.logging = build_logging(b);
+    s.duration_buckets_seconds = c->duration_buckets;
+    s.n_duration_buckets_seconds = c->duration_bucket_count;
+    size_t len = gwp__snapshot__get_packed_size(&s);
+    gwp__snapshot__pack(&s, grow(b, len));
+    return making;
 }
 
-/* Fields are packed in the order of their numbers: those that tell one making from the next come
- * first. */
-static uint64_t hash_body(const Gwp__Snapshot *s, const struct builder_output *out)
+static void pack_routes(struct build *b)
 {
-    Gwp__Snapshot head = GWP__SNAPSHOT__INIT;
-    head.generation = s->generation;
-    head.content_hash = s->content_hash;
-    head.source = s->source;
-    head.created_ms = s->created_ms;
-    size_t skip = gwp__snapshot__get_packed_size(&head);
-    return XXH3_64bits_withSeed(out->packed + skip, out->len - skip, s->content_hash);
+    const struct config *c = b->in->config;
+    for (size_t i = 0; i < c->route_count; i++) {
+        pack_field(b, FIELD_ROUTES, &build_route(b, &c->routes[i])->base);
+        arena_clear(b->arena);
+        pace_yield();
+    }
+}
+
+static void pack_endpoints(struct build *b)
+{
+    for (size_t i = 0; i < b->out->endpoints; i++) {
+        Gwp__Endpoint m = GWP__ENDPOINT__INIT;
+        m.address = b->addresses[i];
+        pack_field(b, FIELD_ENDPOINTS, &m.base);
+    }
 }
 
 void builder_build(const struct builder_input *in, struct builder_output *out)
 {
     XXH3_state_t targets;
-    struct build b = {.in = in, .out = out, .arena = arena_new(64 * 1024), .targets = &targets};
+    struct build b = {.in = in,
+                      .out = out,
+                      .arena = arena_new(FIRST_BYTES),
+                      .kept = arena_new(FIRST_BYTES),
+                      .targets = &targets};
     memset(out, 0, sizeof(*out));
-    table_init(&b.endpoint_index);
+    table_init(&b.index);
     XXH3_INITSTATE(&targets);
     XXH3_64bits_reset(&targets);
-    const Gwp__Snapshot *s = build_snapshot(&b);
-    out->endpoints = s->n_endpoints;
+    size_t making = pack_head(&b);
+    pack_routes(&b);
+    pack_endpoints(&b);
     out->targets_hash = XXH3_64bits_digest(&targets);
-    out->len = gwp__snapshot__get_packed_size(s);
-    out->packed = malloc(out->len);
-    if (!out->packed)
-        log_fatal("builder", "out of memory: a snapshot of %zu bytes", out->len);
-    gwp__snapshot__pack(s, out->packed);
-    out->body_hash = hash_body(s, out);
-    table_fini(&b.endpoint_index);
+    out->body_hash =
+        XXH3_64bits_withSeed(out->packed + making, out->len - making, in->config->hash);
+    table_fini(&b.index);
+    arena_free(&b.kept);
     arena_free(&b.arena);
 }

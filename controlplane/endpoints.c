@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 /* An entry takes at most 24 bytes, so that many are far from the bound of a message. */
 #define ENTRIES_PER_MESSAGE 100000
@@ -71,6 +72,7 @@ static void telling_init(struct telling *m, struct endpoints *es, size_t count)
 static void tell(struct telling *m, const struct target *t)
 {
     Gwp__EndpointState__Entry *e = &m->entries[m->count];
+    pace_yield();
     *e = (Gwp__EndpointState__Entry)GWP__ENDPOINT_STATE__ENTRY__INIT;
     e->target_id = t->id;
     e->unhealthy = !target_counts_as_up(t);
@@ -238,6 +240,7 @@ static void add_target(struct endpoints *es, const struct table *old,
                        const char *ip, double now)
 {
     struct target *t = &es->targets[es->count];
+    pace_yield();
     t->address = builder_address(es->arena, ip, backend->port);
     t->id = builder_target_id(route->name, backend->url, t->address);
     if (endpoints_find(es, t->id))
@@ -261,10 +264,11 @@ void endpoints_apply(struct endpoints *es, const struct config *config, uint64_t
     es->config = config;
     es->generation = generation;
     es->count = 0;
-    es->targets =
-        arena_array(es->arena, count_targets(config, lookup, owner) + 1, sizeof(*es->targets));
+    size_t most = count_targets(config, lookup, owner);
+    es->targets = arena_array(es->arena, most + 1, sizeof(*es->targets));
     es->spans = arena_array(es->arena, config->route_count + 1, sizeof(*es->spans));
     table_init(&es->by_id);
+    table_reserve(&es->by_id, most);
     health_begin(&es->health);
     for (size_t r = 0; r < config->route_count; r++) {
         const struct route_config *route = &config->routes[r];

@@ -284,6 +284,17 @@ static void sweep(const struct fd_keeper *k)
     }
 }
 
+/* After a restart of this process a data plane may have come before the one that it is to replace
+ * came back: it could not open its addresses, and waits for them. */
+static void hand_to_starting(const struct fd_keeper *k, const struct session *from)
+{
+    sessions_each(s, k->sessions)
+    {
+        if (s != from && s->keeps && s->refused && !s->serves && !s->leaving)
+            hand_out(k, s, true);
+    }
+}
+
 static void take_whole(struct fd_keeper *k, struct deposit *d)
 {
     struct session *s = d->session;
@@ -295,6 +306,7 @@ static void take_whole(struct fd_keeper *k, struct deposit *d)
     forget_taken(k);
     sweep(k);
     retire_older(k, s);
+    hand_to_starting(k, s);
 }
 
 int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners *m, const int *fds,

@@ -7,7 +7,8 @@
  *   HELD --its data plane goes--> LEFT --another serves--> its counters, if any, are told --> gone
  *                                 LEFT --it returns, or nobody comes for too long--> gone
  *
- * Who connects is given everything: the newest socket of each address, breakers and limiters, and
+ * Who connects, or could not begin without what another one leaves now, is given everything: the
+ * newest socket of each address, breakers and limiters, and
  * the counters of those that are gone, for it to tell in their place (dataplane/keeping.h). A data
  * plane serves when it has left its list here; the older ones of its name are then told to leave:
  * that is how one replaces another. As long as any serves, nothing is accepted here. With none that

@@ -5,12 +5,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/base/addr.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
+
+#define LOCK_TRIES 100
+#define LOCK_PAUSE_US 5000
 
 int files_make_parent(const char *path, struct err *err)
 {
@@ -30,13 +35,14 @@ int files_make_parent(const char *path, struct err *err)
 static int write_all(int fd, struct view text)
 {
     while (text.len > 0) {
-        ssize_t n = write(fd, text.at, text.len);
+        ssize_t n = write(fd, text.at, MIN(text.len, PACE_BYTES));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return -1;
         text.at += n;
         text.len -= (size_t)n;
+        pace_look();
     }
     return 0;
 }
@@ -107,7 +113,7 @@ static ssize_t read_all(int fd, char *out, size_t room)
 {
     size_t used = 0;
     while (used < room) {
-        ssize_t n = read(fd, out + used, room - used);
+        ssize_t n = read(fd, out + used, MIN(room - used, PACE_BYTES));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -115,6 +121,7 @@ static ssize_t read_all(int fd, char *out, size_t room)
         if (n == 0)
             break;
         used += (size_t)n;
+        pace_look();
     }
     return (ssize_t)used;
 }
@@ -169,26 +176,48 @@ static int bind_private(int fd, const struct addr *a)
     return result;
 }
 
-int files_listen_unix(const char *path, struct err *err)
+/* Of two that start at once neither shall remove what the other has just made. -1: there is no
+ * lock, and most likely no other. */
+static int lock_directory_of(const char *path)
 {
-    struct addr a;
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int i = 0; fd >= 0 && i < LOCK_TRIES && flock(fd, LOCK_EX | LOCK_NB) < 0; i++)
+        usleep(LOCK_PAUSE_US);
+    return fd;
+}
+
+static int listen_there(const struct addr *a, const char *path, struct err *err)
+{
     struct stat st;
-    char text[ADDR_TEXT_BYTES + 8];
-    snprintf(text, sizeof(text), "unix:%s", path);
-    if (addr_parse(&a, strlen(path) < ADDR_TEXT_BYTES ? text : "unix:", err) < 0 ||
-        files_make_parent(path, err) < 0)
-        return -1;
-    if (is_alive(&a))
+    if (is_alive(a))
         return err_set(
             err, "another process already listens on %s; stop it first, or choose another path",
             path);
     if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
         unlink(path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0 && bind_private(fd, &a) == 0 && listen(fd, 64) == 0)
+    if (fd >= 0 && bind_private(fd, a) == 0 && listen(fd, 64) == 0)
         return fd;
     err_set_errno(err, "the socket %s cannot be opened", path);
     if (fd >= 0)
         close(fd);
     return -1;
+}
+
+int files_listen_unix(const char *path, struct err *err)
+{
+    struct addr a;
+    char text[ADDR_TEXT_BYTES + 8];
+    snprintf(text, sizeof(text), "unix:%s", path);
+    if (addr_parse(&a, strlen(path) < ADDR_TEXT_BYTES ? text : "unix:", err) < 0 ||
+        files_make_parent(path, err) < 0)
+        return -1;
+    int lock = lock_directory_of(path);
+    int fd = listen_there(&a, path, err);
+    if (lock >= 0)
+        close(lock);
+    return fd;
 }

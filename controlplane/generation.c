@@ -58,6 +58,11 @@ struct generation *generation_new(struct config *config, enum origin origin)
     return make(shared, origin);
 }
 
+uint64_t generation_number(const struct generation *g)
+{
+    return g ? g->number : 0;
+}
+
 struct generation *generation_again(const struct generation *other, enum origin origin)
 {
     struct generation *g = make(other->shared, origin);

@@ -69,6 +69,8 @@ enum origin origin_of_word(const char *word); /* ORIGIN_FILE when it is none of 
 /* A generation without number and snapshot. Takes `config` over. */
 struct generation *generation_new(struct config *config, enum origin origin);
 
+uint64_t generation_number(const struct generation *g); /* 0 when there is none */
+
 /* One more with the same configuration. */
 struct generation *generation_again(const struct generation *other, enum origin origin);
 void generation_free(struct generation **g); /* nulls *g; NULL is allowed */

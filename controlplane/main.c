@@ -153,7 +153,7 @@ static void on_committed(void *owner, const struct generation *g)
 static void on_file_changed(void *owner)
 {
     struct controlplane *cp = owner;
-    publisher_file_changed(&cp->publisher);
+    intake_file_changed(&cp->publisher);
 }
 
 /* ---- signals ---- */
@@ -168,7 +168,7 @@ static void on_hangup(struct ev_loop *loop, ev_signal *w, int revents)
 {
     struct controlplane *cp = w->data;
     struct push push = {.origin = ORIGIN_RELOAD, .wait_seconds = PUBLISHER_ANSWER_SECONDS};
-    publisher_reload(&cp->publisher, &push);
+    intake_reload(&cp->publisher, &push);
 }
 
 static void on_alive(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -260,7 +260,7 @@ static void serve(struct controlplane *cp, struct start *start)
     start_signals_and_timers(cp);
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);
-    publisher_file_changed(&cp->publisher); /* since it was read, before it was watched */
+    intake_file_changed(&cp->publisher); /* since it was read, before it was watched */
     notify_manager("READY=1");
     ev_run(cp->loop, 0);
     notify_manager("STOPPING=1");

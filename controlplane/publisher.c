@@ -6,43 +6,23 @@
 
 #include "controlplane/builder.h"
 #include "controlplane/config/compare.h"
-#include "controlplane/files.h"
 #include "controlplane/start.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #define NAMES_SECONDS 2.
 #define GATHER_SECONDS 0.05
-#define LOGGED_DIAGNOSTICS 50
-
-/* Something that came while another candidate was under way. */
-struct turn {
-    struct list link; /* of publisher.waiting */
-    struct push push;
-    char *text; /* owned; NULL = the file is to be looked at */
-    size_t len;
-    double until; /* loop time: so long it waits */
-};
 
 static void finish(struct publisher *p, enum push_verdict verdict, const char *message);
-static void take_up(struct publisher *p);
 
 static uint64_t now_ms(void)
 {
     return (uint64_t)(ev_time() * 1000);
 }
 
-static uint64_t number_of(const struct generation *g)
-{
-    return g ? g->number : 0;
-}
-
 /* ---- telling ---- */
 
-static void remember(struct publisher *p, bool ok, const char *message)
+void publisher_remember(struct publisher *p, bool ok, const char *message)
 {
     p->last_reload.ok = ok;
     p->last_reload.at = ev_time();
@@ -50,11 +30,12 @@ static void remember(struct publisher *p, bool ok, const char *message)
 }
 
 /* For a push that never became a candidate. */
-static void tell(struct publisher *p, const struct push *push, const struct push_outcome *outcome)
+void publisher_tell(struct publisher *p, const struct push *push,
+                    const struct push_outcome *outcome)
 {
     struct push_outcome full = *outcome;
     full.dry_run = push->dry_run;
-    full.previous = full.in_force = number_of(p->generations.in_force);
+    full.previous = full.in_force = generation_number(p->generations.in_force);
     if (!full.message)
         full.message = "";
     if (full.unchanged)
@@ -134,11 +115,11 @@ static void send_rollback(struct publisher *p)
              (unsigned long long)before, (unsigned long long)g->number);
 }
 
-/* While the data planes are at work: nobody has to wait for it. */
+/* For who asked, while the data planes are at work. */
 static void compare(const struct publisher *p, struct generation *g)
 {
     const struct generation *before = p->generations.in_force;
-    if (p->push.origin != ORIGIN_DNS)
+    if (p->push.done)
         g->changes = compare_configs(before ? before->config : NULL, g->config, g->config->arena);
 }
 
@@ -176,12 +157,13 @@ static void send_candidate(struct publisher *p)
     ev_timer_set(&p->deadline, waits ? p->push.wait_seconds : PUBLISHER_ANSWER_SECONDS, 0.);
     ev_timer_start(p->loop, &p->deadline);
     if (!waits)
-        tell_candidate(p, &(struct push_outcome){.verdict = PUSH_ACCEPTED,
-                                                 .message = "",
-                                                 .generation = g->number,
-                                                 .previous = number_of(p->generations.in_force),
-                                                 .in_force = number_of(p->generations.in_force),
-                                                 .changes = g->changes});
+        tell_candidate(
+            p, &(struct push_outcome){.verdict = PUSH_ACCEPTED,
+                                      .message = "",
+                                      .generation = g->number,
+                                      .previous = generation_number(p->generations.in_force),
+                                      .in_force = generation_number(p->generations.in_force),
+                                      .changes = g->changes});
 }
 
 /* ---- the verdict ---- */
@@ -242,7 +224,7 @@ static void commit(struct publisher *p)
     struct generations *gs = &p->generations;
     struct generation *g = gs->candidate;
     bool same_config = gs->in_force && gs->in_force->config == g->config;
-    uint64_t before = number_of(gs->in_force), answered = clock_us();
+    uint64_t before = generation_number(gs->in_force), answered = clock_us();
     generations_commit(gs, now_ms());
     if (g->entry == 0)
         keep(p, g);
@@ -255,7 +237,7 @@ static void commit(struct publisher *p)
              (double)p->build_us / 1000, (double)(answered - p->sent_us) / 1000);
     if (!same_config) {
         if (!p->last_reload.at || p->last_reload.ok || before > 0)
-            remember(p, true, ""); /* not over what the start had to say */
+            publisher_remember(p, true, ""); /* not over what the start had to say */
         p->in_force(p->owner, g->config);
     }
     p->committed(p->owner, g);
@@ -275,15 +257,13 @@ static void give_up(struct publisher *p, const struct err *why)
         log_error("publisher", "generation %llu (%s) is not in force: %s",
                   (unsigned long long)gs->candidate->number, origin_word(gs->candidate->origin),
                   why->text);
-        remember(p, false, why->text);
+        publisher_remember(p, false, why->text);
     }
     generations_drop(gs);
     p->addresses_wait = true; /* they may have changed for the one that stays, too */
     if (is_out && !p->push.dry_run)
         send_rollback(p);
 }
-
-static void start(struct publisher *p, struct generation *g, const struct push *push);
 
 /* What the control plane began with was refused by a data plane, which read well: the newest that
  * was in force before is begun with instead, once. */
@@ -306,7 +286,8 @@ static void fall_back(struct publisher *p, uint64_t refused_hash)
              (unsigned long long)e->number);
     struct generation *g = generation_new(cfg, e->origin);
     g->entry = e->number;
-    start(p, g, &(struct push){.origin = e->origin, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
+    publisher_propose(
+        p, g, &(struct push){.origin = e->origin, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
 }
 
 /* The one way out of NAMES and ANSWERS. */
@@ -319,7 +300,7 @@ static void finish(struct publisher *p, enum push_verdict verdict, const char *m
     struct push_outcome outcome = {.verdict = verdict,
                                    .message = why.text,
                                    .generation = g->number,
-                                   .previous = number_of(gs->in_force),
+                                   .previous = generation_number(gs->in_force),
                                    .changes = g->changes};
     ev_timer_stop(p->loop, &p->deadline);
     uint64_t refused_hash = g->config->hash;
@@ -332,13 +313,15 @@ static void finish(struct publisher *p, enum push_verdict verdict, const char *m
     else
         give_up(p, &why);
     p->state = PUBLISHER_IDLE;
-    outcome.in_force = number_of(gs->in_force);
+    outcome.in_force = generation_number(gs->in_force);
     tell_candidate(p, &outcome);
     generation_free(&keep);
     resolver_want(p->resolver, gs->in_force ? gs->in_force->config : NULL, NULL);
     if (verdict != PUSH_ACCEPTED && !p->push.dry_run)
         fall_back(p, refused_hash);
-    take_up(p);
+    intake_next(p);
+    if (p->state == PUBLISHER_IDLE && p->addresses_wait && gs->in_force)
+        ev_timer_again(p->loop, &p->addresses);
 }
 
 static void judge(struct publisher *p)
@@ -368,8 +351,7 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 
 /* ---- starting ---- */
 
-/* Takes `g` over. */
-static void start(struct publisher *p, struct generation *g, const struct push *push)
+void publisher_propose(struct publisher *p, struct generation *g, const struct push *push)
 {
     const struct generation *before = p->generations.in_force;
     p->push = *push;
@@ -383,280 +365,6 @@ static void start(struct publisher *p, struct generation *g, const struct push *
     }
     ev_timer_set(&p->deadline, NAMES_SECONDS, 0.);
     ev_timer_start(p->loop, &p->deadline);
-}
-
-/* Who pushes is told all of them; a log that repeats them with each change needs a few. */
-static void log_diagnostics(const struct diagnostics *d)
-{
-    for (size_t i = 0; i < d->count && i < LOGGED_DIAGNOSTICS; i++) {
-        const struct diagnostic *one = &d->at[i];
-        log_event(one->severity == SEVERITY_ERROR ? LOG_ERROR : LOG_WARN, "config",
-                  "%s:%u:%u: %s%s%s", d->source ? d->source : "", one->place.line,
-                  one->place.column, one->message, one->suggestion ? ": " : "",
-                  one->suggestion ? one->suggestion : "");
-    }
-    if (d->count > LOGGED_DIAGNOSTICS)
-        log_warn("config", "%s: %zu more like these; gwpctl validate prints them all",
-                 d->source ? d->source : "", d->count + d->dropped - LOGGED_DIAGNOSTICS);
-}
-
-static void refuse_text(struct publisher *p, const struct push *push)
-{
-    const struct diagnostics *d = &p->diagnostics;
-    const struct diagnostic *first = d->at;
-    struct err why;
-    while (first->severity != SEVERITY_ERROR)
-        first++;
-    err_set(&why, "%s has %zu error%s; the first, in line %u: %s", push->source, d->errors,
-            d->errors == 1 ? "" : "s", first->place.line, first->message);
-    if (!push->dry_run) {
-        log_diagnostics(d);
-        log_error("publisher", "a configuration (%s) is not in force: %s",
-                  origin_word(push->origin), why.text);
-        remember(p, false, why.text);
-    }
-    tell(p, push, &(struct push_outcome){PUSH_INVALID, why.text, .diagnostics = d});
-}
-
-/* Checks a text, which is taken over. */
-static void take_text(struct publisher *p, const struct push *push, char *text, size_t len)
-{
-    const struct generation *before = p->generations.in_force;
-    diagnostics_fini(&p->diagnostics);
-    diagnostics_init(&p->diagnostics);
-    free(p->diagnosed_text);
-    p->diagnosed_text = text;
-    uint64_t begun = clock_us();
-    struct config *cfg = config_load(push->source, (struct view){text, len}, &p->diagnostics);
-    p->load_us = clock_us() - begun;
-    if (!cfg) {
-        refuse_text(p, push);
-        return;
-    }
-    if (!push->dry_run)
-        log_diagnostics(&p->diagnostics);
-    if (before && before->config->hash == cfg->hash) {
-        config_free(&cfg);
-        if (!push->dry_run)
-            remember(p, true, "");
-        tell(p, push,
-             &(struct push_outcome){PUSH_ACCEPTED, .unchanged = true,
-                                    .diagnostics = &p->diagnostics});
-        return;
-    }
-    start(p, generation_new(cfg, push->origin), push);
-}
-
-/* ---- turns ---- */
-
-static void turn_free(struct publisher *p, struct turn *t)
-{
-    list_remove(&t->link);
-    p->waiting_count -= t->text != NULL;
-    free(t->text);
-    free(t);
-}
-
-static void tell_busy(struct publisher *p, const struct push *push)
-{
-    tell(p, push,
-         &(struct push_outcome){PUSH_BUSY, "other configurations are under way; try again when the "
-                                           "data planes have answered"});
-}
-
-/* The soonest end of anybody's patience. */
-static void watch_patience(struct publisher *p)
-{
-    double soonest = 0;
-    list_each (node, &p->waiting) {
-        const struct turn *t = CONTAINER_OF(node, struct turn, link);
-        if (t->text && (soonest == 0 || t->until < soonest))
-            soonest = t->until;
-    }
-    ev_timer_stop(p->loop, &p->patience);
-    if (soonest == 0)
-        return;
-    ev_timer_set(&p->patience, MAX(soonest - ev_now(p->loop), 0.), 0.);
-    ev_timer_start(p->loop, &p->patience);
-}
-
-static void on_patience(struct ev_loop *loop, ev_timer *w, int revents)
-{
-    struct publisher *p = w->data;
-    list_each_safe (node, &p->waiting) {
-        struct turn *t = CONTAINER_OF(node, struct turn, link);
-        if (!t->text || t->until > ev_now(loop))
-            continue;
-        tell_busy(p, &t->push);
-        turn_free(p, t);
-    }
-    watch_patience(p);
-}
-
-/* `text` is taken over; NULL = the file, which needs one turn only. */
-static void queue_turn(struct publisher *p, const struct push *push, char *text, size_t len)
-{
-    double wait = push->wait_seconds > 0 ? push->wait_seconds : PUBLISHER_ANSWER_SECONDS;
-    list_each (node, &p->waiting)
-        if (!text && !CONTAINER_OF(node, struct turn, link)->text)
-            return;
-    if (text && p->waiting_count == PUBLISHER_MAX_WAITING) {
-        tell_busy(p, push);
-        free(text);
-        return;
-    }
-    struct turn *t = calloc(1, sizeof(*t));
-    if (!t)
-        log_fatal("publisher", "out of memory");
-    *t = (struct turn){.push = *push, .text = text, .len = len};
-    t->until = ev_now(p->loop) + wait;
-    list_push_back(&p->waiting, &t->link);
-    p->waiting_count += text != NULL;
-    watch_patience(p);
-}
-
-/* ---- pushes ---- */
-
-/* DNS gives the same configuration new numbers: all of them stand for it. */
-static bool is_expected(const struct publisher *p, uint64_t number)
-{
-    const struct generation *g = p->generations.in_force;
-    return g ? number >= g->entry && number <= g->number : number == 0;
-}
-
-static bool turn_away_late(struct publisher *p, const struct push *push)
-{
-    const struct generation *g = p->generations.in_force;
-    struct err why;
-    if (!push->has_expected || is_expected(p, push->expected))
-        return false;
-    const struct history_entry *e = g ? history_find(&p->history, g->entry) : NULL;
-    err_set(&why, "generation %llu is in force, not %llu: by %s%s%s, %s",
-            (unsigned long long)number_of(g), (unsigned long long)push->expected,
-            g ? origin_word(g->origin) : "nobody", e && *e->user ? " of " : "", e ? e->user : "",
-            "look at it with gwpctl diff before you push again");
-    tell(p, push, &(struct push_outcome){PUSH_CONFLICT, why.text});
-    return true;
-}
-
-/* The text is taken over. */
-static void begin(struct publisher *p, const struct push *push, char *text, size_t len)
-{
-    if (p->state != PUBLISHER_IDLE)
-        queue_turn(p, push, text, len);
-    else if (turn_away_late(p, push))
-        free(text);
-    else
-        take_text(p, push, text, len);
-}
-
-void publisher_push(struct publisher *p, const struct push *push, struct view text)
-{
-    char *copy = malloc(text.len + 1);
-    if (!copy)
-        log_fatal("publisher", "out of memory: a configuration of %zu bytes", text.len);
-    memcpy(copy, text.at, text.len);
-    copy[text.len] = '\0';
-    begin(p, push, copy, text.len);
-}
-
-void publisher_rollback(struct publisher *p, const struct push *push, uint64_t number)
-{
-    const struct generation *g = p->generations.in_force;
-    const struct history_entry *e = number > 0 ? history_find(&p->history, number)
-                                               : history_before(&p->history, g ? g->entry : 0);
-    struct err err;
-    struct push named = *push;
-    if (!e && number > 0)
-        err_set(&err, "there is no generation %llu in the history; gwpctl history lists them",
-                (unsigned long long)number);
-    else if (!e)
-        err_set(&err, "there is no generation before the one in force");
-    char *text = e ? history_read(&p->history, e, &err) : NULL;
-    if (!text) {
-        tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
-        return;
-    }
-    named.origin = ORIGIN_ROLLBACK;
-    named.again = e->number;
-    snprintf(named.source, sizeof(named.source), "%s", e->source);
-    begin(p, &named, text, e->bytes);
-}
-
-/* ---- the file ---- */
-
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-/* The file's text, owned by the caller; NULL when it cannot be read, which has been told then. */
-static char *read_file(struct publisher *p, const struct push *push, size_t *len)
-{
-    struct err err;
-    char *text = files_read(p->path, PUBLISHER_CONFIG_MAX_BYTES, len, &err);
-    if (text)
-        return text;
-    log_error("publisher", "the configuration stays as it is: %s", err.text);
-    remember(p, false, err.text);
-    tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
-    return NULL;
-}
-
-void publisher_reload(struct publisher *p, const struct push *push)
-{
-    struct push named = *push;
-    size_t len;
-    char *text = read_file(p, push, &len);
-    if (!text)
-        return;
-    snprintf(named.source, sizeof(named.source), "%s", base_name(p->path));
-    generations_saw_file(&p->generations, XXH3_64bits(text, len));
-    begin(p, &named, text, len);
-}
-
-void publisher_file_changed(struct publisher *p)
-{
-    struct push push = {.origin = ORIGIN_FILE, .wait_seconds = PUBLISHER_ANSWER_SECONDS};
-    size_t len;
-    snprintf(push.source, sizeof(push.source), "%s", base_name(p->path));
-    if (p->state != PUBLISHER_IDLE) {
-        queue_turn(p, &push, NULL, 0);
-        return;
-    }
-    char *text = read_file(p, &push, &len);
-    if (!text)
-        return;
-    uint64_t hash = XXH3_64bits(text, len);
-    if (hash == p->generations.file_hash) {
-        free(text);
-        return;
-    }
-    generations_saw_file(&p->generations, hash);
-    take_text(p, &push, text, len);
-}
-
-/* What came up while the candidate was under way. A text that is refused leaves us idle for the
- * next one. */
-static void take_up(struct publisher *p)
-{
-    while (p->state == PUBLISHER_IDLE && !list_is_empty(&p->waiting)) {
-        struct turn *t = CONTAINER_OF(p->waiting.next, struct turn, link);
-        struct push push = t->push;
-        char *text = t->text;
-        size_t len = t->len;
-        t->text = NULL;
-        p->waiting_count -= text != NULL;
-        turn_free(p, t);
-        if (text)
-            begin(p, &push, text, len);
-        else
-            publisher_file_changed(p);
-    }
-    watch_patience(p);
-    if (p->state == PUBLISHER_IDLE && p->addresses_wait && p->generations.in_force)
-        ev_timer_again(p->loop, &p->addresses);
 }
 
 /* ---- addresses ---- */
@@ -691,7 +399,8 @@ static void on_addresses(struct ev_loop *loop, ev_timer *w, int revents)
         generation_free(&next);
         return;
     }
-    start(p, next, &(struct push){.origin = ORIGIN_DNS, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
+    publisher_propose(
+        p, next, &(struct push){.origin = ORIGIN_DNS, .wait_seconds = PUBLISHER_ANSWER_SECONDS});
 }
 
 /* ---- from the sessions ---- */
@@ -758,11 +467,10 @@ int publisher_init(struct publisher *p, struct ev_loop *loop, const char *path,
     if (p->history.count > 0)
         generations_heard(&p->generations, history_newest(&p->history)->number);
     diagnostics_init(&p->diagnostics);
-    list_init(&p->waiting);
+    intake_init(p);
     ev_timer_init(&p->deadline, on_deadline, 0., 0.);
     ev_timer_init(&p->addresses, on_addresses, 0., GATHER_SECONDS);
-    ev_timer_init(&p->patience, on_patience, 0., 0.);
-    p->deadline.data = p->addresses.data = p->patience.data = p;
+    p->deadline.data = p->addresses.data = p;
     return 0;
 }
 
@@ -773,16 +481,16 @@ void publisher_begin(struct publisher *p, struct start *s)
     p->diagnostics = s->diagnostics;
     s->diagnostics.arena = NULL;
     p->diagnostics.text = (struct view){NULL, 0};
-    log_diagnostics(&p->diagnostics);
+    diagnostics_log(&p->diagnostics);
     if (s->refused.text[0]) {
         log_error("start", "%s: generation %llu is begun with instead", s->refused.text,
                   (unsigned long long)s->entry);
-        remember(p, false, s->refused.text);
+        publisher_remember(p, false, s->refused.text);
     }
     struct generation *g = generation_new(s->config, s->origin);
     g->entry = s->entry;
     s->config = NULL;
-    start(p, g, &push);
+    publisher_propose(p, g, &push);
 }
 
 void publisher_fini(struct publisher *p)
@@ -792,18 +500,13 @@ void publisher_fini(struct publisher *p)
     ev_timer_stop(p->loop, &p->deadline);
     ev_timer_stop(p->loop, &p->addresses);
     if (p->state != PUBLISHER_IDLE)
-        tell_candidate(p, &(struct push_outcome){.verdict = PUSH_FAILED,
-                                                 .message = "the control plane is stopping",
-                                                 .generation = p->generations.candidate->number,
-                                                 .previous = number_of(p->generations.in_force),
-                                                 .in_force = number_of(p->generations.in_force)});
-    list_each_safe (node, &p->waiting) {
-        struct turn *t = CONTAINER_OF(node, struct turn, link);
-        if (t->text)
-            tell(p, &t->push, &(struct push_outcome){PUSH_FAILED, "the control plane is stopping"});
-        turn_free(p, t);
-    }
-    ev_timer_stop(p->loop, &p->patience);
+        tell_candidate(
+            p, &(struct push_outcome){.verdict = PUSH_FAILED,
+                                      .message = "the control plane is stopping",
+                                      .generation = p->generations.candidate->number,
+                                      .previous = generation_number(p->generations.in_force),
+                                      .in_force = generation_number(p->generations.in_force)});
+    intake_fini(p);
     resolver_free(&p->resolver);
     generations_fini(&p->generations);
     history_close(&p->history);

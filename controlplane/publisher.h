@@ -5,9 +5,8 @@
  *   ANSWERS --all accepted--> IDLE, in force
  *   ANSWERS --one refused, left, or was too slow--> IDLE, as before
  *
- * One candidate at a time. What comes meanwhile (pushes, the file, addresses) waits for its turn,
- * in the order of coming; a push that waits longer than it would for the data planes, or behind too
- * many others, is told "busy". With no data plane connected a good text is in force at once.
+ * One candidate at a time, from the intake (intake.h), where what comes meanwhile waits. With no
+ * data plane connected a good text is in force at once.
  *
  * A refused candidate is undone everywhere: when anybody took it or may still take it, the
  * configuration in force is sent again to all, under a new number (generation.h says why). Only for
@@ -26,13 +25,12 @@
 #include "controlplane/config/diagnostics.h"
 #include "controlplane/generation.h"
 #include "controlplane/history.h"
+#include "controlplane/intake.h"
 #include "controlplane/resolver.h"
 #include "controlplane/session.h"
 #include "proto/base/list.h"
 
-#define PUBLISHER_CONFIG_MAX_BYTES (16u * 1024 * 1024)
 #define PUBLISHER_ANSWER_SECONDS 5. /* for who does not say how long to wait */
-#define PUBLISHER_MAX_WAITING 16    /* pushes */
 
 enum push_verdict {
     PUSH_ACCEPTED, /* in force, or would be (dry run), or under way (nobody wanted to wait) */
@@ -99,9 +97,7 @@ struct publisher {
     struct generations generations;
     struct history history;
     enum publisher_state state;
-    struct list waiting; /* of struct turn: pushes that came meanwhile, and the file; owned */
-    size_t waiting_count;
-    ev_timer patience;              /* until one of them has waited too long */
+    struct intake intake;
     struct push push;               /* of the candidate */
     bool answered;                  /* push.done has been called */
     struct diagnostics diagnostics; /* of the candidate: its warnings */
@@ -127,17 +123,15 @@ void publisher_begin(struct publisher *p, struct start *s);
 /* What could not be kept on disk is tried again. */
 void publisher_keep_again(struct publisher *p);
 
-/* Reads the file and brings it into force as `push` says. Its `source` is ignored. */
-void publisher_reload(struct publisher *p, const struct push *push);
+/* From the intake, when it is idle: a checked configuration, which is taken over. */
+void publisher_propose(struct publisher *p, struct generation *g, const struct push *push);
 
-/* The same if the file's content is another than the last time; else nothing. */
-void publisher_file_changed(struct publisher *p);
+/* Who pushed what never became a candidate is told; the numbers are filled in. */
+void publisher_tell(struct publisher *p, const struct push *push,
+                    const struct push_outcome *outcome);
 
-/* Brings a text into force. */
-void publisher_push(struct publisher *p, const struct push *push, struct view text);
-
-/* Brings an entry of the history into force again; 0 = the one before that in force. */
-void publisher_rollback(struct publisher *p, const struct push *push, uint64_t number);
+/* That became of the last configuration. */
+void publisher_remember(struct publisher *p, bool ok, const char *message);
 
 /* From the sessions. */
 void publisher_opened(struct publisher *p, struct session *s);

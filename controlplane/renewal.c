@@ -3,11 +3,13 @@
 #include <stdlib.h>
 
 #include "controlplane/table.h"
+#include "proto/base/log.h"
 
 #define BOUNDS 'b' /* the key of their row */
 
-/* Generations whose rows are kept apart: those that a data plane may still repeat; it tells four
- * apart. */
+/* Generations whose rows are kept apart, of each lineage: those that its data plane may still
+ * repeat, which tells four apart. One that drains, or hangs, repeats what all others have long
+ * forgotten: what was folded then would be counted twice. */
 #define KEEP_GENERATIONS 8
 
 void renewal_map(const struct renewal_bounds *from, const struct renewal_bounds *to,
@@ -33,7 +35,11 @@ struct writing {
     struct tallies fresh;
     struct table summed; /* by key -> rows of owner 0 in the fresh ones */
     size_t map[AGGREGATE_MAX_BUCKETS];
-    uint64_t oldest_generation; /* that is kept apart */
+    struct table newest; /* by owner -> struct newest, owned */
+};
+
+struct newest {
+    uint64_t owner, generations[KEEP_GENERATIONS]; /* the newest first */
 };
 
 static enum total_kind kind_of(const struct tally *row)
@@ -46,23 +52,45 @@ static uint64_t generation_of(struct view key)
     return strtoull(key.at + 1, NULL, 10);
 }
 
-/* Of those that rows are about: numbers may have gaps. */
-static uint64_t oldest_kept_generation(const struct tallies *t)
+static struct view owner_key(const uint64_t *owner)
 {
-    uint64_t newest[KEEP_GENERATIONS] = {0};
-    tallies_each(row, t)
-    {
-        uint64_t generation =
-            kind_of(row) == TOTAL_GENERATION ? generation_of(tallies_key(row)) : 0;
-        for (size_t i = 0; i < KEEP_GENERATIONS && generation != newest[i]; i++) {
-            if (generation > newest[i]) {
-                uint64_t next = newest[i];
-                newest[i] = generation;
-                generation = next;
-            }
+    return (struct view){(const char *)owner, sizeof(*owner)};
+}
+
+static struct newest *newest_of(struct writing *w, uint64_t owner)
+{
+    struct newest *n = table_get(&w->newest, owner_key(&owner));
+    if (n)
+        return n;
+    n = calloc(1, sizeof(*n));
+    if (!n)
+        log_fatal("renewal", "out of memory");
+    n->owner = owner;
+    table_add(&w->newest, owner_key(&n->owner), n);
+    return n;
+}
+
+/* Of those that rows are about: numbers may have gaps. */
+static void note_generations(struct writing *w, const struct tally *row)
+{
+    if (kind_of(row) != TOTAL_GENERATION)
+        return;
+    struct newest *n = newest_of(w, row->owner);
+    uint64_t generation = generation_of(tallies_key(row));
+    for (size_t i = 0; i < KEEP_GENERATIONS && generation != n->generations[i]; i++) {
+        if (generation > n->generations[i]) {
+            uint64_t next = n->generations[i];
+            n->generations[i] = generation;
+            generation = next;
         }
     }
-    return newest[KEEP_GENERATIONS - 1];
+}
+
+static bool is_old(struct writing *w, const struct tally *row)
+{
+    return kind_of(row) == TOTAL_GENERATION &&
+           generation_of(tallies_key(row)) <
+               newest_of(w, row->owner)->generations[KEEP_GENERATIONS - 1];
 }
 
 static bool is_folded(const struct renewal *r, uint64_t lineage)
@@ -79,7 +107,7 @@ static struct tally *fresh_row(struct writing *w, const struct tally *row, size_
     struct view key = tallies_key(row);
     struct total_key older;
     bool is_summed = is_folded(w->renewal, row->owner);
-    if (kind_of(row) == TOTAL_GENERATION && generation_of(key) < w->oldest_generation) {
+    if (is_old(w, row)) {
         total_key_generation(&older, 0);
         key = total_key_view(&older);
         is_summed = true;
@@ -121,7 +149,7 @@ static bool is_sound(const struct renewal *r, const struct tally *row)
 
 int renewal_write(struct tallies *t, const struct renewal *r, struct err *err)
 {
-    struct writing w = {.renewal = r, .oldest_generation = oldest_kept_generation(t)};
+    struct writing w = {.renewal = r};
     static const char kind = BOUNDS;
     bool fits = true;
     renewal_map(&r->from, &r->to, w.map);
@@ -130,11 +158,14 @@ int renewal_write(struct tallies *t, const struct renewal *r, struct err *err)
     struct tally *bounds = tallies_add(&w.fresh, 0, (struct view){&kind, 1}, r->to.count);
     if (bounds)
         memcpy(bounds->values, r->to.at, r->to.count * sizeof(double));
+    tallies_each(row, t) note_generations(&w, row);
     tallies_each(row, t)
     {
         if (fits && is_sound(r, row))
             fits = copy_row(&w, row);
     }
+    table_each(slot, &w.newest) free(slot->item);
+    table_fini(&w.newest);
     table_fini(&w.summed);
     return tallies_end_rewrite(t, &w.fresh, err);
 }

@@ -11,6 +11,7 @@
 #include "controlplane/table.h"
 #include "proto/base/list.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 #define MIN_TTL_SECONDS 5
 #define MAX_TTL_SECONDS 300
@@ -434,6 +435,7 @@ static void want(struct resolver *r, const struct config *c)
         const struct route_config *route = &c->routes[i];
         struct redis_url redis;
         struct err unused;
+        pace_yield();
         for (size_t k = 0; k < route->backend_count; k++)
             want_host(r, route->backends[k].host);
         if (route->rate_limit && *route->rate_limit->redis_url &&

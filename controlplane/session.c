@@ -16,6 +16,7 @@
 
 #define GREETING_SECONDS 5.
 #define ACCEPTS_PER_TURN 16
+#define SEND_BUFFER_BYTES (4 * 1024 * 1024)
 #define CAPABILITY_KEEPING "keeping"
 #define CAPABILITY_LIMITS "limits"
 
@@ -70,6 +71,13 @@ static void watch(struct session *s)
     ev_io_start(s->sessions->loop, &s->io);
 }
 
+/* Once something could not be said to it, nothing else is: a snapshot without the sockets that
+ * should have come before it would make a data plane open them itself. */
+static bool is_doomed(const struct session *s)
+{
+    return s->doomed.text[0] != '\0';
+}
+
 /* What the socket takes at once goes at once. */
 static void flush(struct session *s)
 {
@@ -85,6 +93,8 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
     struct err err;
     if (!dry_run)
         s->sent = generation;
+    if (is_doomed(s))
+        return;
     if (channel_send_packed(s->channel, MSG_SNAPSHOT, packed, (uint32_t)len, &err))
         flush(s);
     else
@@ -94,6 +104,8 @@ void session_send_snapshot(struct session *s, uint64_t generation, bool dry_run,
 void session_send_state(struct session *s, const uint8_t *packed, size_t len)
 {
     struct err err;
+    if (is_doomed(s))
+        return;
     if (channel_send_packed(s->channel, MSG_ENDPOINT_STATE, packed, (uint32_t)len, &err))
         flush(s);
     else
@@ -104,6 +116,8 @@ void session_send(struct session *s, enum msg_type type, const ProtobufCMessage 
                   const int *fds, unsigned fd_count)
 {
     struct err err;
+    if (is_doomed(s))
+        return;
     if (channel_send(s->channel, type, body, fds, fd_count, &err))
         flush(s);
     else
@@ -316,7 +330,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
         session_free(s);
         return;
     }
-    if (s->doomed.text[0]) {
+    if (is_doomed(s)) {
         session_end(s, &s->doomed);
         return;
     }
@@ -334,6 +348,11 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 
 static void session_new(struct sessions *ss, int fd)
 {
+    /* A snapshot of ten thousand routes at once, as far as the system allows: else the two sides
+     * would take turns, a piece for each. */
+    int room = SEND_BUFFER_BYTES;
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)) < 0)
+        log_debug("session", "the socket's buffer stays as it is: %s", strerror(errno));
     struct session *s = calloc(1, sizeof(*s));
     if (!s)
         log_fatal("session", "out of memory");
@@ -375,13 +394,27 @@ static void on_connection(struct ev_loop *loop, ev_io *w, int revents)
     }
 }
 
+static ino_t inode_of(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 ? st.st_ino : 0;
+}
+
 /* Whoever has deleted the socket's file has only kept new data planes out: it is made again. When
  * something else has taken its place, that is left alone. */
 static void mend_socket(struct sessions *ss)
 {
     struct err err;
     struct stat st;
-    if (lstat(ss->path, &st) == 0 || errno != ENOENT)
+    if (lstat(ss->path, &st) == 0) {
+        bool is_displaced = st.st_ino != ss->inode;
+        if (is_displaced && !ss->is_displaced)
+            log_error("session", "%s is another process's now: data planes that come find that one",
+                      ss->path);
+        ss->is_displaced = is_displaced;
+        return;
+    }
+    if (errno != ENOENT)
         return;
     int fd = files_listen_unix(ss->path, &err);
     if (fd < 0) {
@@ -393,10 +426,16 @@ static void mend_socket(struct sessions *ss)
     }
     log_warn("session", "%s was deleted, and has been made again", ss->path);
     ss->cannot_listen = false;
+    ss->inode = inode_of(ss->path);
     ev_io_stop(ss->loop, &ss->listener);
     close(ss->listener.fd);
     ev_io_set(&ss->listener, fd, EV_READ);
     ev_io_start(ss->loop, &ss->listener);
+}
+
+static void on_file(struct ev_loop *loop, ev_stat *w, int revents)
+{
+    mend_socket(w->data);
 }
 
 static void on_heartbeat(struct ev_loop *loop, ev_timer *w, int revents)
@@ -432,6 +471,7 @@ int sessions_init(struct sessions *ss, struct ev_loop *loop, const char *path,
         id = (uint64_t)getpid();
     snprintf(ss->instance_id, sizeof(ss->instance_id), "%016llx", (unsigned long long)id);
     ss->path = copy(path);
+    ss->inode = inode_of(path);
     ev_io_init(&ss->listener, on_connection, fd, EV_READ);
     ss->listener.data = ss;
     ev_io_start(loop, &ss->listener);
@@ -439,6 +479,9 @@ int sessions_init(struct sessions *ss, struct ev_loop *loop, const char *path,
     ev_timer_init(&ss->heartbeat, on_heartbeat, interval, interval);
     ss->heartbeat.data = ss;
     ev_timer_start(loop, &ss->heartbeat);
+    ev_stat_init(&ss->file, on_file, ss->path, 0.);
+    ss->file.data = ss;
+    ev_stat_start(loop, &ss->file);
     return 0;
 }
 
@@ -450,8 +493,10 @@ void sessions_fini(struct sessions *ss)
         session_free(CONTAINER_OF(node, struct session, link));
     ev_io_stop(ss->loop, &ss->listener);
     ev_timer_stop(ss->loop, &ss->heartbeat);
+    ev_stat_stop(ss->loop, &ss->file);
     close(ss->listener.fd);
-    unlink(ss->path);
+    if (inode_of(ss->path) == ss->inode)
+        unlink(ss->path);
     free(ss->path);
     ss->path = NULL;
 }

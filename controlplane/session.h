@@ -67,12 +67,15 @@ struct sessions {
     char *path;                          /* owned */
     char instance_id[17];                /* ours, new for each start */
     ev_io listener;
+    ino_t inode;  /* of its file */
+    ev_stat file; /* of the listener; is told by inotify */
     ev_timer heartbeat;
     struct list all; /* of struct session.link, owned */
     size_t count;    /* of all */
     size_t open_count;
     uint64_t sequence;  /* of heartbeats */
     bool cannot_listen; /* that has been said */
+    bool is_displaced;  /* likewise, that another socket is in its place */
 };
 
 /* -1 with `err`, for example when another control plane listens there. */

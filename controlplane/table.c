@@ -42,13 +42,27 @@ void *table_get(const struct table *t, struct view key)
     return t->count > 0 ? find(t, XXH3_64bits(key.at, key.len), key)->item : NULL;
 }
 
+static void make_slots(struct table *t, size_t size)
+{
+    t->size = size;
+    t->slots = calloc(size, sizeof(*t->slots));
+    if (!t->slots)
+        log_fatal("table", "out of memory: %zu slots", size);
+}
+
+void table_reserve(struct table *t, size_t count)
+{
+    size_t size = FIRST_SLOTS;
+    assert(!t->slots);
+    while (count * 3 >= size * 2)
+        size *= 2;
+    make_slots(t, size);
+}
+
 static void grow(struct table *t)
 {
     struct table old = *t;
-    t->size = MAX(FIRST_SLOTS, old.size * 2);
-    t->slots = calloc(t->size, sizeof(*t->slots));
-    if (!t->slots)
-        log_fatal("table", "out of memory: %zu slots", t->size);
+    make_slots(t, MAX(FIRST_SLOTS, old.size * 2));
     table_each(slot, &old) * find(t, slot->hash, slot->key) = *slot;
     free(old.slots);
 }

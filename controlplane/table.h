@@ -17,6 +17,7 @@ struct table {
 };
 
 void table_init(struct table *t);
+void table_reserve(struct table *t, size_t count); /* an empty one, for so many without growing */
 void table_fini(struct table *t);
 void table_clear(struct table *t); /* forgets everything, keeps the slots */
 

@@ -7,6 +7,7 @@
 #include "dataplane/route/roster.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 static void *checked(void *memory)
 {
@@ -100,7 +101,7 @@ void targets_told(struct targets *ts)
 /* Routes of every snapshot that requests may still live under. */
 #define each_route(s, r, ts)                                                                       \
     for (struct snapshot *s = (ts)->rollout->alive; s; s = s->next)                                \
-        for (struct route *r = s->routes; r < s->routes + s->route_count; r++)
+        for (struct route *r = s->routes; r < s->routes + s->route_count; pace_yield(), r++)
 
 static void set_timer(struct targets *ts, uint64_t now_ms)
 {
@@ -181,6 +182,7 @@ static void on_due(struct ev_loop *loop, ev_timer *timer, int events)
 static void take_entry(struct targets *ts, const Gwp__EndpointState__Entry *e, uint64_t now_ms)
 {
     struct target_state *t = registry_find_target(ts->rollout->registry, e->target_id);
+    pace_yield();
     if (!t)
         return; /* of another generation; the control plane says it again with that */
     t->told = ts->round;

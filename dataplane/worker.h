@@ -82,7 +82,7 @@ struct worker {
     struct list spare_exchanges; /* recycled, owned; likewise the next two */
     struct list spare_clients;
     struct list spare_upstreams;
-    uint32_t client_count; /* in both lists */
+    uint32_t client_count; /* in the first three */
     uint32_t max_clients;  /* of the process: beyond it room is made, or clients are refused */
     uint32_t retrying;     /* exchanges beyond their first attempt */
     int spare_fd;          /* given up for a moment to refuse a client when descriptors run out */

@@ -10,6 +10,7 @@
 
 #include "proto/base/arena.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 /* A peer that does not read is given up at this point; one snapshot of the largest size always
  * fits. */
@@ -133,6 +134,7 @@ static int check_allowed(const struct channel *ch, const struct kind *k, struct 
  * by one. */
 static void *allocate(void *arena, size_t bytes)
 {
+    pace_yield();
     return arena_alloc(arena, bytes);
 }
 
@@ -187,6 +189,7 @@ bool channel_read(struct channel *ch, struct err *err)
         struct frame f;
         switch (frame_read(&ch->in, ch->fd, &f, err)) {
         case FRAME_READY:
+            pace_look();
             if (handle(ch, &f, err) == 0)
                 break;
             if (f.type != MSG_REFUSAL)

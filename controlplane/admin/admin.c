@@ -20,7 +20,7 @@
 #define MAX_CONNECTIONS 128
 #define TIMEOUT_SECONDS 30
 #define CONNECTION_BYTES (32 * 1024)
-#define BODY_MAX_BYTES PUBLISHER_CONFIG_MAX_BYTES
+#define BODY_MAX_BYTES INTAKE_MAX_BYTES
 #define SKIP_MAX_BYTES                                                                             \
     (64u * 1024 * 1024) /* read away so that a client gets to see why it was refused */
 #define LINGER_SECONDS 3.

@@ -232,14 +232,14 @@ static void post_config(struct request *rq)
     struct push push = {.origin = ORIGIN_PUSH};
     snprintf(push.source, sizeof(push.source), "%s", read_source(rq));
     if (read_push(rq, &push))
-        publisher_push(rq->admin->context.publisher, &push, body_of(rq));
+        intake_push(rq->admin->context.publisher, &push, body_of(rq));
 }
 
 static void post_reload(struct request *rq)
 {
     struct push push = {.origin = ORIGIN_RELOAD};
     if (read_push(rq, &push))
-        publisher_reload(rq->admin->context.publisher, &push);
+        intake_reload(rq->admin->context.publisher, &push);
 }
 
 static void post_rollback(struct request *rq)
@@ -248,7 +248,7 @@ static void post_rollback(struct request *rq)
     uint64_t number = 0;
     bool given;
     if (read_push(rq, &push) && read_number(rq, "generation", &given, &number))
-        publisher_rollback(rq->admin->context.publisher, &push, number);
+        intake_rollback(rq->admin->context.publisher, &push, number);
 }
 
 /* ---- generations ---- */

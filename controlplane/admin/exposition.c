@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 #define FIRST_BYTES ((size_t)64 * 1024)
 
@@ -133,6 +134,7 @@ void exposition_family(struct exposition *x, const char *name, enum metric_type 
 
 void exposition_begin(struct exposition *x, const char *suffix)
 {
+    pace_yield();
     put_text(x, x->family);
     put_text(x, suffix);
     x->labels_at = x->len;

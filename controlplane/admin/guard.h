@@ -8,7 +8,7 @@
 
 #include "proto/base/list.h"
 
-#define GUARD_HEAD_SECONDS 10.   /* of the first request of a connection */
+#define GUARD_HEAD_SECONDS 5.    /* of the first request of a connection */
 #define GUARD_IDLE_SECONDS 30.   /* until the next one has come */
 #define GUARD_BODY_SECONDS 60.   /* of a request */
 #define GUARD_ANSWER_SECONDS 60. /* until it has been taken */

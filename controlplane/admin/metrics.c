@@ -247,12 +247,14 @@ static void print_config(const struct admin_context *c, struct exposition *x)
     print_labelled(x, "version", GWP_VERSION, 1);
 }
 
-/* One sample for each data plane. */
-#define EACH_DATAPLANE(c, x, metric, type, help, s, value)                                         \
+/* One sample for each data plane that the condition is true of. */
+#define EACH_DATAPLANE_WHERE(c, x, metric, type, help, s, condition, value)                        \
     do {                                                                                           \
         exposition_family(x, metric, type, help);                                                  \
         sessions_each(s, (c)->sessions)                                                            \
         {                                                                                          \
+            if (!(condition))                                                                      \
+                continue;                                                                          \
             exposition_begin(x, "");                                                               \
             exposition_label(x, "dataplane", s->name);                                             \
             exposition_label(x, "instance_id", s->instance_id);                                    \
@@ -260,11 +262,15 @@ static void print_config(const struct admin_context *c, struct exposition *x)
         }                                                                                          \
     } while (0)
 
-static struct process_stats process_of(const struct admin_context *c, const struct session *s)
-{
-    const struct process_stats *p = aggregate_process(c->aggregate, s->instance_id);
-    return p ? *p : (struct process_stats){0};
-}
+#define EACH_DATAPLANE(c, x, metric, type, help, s, value)                                         \
+    EACH_DATAPLANE_WHERE(c, x, metric, type, help, s, true, value)
+
+/* Before its first report nothing is known of its process: a counter that began at 0 once more
+ * would have stepped back. */
+#define EACH_PROCESS(c, x, metric, type, help, member)                                             \
+    EACH_DATAPLANE_WHERE(c, x, metric, type, help, s,                                              \
+                         aggregate_process((c)->aggregate, s->instance_id),                        \
+                         aggregate_process((c)->aggregate, s->instance_id)->member)
 
 static void print_dataplanes(const struct admin_context *c, struct exposition *x)
 {
@@ -293,14 +299,14 @@ static void print_dataplanes(const struct admin_context *c, struct exposition *x
                    "Generation that the data plane serves", s, s->generation);
     EACH_DATAPLANE(c, x, "gateway_control_channel_lag_seconds", METRIC_GAUGE,
                    "How long the data plane's last heartbeat was under way", s, s->lag_seconds);
-    EACH_DATAPLANE(c, x, "gateway_dataplane_resident_memory_bytes", METRIC_GAUGE,
-                   "Resident memory of the data plane", s, process_of(c, s).rss_bytes);
-    EACH_DATAPLANE(c, x, "gateway_dataplane_open_fds", METRIC_GAUGE,
-                   "Open descriptors of the data plane", s, process_of(c, s).open_fds);
-    EACH_DATAPLANE(c, x, "gateway_dataplane_start_time_seconds", METRIC_GAUGE,
-                   "When the data plane's process began", s, process_of(c, s).started_seconds);
-    EACH_DATAPLANE(c, x, "gateway_dataplane_cpu_seconds_total", METRIC_COUNTER,
-                   "CPU time of the data plane's process", s, process_of(c, s).cpu_seconds);
+    EACH_PROCESS(c, x, "gateway_dataplane_resident_memory_bytes", METRIC_GAUGE,
+                 "Resident memory of the data plane", rss_bytes);
+    EACH_PROCESS(c, x, "gateway_dataplane_open_fds", METRIC_GAUGE,
+                 "Open descriptors of the data plane", open_fds);
+    EACH_PROCESS(c, x, "gateway_dataplane_start_time_seconds", METRIC_GAUGE,
+                 "When the data plane's process began", started_seconds);
+    EACH_PROCESS(c, x, "gateway_dataplane_cpu_seconds_total", METRIC_COUNTER,
+                 "CPU time of the data plane's process", cpu_seconds);
 }
 
 /* One sample for each data plane and Redis. */

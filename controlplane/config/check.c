@@ -12,6 +12,7 @@
 #include "controlplane/config/rules.h"
 #include "controlplane/config/schema.h"
 #include "controlplane/config/suggest.h"
+#include "proto/base/pace.h"
 
 struct checker {
     struct value_reader reader;
@@ -148,6 +149,7 @@ static void check_key(struct checker *c, const struct section_key *found, struct
 
 static void check_map(struct checker *c, const struct section *s, struct node *map, void *base)
 {
+    pace_yield();
     if (map->bad)
         return;
     if (map->kind != NODE_MAP) {
@@ -203,6 +205,7 @@ struct config *config_load(const char *source, struct view text, struct diagnost
     if (root)
         check_tree(root, scratch, cfg, d);
     arena_free(&scratch);
+    pace_look();
     diagnostics_sort(d);
     if (d->errors > 0) {
         config_free(&cfg);

@@ -4,6 +4,7 @@
 
 #include "controlplane/config/express.h"
 #include "controlplane/table.h"
+#include "proto/base/pace.h"
 
 #define MEMBER(type, base, at) (*(type *)(const void *)((const char *)(base) + (at)))
 
@@ -87,6 +88,7 @@ static const char *identity(const struct section *s, const void *member)
 static void visit(struct comparison *c, const struct section *s, const void *x, const void *y)
 {
     struct comparison outer = *c;
+    pace_yield();
     const char *name = identity(s, y ? y : x);
     if (c->route)
         c->backend = name;

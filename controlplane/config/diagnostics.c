@@ -3,6 +3,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "proto/base/log.h"
+
+#define LOGGED 50
 #define SHOWN_COLUMNS 100 /* of a line that is longer, this much around the place is shown */
 
 void diagnostics_init(struct diagnostics *d)
@@ -236,4 +239,18 @@ void diagnostics_print(const struct diagnostics *d, FILE *out, bool color)
     }
     if (d->dropped > 0)
         fprintf(out, "%s: %zu more like these\n", d->source, d->dropped);
+}
+
+void diagnostics_log(const struct diagnostics *d)
+{
+    for (size_t i = 0; i < d->count && i < LOGGED; i++) {
+        const struct diagnostic *one = &d->at[i];
+        log_event(one->severity == SEVERITY_ERROR ? LOG_ERROR : LOG_WARN, "config",
+                  "%s:%u:%u: %s%s%s", d->source ? d->source : "", one->place.line,
+                  one->place.column, one->message, one->suggestion ? ": " : "",
+                  one->suggestion ? one->suggestion : "");
+    }
+    if (d->count > LOGGED)
+        log_warn("config", "%s: %zu more like these; gwpctl validate prints them all",
+                 d->source ? d->source : "", d->count + d->dropped - LOGGED);
 }

@@ -47,3 +47,7 @@ void diagnostics_sort(struct diagnostics *d);
  *         ^~~~~~~~~~~
  * `color` for a terminal. */
 void diagnostics_print(const struct diagnostics *d, FILE *out, bool color);
+
+/* For the log, as errors and warnings. Who pushes is told all of them; a log that repeats them with
+ * each change needs a few. */
+void diagnostics_log(const struct diagnostics *d);

@@ -7,6 +7,7 @@
 #include "controlplane/config/env.h"
 #include "controlplane/config/scan.h"
 #include "controlplane/config/symbols.h"
+#include "proto/base/pace.h"
 
 #define PAIRWISE_MAX 16 /* maps up to here are checked for duplicate keys without a table */
 #define MERGE_MAX 100   /* "<<" compares keys pairwise; nothing real comes near this */
@@ -408,6 +409,7 @@ static struct node *read_map(struct loader *l, const yaml_event_t *start, unsign
 
 static struct node *read_node(struct loader *l, const yaml_event_t *e, unsigned depth)
 {
+    pace_yield();
     if (e->type == YAML_ALIAS_EVENT)
         return read_alias(l, e);
     if (depth > LOAD_MAX_DEPTH) {

@@ -7,6 +7,7 @@
 
 #include "controlplane/config/url.h"
 #include "proto/base/addr.h"
+#include "proto/base/pace.h"
 
 /* A route that does not say stands for the server's limit, which may come later in the file. */
 #define BODY_AS_SERVER UINT64_MAX
@@ -374,9 +375,9 @@ static const struct route_config *find_shadowed(struct rules *r, const struct ro
 
 static void check_shadows(struct rules *r, const struct node *map, const struct route_config *route)
 {
-    const struct node *methods = given(map, "methods");
-    if (!methods || route->methods.count == 0 || !route->path_prefix)
+    if (route->methods.count == 0 || !route->path_prefix)
         return;
+    const struct node *methods = given(map, "methods");
     const char *key = arena_printf(r->scratch, "%s %s", route->host, route->path_prefix);
     const struct match *first = symbols_get(&r->matches, view_of(key));
     if (!first || first->route != route || takes_every_method(first))
@@ -395,14 +396,15 @@ static void check_shadows(struct rules *r, const struct node *map, const struct 
 static void check_loops(struct rules *r, const struct node *map, const struct route_config *route,
                         const struct symbols *taken, const bool *ports)
 {
-    const struct node *list = given(map, "backends");
-    const struct node *n = list && list->kind == NODE_LIST ? list->first : NULL;
-    for (size_t i = 0; i < route->backend_count && n; i++, n = n->next) {
+    for (size_t i = 0; i < route->backend_count; i++) {
         const struct backend_config *b = &route->backends[i];
         if (!b->host || !ports[b->port] ||
             (strncmp(b->host, "127.", 4) != 0 && strcmp(b->host, "localhost") != 0 &&
              strcmp(b->host, "::1") != 0))
             continue;
+        const struct node *n = given(map, "backends")->first;
+        for (size_t k = 0; k < i; k++)
+            n = n->next;
         const char *any = arena_printf(r->scratch, "*:%u", b->port);
         const char *exact = arena_printf(r->scratch, "%s:%u", b->host, b->port);
         if (symbols_get(taken, view_of(any)) || symbols_get(taken, view_of(exact)))
@@ -505,6 +507,7 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
                         "there are no routes: every request will be answered 404");
     for (size_t i = 0; i < cfg->route_count; i++) {
         struct route_config *route = &cfg->routes[i];
+        pace_yield();
         if (!*route->name && r->reader.d->errors == 0)
             invent_name(r, route);
         if (route->max_body_bytes == BODY_AS_SERVER)
@@ -519,6 +522,7 @@ void rules_file(struct rules *r, const struct node *root, struct config *cfg)
     }
     const struct node *n = routes && routes->kind == NODE_LIST ? routes->first : NULL;
     for (size_t i = 0; i < cfg->route_count && n; i++, n = n->next) {
+        pace_yield();
         if (n->kind != NODE_MAP)
             continue;
         check_shadows(r, n, &cfg->routes[i]);

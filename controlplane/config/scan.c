@@ -6,8 +6,6 @@
 
 /* ---- bytes ---- */
 
-#define LANES 16
-
 static uint8_t is_odd(char c)
 {
     return (uint8_t)((uint8_t)(c - ' ') > '~' - ' ') & (uint8_t)(c != '\n');
@@ -18,16 +16,10 @@ bool scan_init(struct scan *s, struct view text)
     memset(s, 0, offsetof(struct scan, levels));
     s->at = s->line_start = text.at;
     s->end = text.at + text.len;
-    const char *p = s->at;
-    uint8_t odd[LANES] = {0};
-    for (; s->end - p >= LANES; p += LANES) /* which compilers do at once */
-        for (size_t i = 0; i < LANES; i++)
-            odd[i] |= is_odd(p[i]);
-    for (; p < s->end; p++)
-        odd[0] |= is_odd(*p);
-    for (size_t i = 1; i < LANES; i++)
-        odd[0] |= odd[i];
-    return odd[0] == 0;
+    uint8_t odd = 0;
+    for (const char *p = s->at; p < s->end; p++) /* no way out: compilers do sixteen at once */
+        odd |= is_odd(*p);
+    return odd == 0;
 }
 
 static char peek(const struct scan *s, const char *p)
@@ -40,9 +32,20 @@ static bool is_blank(char c)
     return c == ' ' || c == '\n';
 }
 
+/* By table: most bytes of a configuration are asked about. */
+enum { WORD = 1, DIGIT = 2, IN_KEY = 4 };
+static const uint8_t classes[256] = {
+    ['a' ... 'z'] = WORD | IN_KEY,
+    ['A' ... 'Z'] = WORD | IN_KEY,
+    ['0' ... '9'] = WORD | IN_KEY | DIGIT,
+    ['_'] = IN_KEY,
+    ['-'] = IN_KEY,
+    ['.'] = IN_KEY,
+};
+
 static bool is_word(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    return classes[(uint8_t)c] & WORD;
 }
 
 static uint32_t column(const struct scan *s, const char *p)
@@ -84,9 +87,9 @@ static void skip_to_content(struct scan *s)
 static size_t key_length(const struct scan *s, const char *p, bool in_flow)
 {
     const char *q = p;
-    if (p >= s->end || (!is_word(*p) && *p != '_') || (*p >= '0' && *p <= '9'))
+    if (p >= s->end || (!is_word(*p) && *p != '_') || classes[(uint8_t)*p] & DIGIT)
         return 0;
-    while (q < s->end && (is_word(*q) || *q == '_' || *q == '-' || *q == '.'))
+    while (q < s->end && classes[(uint8_t)*q] & IN_KEY)
         q++;
     if (peek(s, q) != ':' || q - p > KEY_MAX_BYTES)
         return 0;
@@ -187,17 +190,17 @@ static bool put_quoted(struct scan *s, yaml_event_t *e)
 /* Up to the end of the line or a comment; inside of it everything is itself but ": ". */
 static const char *end_of_plain(const struct scan *s, const char *p)
 {
-    const char *eol = memchr(p, '\n', (size_t)(s->end - p));
-    const char *last = p;
-    eol = eol ? eol : s->end;
-    for (; p < eol; p++) {
-        if (*p == ':' && is_blank(peek(s, p + 1)))
+    const char *eol = memchr(p, '\n', (size_t)(s->end - p)), *end = eol ? eol : s->end;
+    const char *hash = p;
+    while ((hash = memchr(hash, '#', (size_t)(end - hash))) && hash[-1] != ' ')
+        hash++;
+    end = hash ? hash : end;
+    for (const char *q = p; (q = memchr(q, ':', (size_t)(end - q))); q++)
+        if (is_blank(peek(s, q + 1)))
             return NULL;
-        if (*p == '#' && p[-1] == ' ')
-            break;
-        last = *p != ' ' ? p : last;
-    }
-    return last + 1;
+    while (end[-1] == ' ')
+        end--;
+    return end;
 }
 
 /* In flow only words without spaces, and no indicator but ":" within them. */

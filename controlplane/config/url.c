@@ -12,19 +12,15 @@ static struct view after(struct view v, size_t n)
     return (struct view){v.at + n, v.len - n};
 }
 
-static bool is_one_of(char c, const char *bytes)
-{
-    while (*bytes && *bytes != c)
-        bytes++;
-    return *bytes;
-}
-
+/* Where the first of a few bytes stands; v.len if none does. */
 static size_t find(struct view v, const char *bytes)
 {
-    size_t i = 0;
-    while (i < v.len && !is_one_of(v.at[i], bytes))
-        i++;
-    return i;
+    size_t nearest = v.len;
+    for (; *bytes && nearest > 0; bytes++) {
+        const char *at = memchr(v.at, *bytes, nearest);
+        nearest = at ? (size_t)(at - v.at) : nearest;
+    }
+    return nearest;
 }
 
 /* ---- hosts ---- */
@@ -74,9 +70,8 @@ int url_check_host(struct view host, struct err *err)
         return 0;
     }
     /* What ends in a number is an address (WHATWG URL, 3.5): 10.0.0.300 is no name. */
-    struct view last = host;
-    for (size_t dot; (dot = find(last, ".")) < last.len;)
-        last = after(last, dot + 1);
+    const char *dot_at = memrchr(host.at, '.', host.len);
+    struct view last = dot_at ? after(host, (size_t)(dot_at - host.at) + 1) : host;
     if (last.len > 0 && strspn(last.at, "0123456789") >= last.len) {
         char text[HOST_MAX_BYTES + 1];
         struct in_addr in4;
@@ -150,12 +145,17 @@ static int check_scheme(const char *text, struct err *advice, struct err *err)
 
 static int check_path(struct view path, struct err *err)
 {
+    static const bool forbidden[256] = {
+        [0 ... ' '] = true, ['"'] = true,  ['#'] = true,          ['<'] = true, ['>'] = true,
+        ['?'] = true,       ['\\'] = true, ['^'] = true,          ['`'] = true, ['{'] = true,
+        ['|'] = true,       ['}'] = true,  [0x7f ... 0xff] = true};
     for (size_t i = 0; i < path.len; i++) {
         unsigned char c = (unsigned char)path.at[i];
+        if (!forbidden[c])
+            continue;
         if (c == '?' || c == '#')
             return err_set(err, "a backend's URL ends with its path: \"%c\" cannot follow", c);
-        if (c <= ' ' || c >= 0x7f || is_one_of((char)c, "\"<>\\^`{|}"))
-            return err_set(err, "a byte that no URL may hold: percent-encode it");
+        return err_set(err, "a byte that no URL may hold: percent-encode it");
     }
     return 0;
 }

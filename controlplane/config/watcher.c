@@ -61,13 +61,19 @@ static void settle(struct watcher *w, double seconds)
     ev_timer_start(w->loop, &w->settle);
 }
 
+static double quiet_after(uint32_t events)
+{
+    if (events & IN_MOVED_TO)
+        return WATCHER_RENAMED_SECONDS;
+    return events & IN_CLOSE_WRITE ? WATCHER_COMPLETE_SECONDS : WATCHER_SETTLE_SECONDS;
+}
+
 /* The file's own events begin the quiet time anew. What happens to other names counts when the path
  * leads somewhere else since: that is how a symlink on the way is swapped. */
 static void take_event(struct watcher *w, const struct inotify_event *e)
 {
     struct file_identity now;
-    double seconds = e->mask & (IN_CLOSE_WRITE | IN_MOVED_TO) ? WATCHER_COMPLETE_SECONDS
-                                                              : WATCHER_SETTLE_SECONDS;
+    double seconds = quiet_after(e->mask);
     if (e->len > 0 && strcmp(e->name, w->base) == 0) {
         settle(w, seconds);
         return;

@@ -2,10 +2,11 @@
  * the file, because editors and config managers replace it: written in place, renamed over, deleted
  * and made again, or a symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is.
  * Speaks only when it has been quiet for a moment, so that half of a write is not read: a short one
- * behind a file that was closed or renamed into its place, which is complete then; and at the
- * latest a quarter of a second after the first sign, whoever goes on writing. A slow look at the
- * file's identity (device, inode, size, time) is the second line, for what inotify does not tell:
- * other hosts' writes on a network file system, a directory that is itself replaced.
+ * behind a file that was closed, and the shortest behind one that was renamed into its place, which
+ * is complete then; and at the latest a quarter of a second after the first sign, whoever goes on
+ * writing. A slow look at the file's identity (device, inode, size, time) is the second line, for
+ * what inotify does not tell: other hosts' writes on a network file system, a directory that is
+ * itself replaced.
  *
  * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on
  * the loop. */
@@ -17,6 +18,7 @@
 
 #include "proto/base/err.h"
 
+#define WATCHER_RENAMED_SECONDS 0.001
 #define WATCHER_COMPLETE_SECONDS 0.003
 #define WATCHER_SETTLE_SECONDS 0.015
 #define WATCHER_PATIENCE_SECONDS 0.25

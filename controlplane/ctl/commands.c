@@ -94,9 +94,10 @@ static const struct field routes_fields[] = {
 };
 
 static const struct field dataplanes_fields[] = {
-    {"dataplanes[]", "name, instance_id, version, pid, workers, connected_since, generation, state "
-                     "(in_sync, pending, refused), reason, active_connections, requests_total, "
-                     "rss_bytes"},
+    {"dataplanes[]",
+     "name, instance_id, version, pid, role (starting, serving, draining), workers, "
+     "connected_since, generation, state (in_sync, pending, refused), reason, "
+     "active_connections, requests_total, rss_bytes"},
     {NULL, NULL},
 };
 

@@ -18,26 +18,27 @@ static uint64_t whole_seconds(uint64_t ns)
 
 static uint64_t now_ns(const struct exchange *ex)
 {
-    return (uint64_t)(worker_now(ex->client->worker) * NS_PER_S);
+    return (uint64_t)(worker_now(exchange_worker(ex)) * NS_PER_S);
 }
 
 static void count(struct exchange *ex, enum decision which)
 {
     ex->limit_said = decision_word(which);
-    stats_decision(&ex->client->worker->stats, ex->route_state->slot, which);
+    stats_decision(&exchange_worker(ex)->stats, ex->route_state->slot, which);
 }
 
-/* By a verdict: of this process, of Redis, or of a share. */
-static enum reason decide(struct exchange *ex, const struct limit_subject *who,
-                          const struct limit_verdict *v, enum decision allowed,
-                          enum decision limited)
+/* What a verdict means: of this process, of Redis, or of a share. */
+static enum reason go_by(struct exchange *ex, const struct limit_subject *who,
+                         const struct limit_verdict *v, enum decision allowed,
+                         enum decision limited)
 {
-    struct stats *stats = &ex->client->worker->stats;
+    struct stats *stats = &exchange_worker(ex)->stats;
     const struct limit_policy *p = ex->route->limit;
     bool observe = p->observe;
     ex->limit = *v;
     ex->limit_known = true;
-    limiter_note(p, ex->limit_key, who, !v->allowed, worker_random(ex->client->worker), now_ns(ex));
+    limiter_note(p, ex->limit_key, who, !v->allowed, worker_random(exchange_worker(ex)),
+                 now_ns(ex));
     if (v->allowed) {
         count(ex, allowed);
         stats_add(stats, STAT_limit_allowed_total, 1);
@@ -51,19 +52,19 @@ static enum reason decide(struct exchange *ex, const struct limit_subject *who,
     return R_LIMITED;
 }
 
-static enum reason decide_by_share(struct exchange *ex, const struct limit_policy *p,
-                                   const struct limit_subject *who)
+static enum reason go_by_share(struct exchange *ex, const struct limit_policy *p,
+                               const struct limit_subject *who)
 {
     uint32_t gateways = atomic_load_explicit(&p->redis->gateways, memory_order_relaxed);
     ex->limit_gateways = MAX(gateways, 1);
     struct limit_policy share = limit_policy_share(p, ex->limit_gateways);
     struct limit_verdict v = limiter_decide(&share, ex->limit_key, now_ns(ex));
-    return decide(ex, who, &v, DECISION_local_allowed, DECISION_local_limited);
+    return go_by(ex, who, &v, DECISION_local_allowed, DECISION_local_limited);
 }
 
 /* Redis cannot be asked. */
-static enum reason decide_without_redis(struct exchange *ex, const struct limit_policy *p,
-                                        const struct limit_subject *who)
+static enum reason go_without_redis(struct exchange *ex, const struct limit_policy *p,
+                                    const struct limit_subject *who)
 {
     switch (p->on_failure) {
     case LIMITER_LOCAL:
@@ -78,7 +79,7 @@ static enum reason decide_without_redis(struct exchange *ex, const struct limit_
         ex->retry_after_s = 1;
         return R_LIMITER_AWAY;
     }
-    return decide_by_share(ex, p, who);
+    return go_by_share(ex, p, who);
 }
 
 static void on_answered(void *owner, const struct limit_verdict *v)
@@ -88,18 +89,18 @@ static void on_answered(void *owner, const struct limit_verdict *v)
     struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
     ex->limit_ask = NULL;
     if (!v) {
-        request_admitted(ex, decide_without_redis(ex, p, &who));
+        request_admitted(ex, go_without_redis(ex, p, &who));
         return;
     }
     if (v->allowed) /* counted here too, whatever the table thinks of it */
         (void)limiter_decide(p, ex->limit_key, now_ns(ex));
-    request_admitted(ex, decide(ex, &who, v, DECISION_allowed, DECISION_limited));
+    request_admitted(ex, go_by(ex, &who, v, DECISION_allowed, DECISION_limited));
 }
 
 bool admit_request(struct exchange *ex, enum reason *r)
 {
     const struct limit_policy *p = ex->route->limit;
-    struct worker *w = ex->client->worker;
+    struct worker *w = exchange_worker(ex);
     *r = R_SERVED;
     if (!p)
         return true;
@@ -108,14 +109,14 @@ bool admit_request(struct exchange *ex, enum reason *r)
     ex->limit_key = limiter_key(p, &who);
     if (!p->redis) {
         struct limit_verdict v = limiter_decide(p, ex->limit_key, now_ns(ex));
-        *r = decide(ex, &who, &v, DECISION_allowed, DECISION_limited);
+        *r = go_by(ex, &who, &v, DECISION_allowed, DECISION_limited);
         return true;
     }
     ex->limit_ask = w->redis ? limit_redis_ask(w->redis, p, &who, on_answered, ex) : NULL;
     if (ex->limit_ask)
         return false;
     stats_add(&w->stats, STAT_redis_unasked_total, 1);
-    *r = decide_without_redis(ex, p, &who);
+    *r = go_without_redis(ex, p, &who);
     return true;
 }
 

@@ -13,21 +13,22 @@
 
 /* ---- its outcome ---- */
 
-static struct worker *worker_of(const struct exchange *ex)
-{
-    return ex->client->worker;
-}
-
 static uint64_t now_ms(const struct exchange *ex)
 {
-    return (uint64_t)(worker_now(worker_of(ex)) * 1000);
+    return (uint64_t)(worker_now(exchange_worker(ex)) * 1000);
+}
+
+/* Of the route's timeout. */
+static double left_s(const struct exchange *ex)
+{
+    return ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(exchange_worker(ex));
 }
 
 /* A breaker of the route has changed its state: the control thread tells it and calls the roster.
  */
 static void note_breaker(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     atomic_store_explicit(&ex->route_state->stirred, true, memory_order_release);
     w->tell_control(w->control);
 }
@@ -71,8 +72,8 @@ static void settle(struct exchange *ex, enum verdict verdict, enum reason why)
     if (!ex->target_state)
         return;
     if (ex->connected_s > 0 && ex->response_state != RES_DONE) /* else it was set then */
-        ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
-    stats_attempt(&worker_of(ex)->stats, ex->target_state->slot, verdict == VERDICT_BAD);
+        ex->upstream_s = worker_now(exchange_worker(ex)) - ex->attempt_s;
+    stats_attempt(&exchange_worker(ex)->stats, ex->target_state->slot, verdict == VERDICT_BAD);
     report(ex, verdict, why);
     balancer_done(ex->route, ex->target, ex->target_state, now_ms(ex));
     if (ex->tunnel)
@@ -90,7 +91,7 @@ void attempt_end(struct exchange *ex, enum reason why)
 void attempt_answered(struct exchange *ex)
 {
     ex->response_state = RES_DONE;
-    ex->upstream_s = worker_now(worker_of(ex)) - ex->attempt_s;
+    ex->upstream_s = worker_now(exchange_worker(ex)) - ex->attempt_s;
 }
 
 void attempt_proved(struct exchange *ex)
@@ -119,7 +120,7 @@ static void give_up(struct exchange *ex, uint64_t retry_ms)
 void attempt_start(struct exchange *ex)
 {
     const struct route *route = ex->route;
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     struct pick pick = {.now_ms = now_ms(ex),
                         .client = (const uint8_t *)&ex->ip,
                         .client_len = sizeof(ex->ip),
@@ -164,9 +165,9 @@ void attempt_start(struct exchange *ex)
 
 void attempt_connected(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     struct upstream *u = ex->upstream;
-    double now = worker_now(w), left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - now;
+    double now = worker_now(w), left = left_s(ex);
     ex->connected_s = now;
     if (!u->reused) {
         ex->connect_s = now - ex->attempt_s;
@@ -174,7 +175,7 @@ void attempt_connected(struct exchange *ex)
     }
     if (ex->where_stale || ex->attempts > 1)
         (void)request_find_where(ex); /* it was right before and is right again */
-    wheel_set(&w->wheel, &u->deadline, now, left_s > 0 ? (uint64_t)(left_s * 1000) : 0);
+    wheel_set(&w->wheel, &u->deadline, now, left > 0 ? (uint64_t)(left * 1000) : 0);
     http1_parser_init(&ex->response, true, &ex->answer, HEAD_MAX_FIELDS);
     relay_reset(&ex->to_upstream, &w->buffers);
     ex->to_upstream.chunked = ex->head.framing == FRAMING_CHUNKED;
@@ -203,7 +204,7 @@ static bool is_idempotent(unsigned method) /* RFC 9110 9.2.2 */
 /* Retries must not multiply an outage: at most a fifth of what is under way, but a few always. */
 static bool budget_allows(const struct exchange *ex)
 {
-    const struct worker *w = worker_of(ex);
+    const struct worker *w = exchange_worker(ex);
     uint64_t budget = MAX(w->stats.counters[STAT_downstream_requests_active] / 5, RETRIES_ALWAYS);
     return ex->retrying || w->retrying < budget;
 }
@@ -223,8 +224,7 @@ static bool is_stale(const struct exchange *ex, enum reason why)
  * the request, and it must be one that may be repeated. */
 static bool may_retry(const struct exchange *ex, enum reason why)
 {
-    double left_s = ex->started_s + ex->route->timeout_ms / 1000.0 - worker_now(worker_of(ex));
-    if (!ex->replayable || left_s <= 0)
+    if (!ex->replayable || left_s(ex) <= 0)
         return false;
     if (!is_stale(ex, why) &&
         (ex->attempts > ex->route->retries + ex->met_stale || !budget_allows(ex)))
@@ -236,7 +236,7 @@ static bool may_retry(const struct exchange *ex, enum reason why)
 
 void attempt_failed(struct exchange *ex, enum reason why, const char *detail)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     if (ex->response_state != RES_NONE) {
         exchange_cut(ex, why, detail);
         return;

@@ -14,14 +14,9 @@
 #include "proto/base/digits.h"
 #include "proto/base/log.h"
 
-static struct worker *worker_of(const struct exchange *ex)
-{
-    return ex->client->worker;
-}
-
 const struct server_settings *exchange_settings(const struct exchange *ex)
 {
-    return ex->snapshot ? &ex->snapshot->server : &worker_of(ex)->snapshot->server;
+    return ex->snapshot ? &ex->snapshot->server : &exchange_worker(ex)->snapshot->server;
 }
 
 /* ---- begin and end ---- */
@@ -60,12 +55,12 @@ static void count(const struct exchange *ex, double now_s)
         .seconds = now_s - ex->started_s,
         .upstream_seconds = ex->upstream_s,
     };
-    stats_request(&worker_of(ex)->stats, &x);
+    stats_request(&exchange_worker(ex)->stats, &x);
 }
 
 static void write_log(const struct exchange *ex, double now_s)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     const struct buffer *b = ex->client->in;
     const struct head *h = &ex->head;
     struct access_record record = {
@@ -106,7 +101,7 @@ static void write_log(const struct exchange *ex, double now_s)
 /* What went wrong is always logged, of the rest as large a share as is wanted. */
 static bool is_logged(const struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     if (log_ring_is_off(w->log))
         return false;
     return w->log_share == UINT64_MAX || ex->reason != R_SERVED || ex->status >= 400 ||
@@ -115,7 +110,7 @@ static bool is_logged(const struct exchange *ex)
 
 void exchange_let_go_of_snapshot(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     if (!ex->snapshot)
         return;
     bool superseded = ex->snapshot != w->snapshot;
@@ -152,7 +147,7 @@ static void account(struct exchange *ex)
 static void recycle(struct exchange *ex)
 {
     ex->client->exchange = NULL;
-    list_push_front(&worker_of(ex)->spare_exchanges, &ex->link);
+    list_push_front(&exchange_worker(ex)->spare_exchanges, &ex->link);
 }
 
 /* The client's connection is the caller's to go on with. */
@@ -241,15 +236,12 @@ void exchange_cut(struct exchange *ex, enum reason why, const char *detail)
 void exchange_client_gone(struct exchange *ex)
 {
     struct downstream *c = ex->client;
-    if (ex->request_state == REQ_UNWANTED) {
-        end(ex);
-        downstream_close(c, false);
-        return;
+    if (ex->request_state != REQ_UNWANTED) { /* else it has got its answer */
+        ex->reason = R_CLIENT_CLOSED;
+        if (ex->status == 0)
+            ex->status = (uint16_t)reason_status(R_CLIENT_CLOSED);
+        attempt_end(ex, R_CLIENT_CLOSED);
     }
-    ex->reason = R_CLIENT_CLOSED;
-    if (ex->status == 0)
-        ex->status = (uint16_t)reason_status(R_CLIENT_CLOSED);
-    attempt_end(ex, R_CLIENT_CLOSED);
     end(ex);
     downstream_close(c, false);
 }
@@ -257,7 +249,7 @@ void exchange_client_gone(struct exchange *ex)
 void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const struct http1_parser *p,
                             const struct buffer *from)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     const struct head *h = p == &ex->request ? &ex->head : NULL; /* the answer's is gone */
     if (p->framing != FRAMING_CHUNKED || !relay->chunked || http1_trailers(p)->count == 0 ||
         (!h && ex->trailers_named))
@@ -324,14 +316,14 @@ static void name_request(struct exchange *ex)
         ex->request_id_len = (uint8_t)given.len;
         return;
     }
-    digits_hex(ex->request_id, worker_random(worker_of(ex)));
-    digits_hex(ex->request_id + 16, worker_random(worker_of(ex)));
+    digits_hex(ex->request_id, worker_random(exchange_worker(ex)));
+    digits_hex(ex->request_id + 16, worker_random(exchange_worker(ex)));
     ex->request_id_len = 32;
 }
 
 void exchange_adopt(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     ex->snapshot = w->snapshot;
     snapshot_hold(ex->snapshot, w->index);
     ex->generation = ex->snapshot->generation;
@@ -375,7 +367,7 @@ static void look_for_end(struct exchange *ex)
 
 void exchange_answer(struct exchange *ex, enum reason r, const char *detail)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     admit_cancel(ex);
     if (!ex->snapshot)
         exchange_adopt(ex);

@@ -102,6 +102,11 @@ struct exchange {
     struct head answer;                   /* the response's */
 };
 
+static inline struct worker *exchange_worker(const struct exchange *ex)
+{
+    return ex->client->worker;
+}
+
 /* Bytes of a new request have arrived. */
 struct exchange *exchange_begin(struct downstream *c);
 

@@ -10,11 +10,6 @@
 /* Room for body bytes behind the head: a read of less would not be worth its system call. */
 #define BODY_ROOM_BYTES (16u * 1024)
 
-static struct worker *worker_of(const struct exchange *ex)
-{
-    return ex->client->worker;
-}
-
 /* ---- its head ---- */
 
 /* The target is what is too long when it fills the bound by itself, or has not ended within it. */
@@ -43,7 +38,7 @@ static void grow_for_head(struct exchange *ex)
 enum reason request_find_where(struct exchange *ex)
 {
     ex->where_stale = false;
-    return decide_where(&ex->head, ex->client->in, worker_of(ex)->target_scratch, &ex->where,
+    return decide_where(&ex->head, ex->client->in, exchange_worker(ex)->target_scratch, &ex->where,
                         &ex->host, &ex->detail);
 }
 
@@ -64,7 +59,7 @@ static enum reason find_route(struct exchange *ex)
 /* Who the client is: the peer, or whom a trusted peer names. */
 static void find_client(struct exchange *ex)
 {
-    if (ex->snapshot->server.trusted_proxies.count == 0 || !downstream_peer(ex->client, &ex->ip) ||
+    if (ex->client->family == AF_UNIX ||
         !decide_client(ex->snapshot, &ex->head, ex->client->in, &ex->ip))
         return;
     ex->peer_trusted = true;
@@ -73,7 +68,7 @@ static void find_client(struct exchange *ex)
 
 static void find_trace(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     ex->trace = (uint8_t)trace_check(&ex->head, ex->client->in);
     if (ex->trace != TRACE_NONE || !ex->snapshot->server.makes_traces)
         return;
@@ -82,31 +77,43 @@ static void find_trace(struct exchange *ex)
     ex->trace = TRACE_MADE;
 }
 
+/* The head is in order: what it says of the connection, and of the body that follows. */
+static void take_head(struct exchange *ex)
+{
+    const struct downstream *c = ex->client;
+    const struct head *h = &ex->head;
+    uint32_t most = ex->snapshot->server.max_requests_per_connection;
+    find_client(ex);
+    ex->client_http10 = h->minor == 0;
+    ex->keep_client = h->keep_alive && !c->worker->draining && (most == 0 || c->requests < most);
+    http1_parse_start_body(&ex->request, (enum framing)h->framing, h->content_length);
+    ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
+    ex->upgrade = tunnel_may_upgrade(h, c->in);
+    find_trace(ex);
+}
+
+/* All that can be said about a request by its head alone. */
+static enum reason judge(struct exchange *ex)
+{
+    struct buffer *in = ex->client->in;
+    enum reason r;
+    if (ex->head.bytes > ex->snapshot->server.max_header_bytes)
+        return too_large(ex);
+    if ((r = http1_check_request(&ex->head, in, &ex->detail)) != R_SERVED)
+        return r;
+    take_head(ex);
+    if ((r = http1_count_forwards(&ex->head, in, &ex->detail)) != R_SERVED ||
+        (r = request_find_where(ex)) != R_SERVED)
+        return r;
+    return find_route(ex);
+}
+
 static void on_head(struct exchange *ex)
 {
-    struct downstream *c = ex->client;
-    struct head *h = &ex->head;
+    struct buffer *in = ex->client->in;
     exchange_adopt(ex);
-    c->in->keep = c->in->parsed;
-    enum reason r = h->bytes > ex->snapshot->server.max_header_bytes
-                        ? too_large(ex)
-                        : http1_check_request(h, c->in, &ex->detail);
-    if (r == R_SERVED) {
-        find_client(ex);
-        uint32_t most = ex->snapshot->server.max_requests_per_connection;
-        ex->client_http10 = h->minor == 0;
-        ex->keep_client =
-            h->keep_alive && !c->worker->draining && (most == 0 || c->requests < most);
-        http1_parse_start_body(&ex->request, (enum framing)h->framing, h->content_length);
-        ex->request_state = ex->request.message_done ? REQ_DONE : REQ_BODY;
-        ex->upgrade = tunnel_may_upgrade(h, c->in);
-        find_trace(ex);
-        r = http1_count_forwards(h, c->in, &ex->detail);
-    }
-    if (r == R_SERVED)
-        r = request_find_where(ex);
-    if (r == R_SERVED)
-        r = find_route(ex);
+    in->keep = in->parsed;
+    enum reason r = judge(ex);
     if (r == R_SERVED && !admit_request(ex, &r)) {
         exchange_rest_client(ex);
         ex->where_stale = true; /* what comes meanwhile may move it */

@@ -6,11 +6,6 @@
 #include "dataplane/http/http1_check.h"
 #include "dataplane/http/tunnel.h"
 
-static struct worker *worker_of(const struct exchange *ex)
-{
-    return ex->client->worker;
-}
-
 /* Does its Connection name more than the connection's end? Which trailers are named cannot be told
  * any more when they come. */
 static bool names_fields(const struct head *h, const struct buffer *b)
@@ -27,7 +22,7 @@ static bool names_fields(const struct head *h, const struct buffer *b)
 
 static void start_response(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     struct head *h = &ex->answer;
     ex->upstream_status = h->status;
     stats_expect_end(&w->stats, ex->route_state->slot, method_label(ex->head.method));
@@ -54,7 +49,7 @@ static void start_response(struct exchange *ex)
  * heads of an answer together are bounded like one: who goes on with interim ones never answers. */
 static bool pass_interim(struct exchange *ex)
 {
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     struct buffer *in = ex->upstream->in;
     if (ex->answer.status == 101) {
         if (ex->upgrade && ex->answer.at[FIELD_UPGRADE])
@@ -138,7 +133,7 @@ static void await_response_body(struct exchange *ex)
         tunnel_await(ex);
         return;
     }
-    struct worker *w = worker_of(ex);
+    struct worker *w = exchange_worker(ex);
     struct upstream *u = ex->upstream;
     attempt_proved(ex);
     transport_watch(&u->io, w->loop, transport_watched(&u->io) | EV_READ);
@@ -155,7 +150,7 @@ static void refuse(struct exchange *ex, const char *detail)
         exchange_cut(ex, R_BAD_RESPONSE, detail);
         return;
     }
-    relay_reset(&ex->to_client, &worker_of(ex)->buffers);
+    relay_reset(&ex->to_client, &exchange_worker(ex)->buffers);
     ex->response_state = RES_NONE;
     ex->status = ex->upstream_status = 0;
     ex->body_out = 0;

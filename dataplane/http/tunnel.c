@@ -37,7 +37,7 @@ bool tunnel_may_upgrade(const struct head *h, const struct buffer *b)
 
 void tunnel_start(struct exchange *ex)
 {
-    struct worker *w = ex->client->worker;
+    struct worker *w = exchange_worker(ex);
     size_t len = forward_switch(ex);
     if (len == 0) {
         attempt_failed(ex, R_BAD_RESPONSE, "the head is too large");
@@ -98,8 +98,8 @@ static void end_when_both_have(struct exchange *ex)
     if (ex->request_state != REQ_BODY && ex->response_state == RES_DONE)
         exchange_finish(ex);
     else
-        wheel_set(&ex->client->worker->wheel, &ex->upstream->deadline,
-                  worker_now(ex->client->worker), ex->response_idle_ms);
+        wheel_set(&exchange_worker(ex)->wheel, &ex->upstream->deadline,
+                  worker_now(exchange_worker(ex)), ex->response_idle_ms);
 }
 
 /* Nobody reads while a relay is not empty, so when an end is read everything before it has been
@@ -132,5 +132,5 @@ void tunnel_timeout(struct exchange *ex)
 void tunnel_end(struct exchange *ex)
 {
     endpoint_unhold(&ex->endpoint);
-    stats_sub(&ex->client->worker->stats, STAT_tunnels_active, 1);
+    stats_sub(&exchange_worker(ex)->stats, STAT_tunnels_active, 1);
 }

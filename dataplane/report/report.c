@@ -13,6 +13,7 @@
 #include "proto/base/arena.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 #define PART_BYTES (1024 * 1024)
 #define ARENA_BYTES (64 * 1024)
@@ -268,6 +269,7 @@ static void take_routes(struct report *r, struct draft *d)
     r->routes = with_room(r->routes, &r->route_room, slots, sizeof(*r->routes));
     for (uint32_t slot = 0; slot < slots; slot++) {
         const char *name = route_name(r, slot);
+        pace_yield();
         if (name)
             take_route(r, d, slot, name, &r->routes[slot]);
     }
@@ -349,8 +351,10 @@ static void take_targets(struct report *r, struct draft *d)
     uint32_t slots =
         r->registry ? registry_target_slots(r->registry) : names_target_slots(r->names);
     r->targets = with_room(r->targets, &r->target_room, slots, sizeof(*r->targets));
-    for (uint32_t slot = 0; slot < slots; slot++)
+    for (uint32_t slot = 0; slot < slots; slot++) {
+        pace_yield();
         take_target(r, d, slot);
+    }
 }
 
 /* ---- generations ---- */

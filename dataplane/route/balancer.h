@@ -28,7 +28,7 @@ struct pick {
 const struct target *balancer_pick(const struct route *route, struct pick *p);
 
 /* Whom balancer_pick() would choose now, were it asked the same: as good as the moment. Any thread;
- * nothing changes by it. */
+ * nothing changes by it, but that what was out of date may be set right. */
 const struct target *balancer_foresee(const struct route *route, struct pick *p);
 
 /* The request at it is over. `route` and `target` are NULL for one that has outlived its snapshot.

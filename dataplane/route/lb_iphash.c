@@ -175,9 +175,10 @@ static const struct target *try_others(const struct route *route, struct pick *p
         double nearest = INFINITY;
         for (uint32_t i = 0; i < route->target_count; i++) {
             const struct target *t = &route->targets[i];
+            if (t == p->avoid || !balancer_would_admit(route, t, p->now_ms))
+                continue; /* all of them, in an outage: no logarithms for those */
             double distance = distance_of(draw_of(salt, t), roster_weight(t));
-            if (distance > beyond && distance < nearest && t != p->avoid &&
-                balancer_would_admit(route, t, p->now_ms)) {
+            if (distance > beyond && distance < nearest) {
                 winner = i;
                 nearest = distance;
             }

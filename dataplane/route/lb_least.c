@@ -18,7 +18,8 @@
 
 #define FAN 8
 #define MOST_LEVELS 12
-#define NOBODY UINT64_MAX
+#define NOBODY UINT64_MAX /* a key */
+#define NONE UINT32_MAX   /* an index */
 #define MOST_TRIES 4
 
 #define PAID_BITS 40
@@ -126,12 +127,11 @@ void lb_least_refresh_all(const struct route *route, uint64_t now_ms)
 
 /* ---- choosing ---- */
 
-/* The leaf with the least key; of equal ones the first, until it has paid. NOBODY when nobody can
- * be had, or the tree changes under us. */
-static uint32_t find_least(const struct least_tree *tree)
+/* The leaf with the least key below node `i`, whose children are on that level; of equal ones the
+ * first, until it has paid. NONE when nobody can be had, or the tree changes under us. */
+static uint32_t descend(const struct least_tree *tree, uint32_t level, uint32_t i)
 {
-    uint32_t i = 0;
-    for (uint32_t level = tree->levels; level-- > 0;) {
+    for (level++; level-- > 0;) {
         const _Atomic uint64_t *line = &tree->at[level][i * FAN];
         uint64_t least = NOBODY;
         uint32_t at = 0;
@@ -141,10 +141,37 @@ static uint32_t find_least(const struct least_tree *tree)
             least = MIN(least, key);
         }
         if (least == NOBODY)
-            return UINT32_MAX;
+            return NONE;
         i = i * FAN + at;
     }
     return i;
+}
+
+/* The same without one of the leaves: its siblings, and on each level above those of the node that
+ * it is under. */
+static uint32_t find_least_but(const struct least_tree *tree, uint32_t leaf)
+{
+    uint64_t least = NOBODY;
+    uint32_t found = NONE, found_level = 0;
+    for (uint32_t level = 0, own = leaf; level < tree->levels; level++, own /= FAN) {
+        uint32_t first = own / FAN * FAN;
+        for (uint32_t i = first; i < first + FAN; i++) {
+            uint64_t key = atomic_load_explicit(&tree->at[level][i], memory_order_relaxed);
+            if (i == own || key >= least)
+                continue;
+            least = key;
+            found = i;
+            found_level = level;
+        }
+    }
+    return found == NONE || found_level == 0 ? found : descend(tree, found_level - 1, found);
+}
+
+static uint32_t find_least(const struct route *route, const struct target *avoid)
+{
+    const struct least_tree *tree = route->roster->least;
+    return LIKELY(!avoid) ? descend(tree, tree->levels - 1, 0)
+                          : find_least_but(tree, (uint32_t)(avoid - route->targets));
 }
 
 /* What all have paid goes up to what this one had, so nobody falls behind by more than he may catch
@@ -173,11 +200,11 @@ const struct target *lb_least_choose(const struct route *route, struct pick *p)
     uint64_t turn = balancer_turn(route, p);
     lb_least_refresh(route, (uint32_t)(turn % route->target_count), p->now_ms);
     for (unsigned tries = 0; tries < MOST_TRIES; tries++) {
-        uint32_t i = find_least(tree);
+        uint32_t i = find_least(route, p->avoid);
         if (i >= tree->targets)
             continue;
         const struct target *t = &route->targets[i];
-        if (t != p->avoid && balancer_admit(route, t, p)) {
+        if (balancer_admit(route, t, p)) {
             if (LIKELY(!p->is_foreseen))
                 p->moved |= pay(route, t, p->now_ms);
             return t;

@@ -85,23 +85,40 @@ enum redis_state redis_server_look(const struct redis_server *s, enum redis_caus
     return found;
 }
 
+static void tell_away(struct redis_server *s, enum redis_cause cause, bool still)
+{
+    if (s->told_causes & 1u << cause)
+        return;
+    s->told_causes |= 1u << cause;
+    if (still)
+        log_warn("redis", "%s is still away: %s", s->name, cause_texts[cause]);
+    else
+        log_warn("redis", "%s is away: %s; limits go by on_redis_failure until it answers", s->name,
+                 cause_texts[cause]);
+}
+
+static void tell(struct redis_server *s)
+{
+    enum redis_cause cause;
+    enum redis_state before = s->told, now = redis_server_look(s, &cause);
+    uint32_t gateways = atomic_load_explicit(&s->gateways, memory_order_relaxed);
+    s->told = now;
+    if (now == REDIS_AWAY) {
+        tell_away(s, cause, before == REDIS_AWAY);
+        return;
+    }
+    s->told_causes = 0;
+    if (now == before)
+        return;
+    if (now == REDIS_UP)
+        log_info("redis", "%s %s: limits are counted in it, by %u gateway%s", s->name,
+                 before == REDIS_AWAY ? "is back" : "answers", gateways, gateways == 1 ? "" : "s");
+    else
+        log_info("redis", "%s is not used any more", s->name);
+}
+
 void redis_servers_tell(struct redis_server *first)
 {
-    for (struct redis_server *s = first; s; s = s->next) {
-        enum redis_cause cause;
-        enum redis_state before = s->told, now = redis_server_look(s, &cause);
-        s->told = now;
-        if (now == before)
-            continue;
-        if (now == REDIS_AWAY)
-            log_warn("redis", "%s is away: %s; limits go by on_redis_failure until it answers",
-                     s->name, cause_texts[cause]);
-        else if (now == REDIS_UP)
-            log_info("redis", "%s %s: limits are counted in it, by %u gateway%s", s->name,
-                     before == REDIS_AWAY ? "is back" : "answers",
-                     atomic_load_explicit(&s->gateways, memory_order_relaxed),
-                     atomic_load_explicit(&s->gateways, memory_order_relaxed) == 1 ? "" : "s");
-        else
-            log_info("redis", "%s is not used any more", s->name);
-    }
+    for (struct redis_server *s = first; s; s = s->next)
+        tell(s);
 }

@@ -40,6 +40,7 @@ struct redis_server {
     char gateway[17];      /* 16 hexadecimal digits that name this process among gateways */
     uint32_t slot;         /* index into every worker's connections */
     enum redis_state told; /* control thread: what the log has last said */
+    uint32_t told_causes;  /* likewise: bits of all that it has given since it is away */
     struct redis_server *next;
     _Atomic uint32_t gateways; /* last seen alive on it, this one included; 0 = unknown */
     _Atomic uint16_t states[REDIS_WORKERS]; /* cause << 8 | state, by its worker */
@@ -67,5 +68,6 @@ bool redis_server_set(struct redis_server *s, unsigned worker, enum redis_state 
 /* Of all workers together: away as soon as one finds it so, up when all that use it do. */
 enum redis_state redis_server_look(const struct redis_server *s, enum redis_cause *cause);
 
-/* Control thread: logs every change since the last call, once for all workers. */
+/* Control thread: logs every change since the last call, once for all workers; and while it is
+ * away, each cause once: what follows the end of a connection may be what keeps it away. */
 void redis_servers_tell(struct redis_server *first);

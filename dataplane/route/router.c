@@ -15,6 +15,8 @@
 
 #include <sys/random.h>
 
+#include "proto/base/pace.h"
+
 #define MAX_DEPTH 64   /* segments of a prefix */
 #define MAX_LABELS 128 /* a name of 255 bytes has no more */
 #define NONE UINT32_MAX
@@ -273,9 +275,11 @@ int router_compile(struct snapshot *s, struct err *err)
     map_init(&r->prefixes, s->arena, s->route_count);
     r->hosts = arena_array(s->arena, s->route_count, sizeof(*r->hosts));
     r->claims = arena_array(s->arena, s->route_count, sizeof(*r->claims));
-    for (uint32_t i = 0; i < s->route_count; i++)
+    for (uint32_t i = 0; i < s->route_count; i++) {
+        pace_yield();
         if (add_route(r, s, &s->routes[i], err) < 0)
             return -1;
+    }
     s->router = r;
     return 0;
 }

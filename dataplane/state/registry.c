@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 #define FIRST_BUCKETS 64
 
@@ -97,6 +98,7 @@ static void table_sweep(struct registry *r, struct table *t,
                         bool (*dispose)(struct registry *r, void *entry))
 {
     for (uint32_t i = 0; i < t->size; i++) {
+        pace_yield();
         for (void **at = &t->heads[i]; *at;) {
             void *entry = *at, *next = *link_of(t, entry);
             if (dispose(r, entry)) {

@@ -12,6 +12,7 @@
 #include "dataplane/route/router.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/base/pace.h"
 
 #define FIRST_BLOCK_BYTES (64 * 1024)
 #define REDIS_WORD_MAX_BYTES 1024 /* user or password */
@@ -510,9 +511,11 @@ static int take_routes(struct compilation *c)
     s->route_count = (uint32_t)c->in->n_routes;
     s->routes = arena_array(s->arena, c->in->n_routes, sizeof(*s->routes));
     c->redis = arena_array(s->arena, c->in->n_routes, sizeof(*c->redis));
-    for (uint32_t i = 0; i < s->route_count; i++)
+    for (uint32_t i = 0; i < s->route_count; i++) {
+        pace_yield();
         if (take_route(c, &s->routes[i], c->in->routes[i]) < 0)
             return -1;
+    }
     return router_compile(s, c->err);
 }
 
@@ -564,10 +567,10 @@ static void bind_to_registry(struct compilation *c, struct registry *registry,
     s->endpoint_slots = registry_endpoint_slots(registry);
     for (uint32_t i = 0; i < s->route_count; i++) {
         struct route *r = &s->routes[i];
+        pace_yield();
         r->state = registry_route(registry, r->name.at);
         bind_targets(registry, s, r, c->in->routes[i], r->state->refs > 1, now_ms);
-        r->roster = roster_new(r, s->arena);
-        roster_call(r, now_ms);
+        r->roster = roster_new(r, s->arena); /* called when it is entered */
     }
 }
 
@@ -591,6 +594,7 @@ void snapshot_enter(struct snapshot *s, uint64_t now_ms)
 {
     for (uint32_t i = 0; i < s->route_count; i++) {
         const struct route *r = &s->routes[i];
+        pace_yield();
         if (r->state->is_to_be_counted)
             count_open_breakers(r);
         for (uint32_t k = 0; k < r->target_count; k++) {
@@ -688,6 +692,7 @@ void snapshot_free(struct snapshot **sp, struct registry *registry)
         registry_release_endpoint(registry, &s->endpoints[i]);
     for (uint32_t i = 0; i < s->route_count; i++) {
         struct route *r = &s->routes[i];
+        pace_yield();
         if (!r->state)
             continue; /* a dry run refers to nothing */
         if (r->limit && r->limit->limiter)

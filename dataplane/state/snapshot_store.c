@@ -13,6 +13,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "proto/base/pace.h"
 #include "proto/frame.h"
 
 #define FILE_NAME "snapshot"
@@ -42,13 +43,14 @@ static int build_path(char out[PATH_BYTES], const char *dir, const char *name, s
 static int write_all(int fd, const void *bytes, size_t len)
 {
     for (const char *p = bytes; len > 0;) {
-        ssize_t n = write(fd, p, len);
+        ssize_t n = write(fd, p, MIN(len, PACE_BYTES));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return -1;
         p += n;
         len -= (size_t)n;
+        pace_look();
     }
     return 0;
 }

@@ -40,20 +40,35 @@ struct arena *arena_new(size_t first_block_bytes)
     return a;
 }
 
+static void free_blocks(struct block *b)
+{
+    for (struct block *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+}
+
 void arena_free(struct arena **ap)
 {
     struct arena *a = *ap;
     *ap = NULL;
     if (!a)
         return;
-    for (struct block *b = a->blocks, *next; b; b = next) {
-        next = b->next;
-        free(b);
-    }
+    free_blocks(a->blocks);
     free(a);
 }
 
-static void *take(struct arena *a, size_t bytes, size_t align)
+/* The newest block is the largest. */
+void arena_clear(struct arena *a)
+{
+    free_blocks(a->blocks->next);
+    a->blocks->next = NULL;
+    a->blocks->used = 0;
+    a->bytes = a->blocks->size;
+}
+
+/* Not zeroed: for what is written at once. */
+static void *take_raw(struct arena *a, size_t bytes, size_t align)
 {
     struct block *b = a->blocks;
     size_t start = (b->used + align - 1) & ~(align - 1);
@@ -66,8 +81,12 @@ static void *take(struct arena *a, size_t bytes, size_t align)
         start = 0;
     }
     b->used = start + bytes;
-    memset(b->data + start, 0, bytes);
     return b->data + start;
+}
+
+static void *take(struct arena *a, size_t bytes, size_t align)
+{
+    return memset(take_raw(a, bytes, align), 0, bytes);
 }
 
 void *arena_alloc(struct arena *a, size_t bytes)
@@ -85,9 +104,10 @@ void *arena_array(struct arena *a, size_t count, size_t bytes)
 
 char *arena_copy(struct arena *a, struct view text)
 {
-    char *copy = take(a, text.len + 1, 1);
+    char *copy = take_raw(a, text.len + 1, 1);
     if (text.len > 0)
         memcpy(copy, text.at, text.len);
+    copy[text.len] = '\0';
     return copy;
 }
 
@@ -99,7 +119,7 @@ char *arena_printf(struct arena *a, const char *fmt, ...)
     va_copy(again, ap);
     int len = vsnprintf(brief, sizeof(brief), fmt, ap);
     va_end(ap);
-    char *text = take(a, (size_t)len + 1, 1);
+    char *text = take_raw(a, (size_t)len + 1, 1);
     if ((size_t)len < sizeof(brief))
         memcpy(text, brief, (size_t)len + 1);
     else

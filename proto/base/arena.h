@@ -9,6 +9,7 @@ struct arena;
 
 struct arena *arena_new(size_t first_block_bytes);
 void arena_free(struct arena **a); /* nulls *a; NULL is allowed */
+void arena_clear(struct arena *a); /* all is given back to it; for the next of many alike */
 
 /* Zeroed, aligned for any type. Owned by the arena. */
 void *arena_alloc(struct arena *a, size_t bytes);

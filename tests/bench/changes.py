@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""What changes of the configuration cost: from the file's write to the generation in force, and what pushes do to traffic.
+"""What changes of the configuration cost: from the file's write to the generation in force, and what they do to traffic.
 
 `--soak N` pushes N times under load and says whether memory stays where it was.
 """
 import argparse
+import itertools
+import json
 import pathlib
 import re
 import socket
@@ -14,6 +16,7 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+PAUSE_MS = 10  # of sixteen clients beside pushes: 1,500 requests a second or so, which leave room for many pushes
 sys.path.insert(0, str(HERE.parent / "e2e"))
 from harness import Pair, free_port, wait_until  # pylint: disable=wrong-import-position
 
@@ -36,8 +39,10 @@ def text_of(pair, routes, backend, changed=0):
 class Backend:
     """nginx that answers everything."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, taken):
         self.port = free_port()
+        while self.port in taken:
+            self.port = free_port()
         conf = folder / "backend.conf"
         conf.write_text(f"worker_processes 1; daemon off; master_process off; pid {folder}/b.pid; error_log {folder}/b.err;\n"
                         "events { worker_connections 8192; }\nhttp { access_log off; keepalive_requests 1000000000;\n"
@@ -55,7 +60,7 @@ class Backend:
 def start(routes, build):
     """A pair that serves so many routes."""
     pair = Pair([])
-    backend = Backend(pair.folder)
+    backend = Backend(pair.folder, (pair.port, pair.admin_port))
     pair.write_config(text_of(pair, routes, backend.port))
     pair.controlplane.argv[0] = str(build / "gwp-controlplane")
     pair.dataplane.argv[0] = str(build / "gwp-dataplane")
@@ -117,12 +122,64 @@ def measure_changes(routes, count, build):
     return statistics.median(took)
 
 
-class Load(threading.Thread):
-    """wrk while something happens; its latency and failures."""
+class Changes(threading.Thread):
+    """Ten changes of the file a second, until the block that it is entered for ends."""
 
-    def __init__(self, port, seconds):
+    def __init__(self, pair, texts):
         super().__init__()
-        self.argv = ["wrk", "-t1", "-c16", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/load"]
+        self.pair, self.texts = pair, texts
+        self.over = threading.Event()
+
+    def run(self):
+        due = time.monotonic()
+        while not self.over.is_set():
+            self.pair.write_config(next(self.texts))
+            due += 0.1
+            self.over.wait(max(0, due - time.monotonic()))
+
+    def __enter__(self):
+        self.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
+
+
+def measure_latency(routes, rounds, build):
+    """Waiting times at a steady rate, in turns of a second without changes and with ten of them."""
+    pair, backend = start(routes, build)
+    texts = itertools.cycle([text_of(pair, routes, backend.port, n) for n in range(1, 12)])
+    points = ("p50", "p99", "p999")
+    quiet, busy = [], []
+
+    def turn(found):
+        done = subprocess.run([build / "bench" / "clients", f"127.0.0.1:{pair.port}", "--connections", "32", "--seconds", "1",
+                               "--rate", "2000", "--get", "/load"], capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+        assert not any(found[-1][key] for key in ("unanswered", "cut", "refused", "bad_status")), found[-1]
+    try:
+        before = pair.generation()
+        for _ in range(rounds):
+            turn(quiet)
+            with Changes(pair, texts):
+                turn(busy)
+            wait_until(lambda: pair.metric("gateway_snapshots_alive") <= 2, "old snapshots are freed")
+        count = pair.generation() - before
+    finally:
+        pair.destroy()
+        backend.stop()
+    print(f"2,000 requests/s beside {count} changes of {routes} routes, ten a second; medians of {rounds} rounds of a second, p50/p99/p99.9:")
+    for name, found in (("without changes", quiet), ("with changes", busy)):
+        print(f"  {name:16}" + " / ".join(f"{statistics.median(f['latency_us'][p] for f in found) / 1000:.2f}" for p in points) + " ms")
+
+
+class Load(threading.Thread):
+    """wrk while something happens; its latency and failures. `pause_ms`: how long each client rests between two requests."""
+
+    def __init__(self, port, seconds, pause_ms=0):
+        super().__init__()
+        self.argv = ["wrk", "-t1", "-c16", f"-d{seconds}s", "--latency",
+                     *(["-s", HERE / "pause.lua"] if pause_ms else []), f"http://127.0.0.1:{port}/load", "--", str(pause_ms)]
         self.out = ""
 
     def run(self):
@@ -141,7 +198,7 @@ def measure_pushes(routes, count, build):
     """Pushes under load: failed requests, memory, latency with and without."""
     pair, backend = start(routes, build)
     try:
-        quiet = Load(pair.port, 5)
+        quiet = Load(pair.port, 5, PAUSE_MS)
         quiet.start()
         before = quiet.figures()
         for n in range(1, 21):  # memory as it is after the first ones
@@ -151,7 +208,7 @@ def measure_pushes(routes, count, build):
         failed = requests = 0
         latency = []
         while n < count + 20:
-            load = Load(pair.port, 5)
+            load = Load(pair.port, 5, PAUSE_MS)
             load.start()
             while load.is_alive() and n < count + 20:
                 n += 1
@@ -189,6 +246,7 @@ def main():
         sys.exit("soak: requests failed" if failed else f"soak: memory grew by {grown:.0%}" if grown > 0.1 else 0)
     for routes in (1, 100, 10000):
         measure_changes(routes, args.changes, build)
+    measure_latency(10000, args.changes, build)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The admin API beyond reading and pushing: what it is said to be, events, log levels, readiness, and clients that are a nuisance."""
 import json
+import os
 import re
+import signal
 import socket
 import time
 
@@ -76,6 +78,7 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
     for path in ("/", "/nothing/../here"):
         head = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
         check(openapi, "/api/v1/explain", pair.admin("POST", "/api/v1/explain", head), "post")
+    check(openapi, "/api/v1/dataplanes/{name}/replace", pair.admin("POST", "/api/v1/dataplanes/nobody/replace"), "post")
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("DELETE", f"/api/v1/endpoints/{address}/drain"), "delete")
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("POST", "/api/v1/endpoints/1.2.3.4:5/drain"), "post")
     check(openapi, "/api/v1/config", pair.push(pair.yaml([route("all", "/", backend)])), "post")
@@ -98,6 +101,11 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
         check(openapi, path, tcp(pair, "GET", path) if "security" not in item["get"] else pair.admin("GET", path))
     assert pair.admin("GET", "/api/v1/limits").json()["limits"][0]["decisions"] == {"allowed": 1, "limited": 2}
     assert len(pair.admin("GET", "/api/v1/events").json()["events"]) > 5
+    replaced = pair.admin("POST", "/api/v1/dataplanes/dp-1/replace?wait=10")
+    assert replaced.status == 200
+    os.kill(replaced.json()["new_pid"], signal.SIGTERM)  # nobody else knows of it
+    check(openapi, "/api/v1/dataplanes/{name}/replace", replaced, "post")
+    assert pair.dataplane.wait() == 0
 
 
 # ---- methods, headers, pages ----

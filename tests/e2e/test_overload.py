@@ -9,8 +9,6 @@ from harness import DEADLINE, SCALE, route, wait_until
 from rawbackend import RawBackend, ok
 from rawhttp import Cut
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
 
 def holding(go):
     """An answer that waits for `go`, but not for those who ask for /free."""

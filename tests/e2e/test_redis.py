@@ -83,7 +83,7 @@ def wait_up(pair):
 
 def wait_away(pair):
     """Until no worker asks Redis any more. (It is said when the first of them does not.)"""
-    wait_until(lambda: " is away: " in last_said(pair)
+    wait_until(lambda: " away: " in last_said(pair)
                and pair.metric("gateway_redis_connections_active") == 0, "Redis is not asked any more")
 
 
@@ -382,7 +382,7 @@ def test_deny_refuses_what_cannot_be_checked(make_pair, backend, redis, proxy):
     proxy.mode = "pass"
     wait_up(pair)
     assert pair.get("/").status == 200
-    wait_until(lambda: [(x["status"], x["limiter"]) for x in pair.access_lines()]
+    wait_until(lambda: [(x["status"], x["limiter"]) for x in sorted(pair.access_lines(), key=lambda x: x["ts"])]
                == [(200, "allowed"), (503, "unchecked_denied"), (200, "allowed")], "the verdicts are logged")
 
 
@@ -432,6 +432,22 @@ def test_redis_that_wants_another_password(make_pair, backend, make_redis):
     assert statuses(pair, 4) == [200, 200, 200, 429]
     wait_until(lambda: sum("user or password" in line for line in redis_log(pair)) == 2, "both are told")
     assert "hunter2" not in pair.dataplane.log()
+
+
+def test_password_demanded_in_mid_life(make_pair, backend, redis):
+    """Under load: nobody is refused for that, it is told as what it is, and over when it is."""
+    pair = make_pair([limited(backend, redis.url, quota=1000000)])
+    wait_up(pair)
+    stream = Stream(pair)
+    wait_until(lambda: stream.count() > 50, "requests pass")
+    redis.ask("CONFIG", "SET", "requirepass", "new")
+    redis.ask("CLIENT", "KILL", "TYPE", "normal", password="new")
+    wait_until(lambda: "user or password" in last_said(pair), "it is told")
+    before = stream.count()
+    wait_until(lambda: stream.count() > before + 50, "requests pass")
+    redis.ask("CONFIG", "SET", "requirepass", "", password="new")
+    wait_up(pair)
+    assert set(stream.stop()) == {200}
 
 
 HOSTILE = [b"+OK\r\n", b"+OK\r\n" * 100, b":1\r\n" * 10, b"$1000000000\r\n" + b"x" * 1000, b"*1000000000\r\n",

@@ -160,6 +160,38 @@ def test_exit_codes(pair, tmp_path):
     assert pair.get("/").status == 200 and len(pair.status()["dataplanes"]) == 1
 
 
+def test_of_control_planes_that_start_at_once_one_stays(pair):
+    """The others say why, and touch nothing; and one whose socket's place was taken says so, and leaves it alone."""
+    pair.controlplane.kill()
+    several = []
+    for _ in range(4):
+        several.append(subprocess.Popen([str(a) for a in pair.controlplane.argv], stderr=subprocess.PIPE, text=True))
+    try:
+        wait_until(lambda: sum(p.poll() is None for p in several) == 1, "only one is left")
+        for p in several:
+            if p.poll() is not None:
+                assert p.returncode == 1 and "another process already listens on" in p.stderr.read()
+        pair.wait_synced()
+    finally:
+        for p in several:
+            p.kill()
+            p.wait()
+            p.stderr.close()
+    pair.controlplane.start()
+    pair.wait_ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as another_one:
+        another_one.bind(str(pair.folder / "other.sock"))
+        another_one.listen()
+        os.rename(pair.folder / "other.sock", pair.socket)
+        pair.expect_log("is another process's now")
+        wait_until(lambda: "is another process's now" in pair.controlplane.log(), "it is said")
+        assert pair.get("/").status == 200
+        assert pair.controlplane.stop() == 0
+        assert pair.socket.exists(), "it is not ours to remove"
+    pair.controlplane.start()
+    pair.wait_ready()
+
+
 # ---- surroundings ----
 
 def test_deleted_socket_file_is_made_again(pair):

@@ -20,6 +20,7 @@ struct plane {
     struct channel *far; /* its end; NULL = gone */
     char name[16], instance[24];
     unsigned lists, sockets, segments; /* that it was given */
+    unsigned snapshots;
     bool is_drained;
 };
 
@@ -42,6 +43,7 @@ static inline int plane_on_message(void *owner, const struct message *m, struct 
         p->sockets += (unsigned)l->n_sockets;
         p->segments += (unsigned)l->n_segments;
     }
+    p->snapshots += m->type == MSG_SNAPSHOT;
     p->is_drained = p->is_drained || m->type == MSG_DRAIN;
     return 0;
 }

@@ -372,6 +372,27 @@ Test(aggregate, the_last_three_generations_are_told_apart_and_the_sum_is_all)
     aggregate_fini(&a);
 }
 
+/* A hundred thousand changes are no reason to grow; and who repeats what all others have forgotten,
+ * as one that drains for hours, is not counted twice. */
+Test(aggregate, many_generations_take_no_more_room_than_few)
+{
+    struct aggregate a = fresh();
+    uint64_t sum, used = 0;
+    start(&a);
+    take_generation(&a, 2, 1, 1000);
+    for (uint64_t g = 1; g <= 5000; g++) {
+        take_generation(&a, 1, g, 1);
+        used = MAX(used, a.tallies.used);
+    }
+    take_generation(&a, 2, 1, 1001);
+    cr_expect(of_generation(&a, "5000", &sum) == 1 && sum == 6001, "%llu", (unsigned long long)sum);
+    cr_expect_lt(used, 200000);
+    lose(&a);
+    start(&a);
+    cr_expect(of_generation(&a, "4998", &sum) == 1 && sum == 6001);
+    aggregate_fini(&a);
+}
+
 static void take_breaker(struct aggregate *a, const char *instance, uint64_t lineage,
                          uint32_t state, uint64_t opened, const char *cause)
 {

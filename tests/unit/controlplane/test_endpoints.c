@@ -75,7 +75,7 @@ static void on_committed(void *owner, const struct generation *g)
 static void push(const char *text)
 {
     struct push p = {.origin = ORIGIN_PUSH, .source = "gateway.yaml"};
-    publisher_push(&publisher, &p, view_of(text));
+    intake_push(&publisher, &p, view_of(text));
 }
 
 static void start(void)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/un.h>
 
 #include "proto/base/clock.h"
@@ -226,6 +227,25 @@ Test(fd_keeper, a_unix_socket_must_be_at_the_path_that_it_is_said_to_be_at)
     fd_keeper_configured(&at.keeper, &none);
     cr_expect_eq(access(path, F_OK), -1, "its own file goes with it");
     rmdir(dir);
+}
+
+/* It would open the addresses itself, and fail, and be told of as an error. */
+Test(fd_keeper, who_cannot_be_given_its_sockets_is_told_nothing_more)
+{
+    struct plane *a = plane_open(&at, 0, "a", 1), *b = plane_open(&at, 1, "b", 2);
+    struct rlimit limit, none;
+    leave_all(a, 7);
+    leave_all(b, 8);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    none.rlim_cur = 3;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    fd_keeper_opened(&at.keeper, &b->session, true);
+    session_send_snapshot(&b->session, 1, false, (const uint8_t *)"", 0);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    plane_read(b);
+    cr_expect_eq(b->snapshots, 0);
+    cr_expect(strstr(b->session.doomed.text, "descriptors"), "%s", b->session.doomed.text);
 }
 
 /* ---- when the stand-in begins ---- */

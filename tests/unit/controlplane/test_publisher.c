@@ -97,7 +97,7 @@ static void start(void)
     publisher.in_force = on_in_force;
     publisher.committed = on_committed;
     write_config(yaml("first"));
-    publisher_file_changed(&publisher);
+    intake_file_changed(&publisher);
 }
 
 static void stop(void)
@@ -128,7 +128,7 @@ static void push_with(const char *text, double wait, bool dry_run)
                      .dry_run = dry_run,
                      .done = on_told};
     told.times = 0;
-    publisher_push(&publisher, &p, view_of(text));
+    intake_push(&publisher, &p, view_of(text));
 }
 
 static void push(const char *text)
@@ -235,8 +235,8 @@ Test(publisher, what_comes_meanwhile_takes_turns_in_the_order_of_coming)
     push(yaml("third"));
     cr_expect_eq(told.times, 0);
     write_config(yaml("fourth"));
-    publisher_file_changed(&publisher);
-    publisher_file_changed(&publisher);
+    intake_file_changed(&publisher);
+    intake_file_changed(&publisher);
     LOOP_UNTIL(loop, one.snapshots == 2);
     one.manner = PEER_ACCEPTS;
     peer_answer(&one, 2, true, false);
@@ -257,7 +257,7 @@ Test(publisher, a_broken_text_in_the_row_holds_nobody_up)
     push("routes: [{nme: x}]");
     LOOP_UNTIL(loop, one.snapshots == 2);
     write_config(yaml("fourth"));
-    publisher_file_changed(&publisher);
+    intake_file_changed(&publisher);
     one.manner = PEER_ACCEPTS;
     peer_answer(&one, 2, true, false);
     LOOP_UNTIL(loop, in_force() == 3);
@@ -274,7 +274,7 @@ Test(publisher, patience_and_room_for_those_who_wait_are_bounded)
     push_with(yaml("third"), 0.05, false);
     LOOP_UNTIL(loop, told.times == 1);
     cr_expect_eq(told.verdict, PUSH_BUSY);
-    for (unsigned i = 0; i < PUBLISHER_MAX_WAITING; i++) {
+    for (unsigned i = 0; i < INTAKE_MAX_WAITING; i++) {
         push(yaml("more"));
         cr_assert_eq(told.times, 0);
     }
@@ -283,7 +283,7 @@ Test(publisher, patience_and_room_for_those_who_wait_are_bounded)
     cr_expect_eq(told.verdict, PUSH_BUSY);
     publisher_fini(&publisher);
     publisher = (struct publisher){0};
-    cr_expect_eq(told.times, 1 + 1 + PUBLISHER_MAX_WAITING, "a stop is told to them all");
+    cr_expect_eq(told.times, 1 + 1 + INTAKE_MAX_WAITING, "a stop is told to them all");
 }
 
 Test(publisher, who_expects_another_generation_is_turned_away)
@@ -294,10 +294,10 @@ Test(publisher, who_expects_another_generation_is_turned_away)
                      .wait_seconds = 5,
                      .done = on_told,
                      .expected = 1};
-    publisher_push(&publisher, &p, view_of(yaml("second")));
+    intake_push(&publisher, &p, view_of(yaml("second")));
     cr_expect_eq(told.verdict, PUSH_ACCEPTED);
     told.times = 0;
-    publisher_push(&publisher, &p, view_of(yaml("third")));
+    intake_push(&publisher, &p, view_of(yaml("third")));
     cr_expect_eq(told.times, 1);
     cr_expect_eq(told.verdict, PUSH_CONFLICT);
     cr_expect(strstr(told.message, "generation 2 is in force, not 1"), "%s", told.message);
@@ -321,7 +321,7 @@ Test(publisher, addresses_and_rollbacks_of_others_do_not_make_a_generation_unexp
     cr_expect_eq(in_force(), 3, "the first again, under another number");
     cr_expect_eq(publisher.generations.in_force->entry, 1);
     told.times = 0;
-    publisher_push(&publisher, &p, view_of(yaml("third")));
+    intake_push(&publisher, &p, view_of(yaml("third")));
     LOOP_UNTIL(loop, told.times == 1);
     cr_expect_eq(told.verdict, PUSH_ACCEPTED);
 }
@@ -332,7 +332,7 @@ static void rollback(uint64_t number)
 {
     struct push p = {.user = "anna", .message = "no", .wait_seconds = 5, .done = on_told};
     told.times = 0;
-    publisher_rollback(&publisher, &p, number);
+    intake_rollback(&publisher, &p, number);
 }
 
 Test(publisher, what_was_in_force_is_kept_and_can_be_gone_back_to)
@@ -437,14 +437,14 @@ Test(publisher, a_broken_text_changes_nothing_and_is_remembered)
 Test(publisher, a_push_lasts_until_the_file_changes_or_a_reload_is_asked_for)
 {
     push(yaml("pushed"));
-    publisher_file_changed(&publisher); /* touched, with the same content */
+    intake_file_changed(&publisher); /* touched, with the same content */
     cr_expect_eq(in_force(), 2);
-    publisher_reload(&publisher, &(struct push){.origin = ORIGIN_RELOAD, .done = on_told});
+    intake_reload(&publisher, &(struct push){.origin = ORIGIN_RELOAD, .done = on_told});
     cr_expect_eq(in_force(), 3);
     cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "first");
     push(yaml("pushed"));
     write_config(yaml("fresh"));
-    publisher_file_changed(&publisher);
+    intake_file_changed(&publisher);
     cr_expect_eq(in_force(), 5);
     cr_expect_str_eq(publisher.generations.in_force->config->routes[0].name, "fresh");
 }

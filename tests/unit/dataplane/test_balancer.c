@@ -205,6 +205,25 @@ Test(balancer, a_failed_target_is_avoided_unless_it_is_the_only_one)
     }
 }
 
+Test(balancer, retry_of_least_conn_goes_to_the_least_of_the_others)
+{
+    for (uint32_t n = 2; n <= 100; n = n * 3 + 1) { /* 2, 7, 22, 67: up to three levels */
+        setup();
+        const struct route *r = pool(GWP__ROUTE__ALGORITHM__LEAST_CONN, n, NULL);
+        for (uint32_t avoid = 0; avoid < n; avoid++) {
+            uint32_t best = (avoid * 5 + 1) % n == avoid ? (avoid + 1) % n : (avoid * 5 + 1) % n;
+            for (uint32_t i = 0; i < n; i++) {
+                atomic_store(&state(r, i)->active, i == avoid ? 0 : i == best ? 2 : 3 + i % 5);
+                lb_least_refresh(r, i, NOW);
+            }
+            struct pick p = {.now_ms = NOW, .avoid = &r->targets[avoid]};
+            cr_expect_eq(visit(r, &p), best, "%u targets, not %u", n, avoid);
+        }
+        teardown();
+    }
+    setup();
+}
+
 Test(balancer, no_target_gets_more_than_its_connections)
 {
     for (int algorithm = 0; algorithm < 4; algorithm++) {
