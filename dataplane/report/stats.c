@@ -27,6 +27,7 @@
 #define EXACT_STATUSES 32
 #define CELLS_PER_CHUNK 4
 #define MOST_CHUNKS (STATS_MAX_STATUSES / CELLS_PER_CHUNK)
+#define WHOLE_LINES(bytes) (((bytes) + CACHE_LINE_BYTES - 1) / CACHE_LINE_BYTES * CACHE_LINE_BYTES)
 #define RESERVE_BYTES (64u * 1024) /* only for route "none", so that it never lacks room */
 
 struct cell {
@@ -145,7 +146,7 @@ static const void *inside(const struct memory *m, uint32_t offset, size_t bytes)
 /* Offset of that many zero bytes, 0 when the segment is full. */
 static uint32_t take(struct memory *m, size_t bytes, bool from_reserve)
 {
-    size_t whole = (bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
+    size_t whole = WHOLE_LINES(bytes);
     size_t limit = SEGMENT_BYTES - (from_reserve ? 0 : RESERVE_BYTES);
     if (m->used + whole > limit)
         return 0;
@@ -385,9 +386,9 @@ void stats_connection(struct stats *s, uint32_t target_slot, enum stats_connecti
         add(&t->connections[what], 1);
 }
 
-static_assert((RESERVE_BYTES) >
-                  sizeof(struct stats_route) +
-                      METHOD_LABELS * (sizeof(struct series) + 12 * sizeof(struct chunk)),
+static_assert((RESERVE_BYTES) > WHOLE_LINES(sizeof(struct stats_route)) +
+                                    METHOD_LABELS * (WHOLE_LINES(sizeof(struct series)) +
+                                                     12 * WHOLE_LINES(sizeof(struct chunk))),
               "the reserve holds all of route \"none\"");
 
 /* ---- beginning anew ---- */
