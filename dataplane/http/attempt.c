@@ -140,6 +140,7 @@ void attempt_start(struct exchange *ex)
     if (pick.permit)
         ex->breaker_said = pick.permit & BREAKER_PROBE ? "half_open" : "closed";
     ex->target_state = ex->target->state;
+    stats_expect_attempt(&w->stats, ex->route_state->slot, ex->target_state->slot);
     ex->endpoint = ex->target->endpoint;
     ex->attempt_s = worker_now(w);
     ex->connected_s = 0;
@@ -154,8 +155,9 @@ void attempt_start(struct exchange *ex)
     } else if (!ex->upstream) {
         attempt_failed(ex, R_CONNECT_FAILED, NULL);
     } else if (ex->upstream->state == UP_BUSY) {
-        stats_connection(&w->stats, ex->target_state->slot, CONNECTION_REUSED);
-        attempt_connected(ex);
+        uint32_t slot = ex->target_state->slot;
+        attempt_connected(ex); /* may end it */
+        stats_connection(&w->stats, slot, CONNECTION_REUSED);
     } else {
         ex->where_stale = true;
     }

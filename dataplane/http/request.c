@@ -47,6 +47,8 @@ static enum reason find_route(struct exchange *ex)
     enum reason r =
         decide_route(ex->snapshot, &ex->head, &ex->where, ex->host, &ex->route, &ex->allowed);
     if (ex->route) {
+        PREFETCH(ex->route->targets);
+        PREFETCH(ex->route->state);
         ex->route_state = ex->route->state;
         ex->max_body_bytes = ex->route->max_body_bytes;
         ex->response_idle_ms = ex->route->response_idle_timeout_ms;

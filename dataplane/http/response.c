@@ -25,6 +25,7 @@ static void start_response(struct exchange *ex)
     struct worker *w = exchange_worker(ex);
     struct head *h = &ex->answer;
     ex->upstream_status = h->status;
+    stats_expect_end(&w->stats, ex->route_state->slot, method_label(ex->head.method));
     bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
     if (open_ended && ex->client_http10)
         ex->keep_client = false;

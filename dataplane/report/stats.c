@@ -20,13 +20,14 @@
 #include "dataplane/state/segment.h"
 #include "proto/base/log.h"
 
-#define LAYOUT 2
+#define LAYOUT 3
 #define SEGMENT_BYTES (128u * 1024 * 1024)
 #define ROUTE_SLOTS 65536u
 #define TARGET_SLOTS 262144u
 #define EXACT_STATUSES 32
 #define CELLS_PER_CHUNK 4
 #define MOST_CHUNKS (STATS_MAX_STATUSES / CELLS_PER_CHUNK)
+#define WHOLE_LINES(bytes) (((bytes) + CACHE_LINE_BYTES - 1) / CACHE_LINE_BYTES * CACHE_LINE_BYTES)
 #define RESERVE_BYTES (64u * 1024) /* only for route "none", so that it never lacks room */
 
 struct cell {
@@ -39,15 +40,21 @@ struct chunk {
     uint32_t next; /* offset, 0 = none */
 };
 
+struct bucket {
+    uint64_t all, upstream; /* requests by how long they took, and by how long backends did */
+};
+
+/* What is taken begins on a cache line, and a request needs few: with thousands of routes no near
+ * cache holds the lines of all. */
 struct series {
-    uint64_t buckets[STATS_MAX_BUCKETS + 1], upstream_buckets[STATS_MAX_BUCKETS + 1];
     double sum_seconds, upstream_sum_seconds;
     struct chunk first;
+    struct bucket buckets[STATS_MAX_BUCKETS + 1];
 };
 
 struct route_row {
-    uint32_t series[METHOD_LABELS]; /* offsets */
-    uint32_t counts;                /* offset of a struct stats_route */
+    _Alignas(CACHE_LINE_BYTES) uint32_t series[METHOD_LABELS]; /* offsets */
+    uint32_t counts;                                           /* offset of a struct stats_route */
 };
 
 /* The segment's layout; chunks and series follow. */
@@ -139,7 +146,7 @@ static const void *inside(const struct memory *m, uint32_t offset, size_t bytes)
 /* Offset of that many zero bytes, 0 when the segment is full. */
 static uint32_t take(struct memory *m, size_t bytes, bool from_reserve)
 {
-    size_t whole = (bytes + 7) & ~(size_t)7;
+    size_t whole = WHOLE_LINES(bytes);
     size_t limit = SEGMENT_BYTES - (from_reserve ? 0 : RESERVE_BYTES);
     if (m->used + whole > limit)
         return 0;
@@ -306,11 +313,28 @@ static bool count_in(struct stats *s, uint32_t row, const struct stats_exchange 
     add_seconds(&series->sum_seconds, x->seconds);
     if (x->upstream_seconds >= 0) {
         add_seconds(&series->upstream_sum_seconds, x->upstream_seconds);
-        add(&series->upstream_buckets[bucket_near(s, bucket, x->upstream_seconds)], 1);
+        add(&series->buckets[bucket_near(s, bucket, x->upstream_seconds)].upstream, 1);
     }
     /* Last and with release: who sees the bucket, which is what changes are told by, sees all. */
-    STORE(series->buckets[bucket], MINE(series->buckets[bucket]) + 1);
+    STORE(series->buckets[bucket].all, MINE(series->buckets[bucket].all) + 1);
     return true;
+}
+
+void stats_expect_attempt(const struct stats *s, uint32_t route_slot, uint32_t target_slot)
+{
+    const struct memory *m = s->segment->memory;
+    PREFETCH(&m->targets[MIN(target_slot, TARGET_SLOTS - 1)]);
+    PREFETCH(&m->routes[MIN(route_slot, ROUTE_SLOTS)]);
+}
+
+void stats_expect_end(const struct stats *s, uint32_t route_slot, enum method_label method)
+{
+    const struct memory *m = s->segment->memory;
+    const struct route_row *r = &m->routes[MIN(route_slot, ROUTE_SLOTS)];
+    const struct series *series = at(m, MINE(r->series[method]));
+    PREFETCH(at(m, MINE(r->counts)));
+    PREFETCH(series);
+    PREFETCH(&series->buckets[s->bucket]);
 }
 
 void stats_request(struct stats *s, const struct stats_exchange *x)
@@ -362,9 +386,9 @@ void stats_connection(struct stats *s, uint32_t target_slot, enum stats_connecti
         add(&t->connections[what], 1);
 }
 
-static_assert((RESERVE_BYTES) >
-                  sizeof(struct stats_route) +
-                      METHOD_LABELS * (sizeof(struct series) + 12 * sizeof(struct chunk)),
+static_assert((RESERVE_BYTES) > WHOLE_LINES(sizeof(struct stats_route)) +
+                                    METHOD_LABELS * (WHOLE_LINES(sizeof(struct series)) +
+                                                     12 * WHOLE_LINES(sizeof(struct chunk))),
               "the reserve holds all of route \"none\"");
 
 /* ---- beginning anew ---- */
@@ -373,8 +397,8 @@ static void clear_series(struct memory *m, struct series *series)
 {
     double nothing = 0;
     for (uint32_t i = 0; i <= STATS_MAX_BUCKETS; i++) {
-        STORE(series->buckets[i], 0);
-        STORE(series->upstream_buckets[i], 0);
+        STORE(series->buckets[i].all, 0);
+        STORE(series->buckets[i].upstream, 0);
     }
     __atomic_store(&series->sum_seconds, &nothing, __ATOMIC_RELEASE);
     __atomic_store(&series->upstream_sum_seconds, &nothing, __ATOMIC_RELEASE);
@@ -541,10 +565,10 @@ void stats_read_series(const struct stats *s, uint32_t route_slot, enum method_l
         return;
     double sum, upstream_sum;
     for (unsigned i = 0; i <= STATS_MAX_BUCKETS; i++) {
-        uint64_t n = LOAD(series->buckets[i]);
+        uint64_t n = LOAD(series->buckets[i].all);
         into->buckets[i] += n;
         into->requests += n;
-        into->upstream_buckets[i] += LOAD(series->upstream_buckets[i]);
+        into->upstream_buckets[i] += LOAD(series->buckets[i].upstream);
     }
     __atomic_load(&series->sum_seconds, &sum, __ATOMIC_ACQUIRE);
     __atomic_load(&series->upstream_sum_seconds, &upstream_sum, __ATOMIC_ACQUIRE);

@@ -110,6 +110,11 @@ struct stats_exchange {
 
 void stats_request(struct stats *s, const struct stats_exchange *x);
 
+/* Something is about to be counted for these, after a system call: what is far away is fetched
+ * meanwhile. Nothing changes by it. */
+void stats_expect_attempt(const struct stats *s, uint32_t route_slot, uint32_t target_slot);
+void stats_expect_end(const struct stats *s, uint32_t route_slot, enum method_label method);
+
 /* Requests under this generation are about to come. */
 void stats_enter_generation(struct stats *s, uint64_t generation);
 
@@ -165,7 +170,8 @@ void stats_read_series(const struct stats *s, uint32_t route_slot, enum method_l
 
 /* One target, one route, one generation, summed over workers. */
 struct stats_target {
-    uint64_t requests, failures, connections[CONNECTION_KINDS];
+    _Alignas(CACHE_LINE_BYTES) uint64_t requests;
+    uint64_t failures, connections[CONNECTION_KINDS];
 };
 struct stats_route {
     uint64_t outcomes[R_COUNT], decisions[DECISION_COUNT];

@@ -27,7 +27,7 @@ bool balancer_would_admit(const struct route *route, const struct target *t, uin
 bool balancer_admit(const struct route *route, const struct target *t, struct pick *p)
 {
     struct target_state *s = t->state;
-    _Atomic uint32_t *open = s->route->breakers_open;
+    PREFETCH(t->host.at); /* to be written into the head */
     if (UNLIKELY(p->is_foreseen))
         return balancer_would_admit(route, t, p->now_ms) &&
                (t->max_connections == 0 ||
@@ -36,7 +36,7 @@ bool balancer_admit(const struct route *route, const struct target *t, struct pi
         return false;
     p->permit = 0;
     if (route->breaker && s->breaker &&
-        !breaker_allow(s->breaker, route->breaker, open, p->now_ms, &p->permit))
+        !breaker_allow(s->breaker, route->breaker, s->route->breakers_open, p->now_ms, &p->permit))
         return false;
     p->moved = p->moved || (p->permit & BREAKER_MOVED);
     /* In step with the keys of lb_least.c. */
@@ -45,8 +45,8 @@ bool balancer_admit(const struct route *route, const struct target *t, struct pi
         return true;
     atomic_fetch_sub_explicit(&s->active, 1, memory_order_seq_cst);
     if (p->permit)
-        breaker_report(s->breaker, route->breaker, open, p->permit, VERDICT_NONE, R_SERVED, 0,
-                       p->now_ms);
+        breaker_report(s->breaker, route->breaker, s->route->breakers_open, p->permit, VERDICT_NONE,
+                       R_SERVED, 0, p->now_ms);
     return false;
 }
 
@@ -83,14 +83,16 @@ const struct target *balancer_pick(const struct route *route, struct pick *p)
     const struct target *t = NULL;
     p->permit = 0;
     p->moved = false;
-    if (route->target_count > 0)
+    if (route->target_count == 1) /* there is nothing to choose, and no roster to read */
+        t = balancer_admit(route, route->targets, p) ? route->targets : NULL;
+    else if (route->target_count > 0)
         t = choose[route->algorithm](route, p);
     if (UNLIKELY(!t) && route->target_count > 0) {
         t = look_at_all(route, p);
         if (!t)
             find_retry(route, p);
     }
-    if (t && route->roster->least)
+    if (t && route->algorithm == BALANCE_LEAST_CONN)
         lb_least_refresh(route, (uint32_t)(t - route->targets), p->now_ms);
     return t;
 }
@@ -106,6 +108,6 @@ void balancer_done(const struct route *route, const struct target *target, struc
                    uint64_t now_ms)
 {
     atomic_fetch_sub_explicit(&s->active, 1, memory_order_seq_cst);
-    if (route && target && route->roster->least)
+    if (route && target && route->algorithm == BALANCE_LEAST_CONN)
         lb_least_refresh(route, (uint32_t)(target - route->targets), now_ms);
 }

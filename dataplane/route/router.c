@@ -22,7 +22,7 @@
 #define NONE UINT32_MAX
 
 struct cell {
-    uint64_t hash;
+    uint32_t hash;  /* its lower half: more would only save few looks at the text */
     uint32_t index; /* into hosts or claims; NONE = empty */
 };
 
@@ -33,13 +33,15 @@ struct map {
 
 /* All routes of one host and prefix; they differ in their methods. */
 struct claim {
-    struct view prefix;
-    uint32_t host;
+    _Alignas(CACHE_LINE_BYTES) struct view prefix;
+    uint32_t host, named_count;
     uint64_t allowed;           /* every method of them all */
     const struct route **named; /* those that list their methods */
-    uint32_t named_count;
-    const struct route *any; /* the one that takes every method, or NULL */
+    const struct route *any;    /* the one that takes every method, or NULL */
+    char brief[16];             /* where `prefix` is unless it is longer */
 };
+
+static_assert(sizeof(struct claim) == CACHE_LINE_BYTES, "a request reads one line of it");
 
 struct host {
     struct view name; /* without "*." and final dot */
@@ -134,14 +136,15 @@ static void map_add(struct map *m, uint64_t hash, uint32_t index)
     uint32_t i = (uint32_t)hash & m->mask;
     while (m->cells[i].index != NONE)
         i = (i + 1) & m->mask;
-    m->cells[i] = (struct cell){hash, index};
+    m->cells[i] = (struct cell){(uint32_t)hash, index};
 }
 
 static uint32_t find_host(const struct router *r, const struct map *m, uint64_t hash,
                           struct view name)
 {
     for (uint32_t i = (uint32_t)hash & m->mask; m->cells[i].index != NONE; i = (i + 1) & m->mask)
-        if (m->cells[i].hash == hash && view_equal_nocase(r->hosts[m->cells[i].index].name, name))
+        if (m->cells[i].hash == (uint32_t)hash &&
+            view_equal_nocase(r->hosts[m->cells[i].index].name, name))
             return m->cells[i].index;
     return NONE;
 }
@@ -153,7 +156,10 @@ static uint32_t find_claim(const struct router *r, uint32_t host, uint64_t path_
     uint64_t hash = hash_claim(r->hosts[host].salt, path_hash);
     for (uint32_t i = (uint32_t)hash & m->mask; m->cells[i].index != NONE; i = (i + 1) & m->mask) {
         const struct claim *claim = &r->claims[m->cells[i].index];
-        if (m->cells[i].hash == hash && claim->host == host && view_equal(claim->prefix, prefix))
+        if (m->cells[i].hash != (uint32_t)hash)
+            continue;
+        route_prefetch(claim->any); /* while the text is fetched */
+        if (claim->host == host && view_equal(claim->prefix, prefix))
             return m->cells[i].index;
     }
     return NONE;
@@ -210,7 +216,10 @@ static uint32_t claim_for(struct router *r, uint32_t host, struct view prefix)
     if (index != NONE)
         return index;
     index = r->claim_count++;
-    r->claims[index] = (struct claim){.prefix = prefix, .host = host};
+    struct claim *claim = &r->claims[index];
+    *claim = (struct claim){.prefix = prefix, .host = host};
+    if (prefix.len > 0 && prefix.len <= sizeof(claim->brief))
+        claim->prefix.at = memcpy(claim->brief, prefix.at, prefix.len);
     map_add(&r->prefixes, hash_claim(r->hosts[host].salt, path_hash), index);
     r->hosts[host].depth = MAX(r->hosts[host].depth, count_of(prefix, '/'));
     r->max_depth = MAX(r->max_depth, r->hosts[host].depth);

@@ -32,17 +32,18 @@ struct endpoint {
 };
 
 struct target_state {
-    uint64_t id;   /* Target.id of the contract */
-    uint32_t slot; /* index into every worker's target counters */
+    uint64_t id; /* Target.id of the contract */
     _Atomic uint32_t refs;
     uint32_t told;       /* control thread: the round in which the control plane last spoke of it */
     uint32_t told_epoch; /* control thread: up to where its breaker's transitions were logged */
+    struct target_state *next;
+    /* All that a request needs is in the line that it writes to anyway. */
+    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
+    uint32_t slot;             /* index into every worker's target counters */
     struct route_state *route; /* its id is made of the route's name, too; set by snapshot.c */
     struct breaker *breaker;   /* in the segment, or NULL when there is no room for it */
-    struct target_state *next;
-    _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t active; /* requests under way at it, all workers */
-    _Atomic uint32_t weight_override;                   /* 0 = as configured */
-    _Atomic uint64_t paid;                              /* for its turns (lb_least.c) */
+    _Atomic uint32_t weight_override; /* 0 = as configured */
+    _Atomic uint64_t paid;            /* for its turns (lb_least.c) */
     _Atomic bool unhealthy, draining;
     _Atomic uint64_t fresh_since_ms; /* when it turned healthy, or joined a route that was there:
                                         slow start; 0 = long ago */

@@ -17,3 +17,8 @@
 
 /* What two threads write lies on different cache lines. */
 #define CACHE_LINE_BYTES 64
+
+/* Of something that will be read a little later, and that no near cache holds where there are
+ * thousands of its kind: the line it begins in, or the one at that offset. */
+#define PREFETCH(ptr) __builtin_prefetch(ptr)
+#define PREFETCH_AT(ptr, bytes) __builtin_prefetch((const char *)(ptr) + (bytes))

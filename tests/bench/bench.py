@@ -192,6 +192,7 @@ def parse_arguments():
 def main():
     args = parse_arguments()
     out = args.out or args.build / "bench"
+    out.mkdir(parents=True, exist_ok=True)
     awake = meters.hold_cpus_awake()
     done = {"machine": meters.machine(), "awake": awake is not None, "rounds": args.rounds, "seconds": args.seconds,
             "versions": {kind.name: kind.version() for kind in KINDS.values()}, "scenarios": {}}

@@ -186,7 +186,7 @@ static double mean_probes(const struct map *m)
         if (m->cells[i].index == NONE)
             continue;
         entries++;
-        probes += ((i - (uint32_t)m->cells[i].hash) & m->mask) + 1;
+        probes += ((i - m->cells[i].hash) & m->mask) + 1;
     }
     return entries ? (double)probes / (double)entries : 0;
 }
