@@ -7,7 +7,7 @@
 #include "controlplane/ctl/show.h"
 
 static int order(const struct invocation *in, const char *method, const char *what,
-                 const char *query)
+                 const char *query, call_show_fn *show)
 {
     char endpoint[400], route[1600] = "", target[2200];
     const char *name = arguments_value(&in->arguments, ARG_ROUTE);
@@ -18,34 +18,34 @@ static int order(const struct invocation *in, const char *method, const char *wh
              name ? "&route=" : "", route);
     const struct client_request request = {
         .method = method, .target = target, .timeout_ms = (unsigned)(CALL_SECONDS * 1000)};
-    return call_and_show(in, &request, show_ordered);
+    return call_and_show(in, &request, show);
 }
 
 int order_drain(const struct invocation *in)
 {
-    return order(in, "POST", "drain", "");
+    return order(in, "POST", "drain", "", show_ordered);
 }
 
 int order_undrain(const struct invocation *in)
 {
-    return order(in, "DELETE", "drain", "");
+    return order(in, "DELETE", "drain", "", show_ordered);
 }
 
 int order_weight(const struct invocation *in)
 {
     char query[48], *end;
     if (strcmp(in->operands[1], "default") == 0)
-        return order(in, "DELETE", "weight", "");
+        return order(in, "DELETE", "weight", "", show_ordered);
     long weight = strtol(in->operands[1], &end, 10);
     if (end == in->operands[1] || *end || weight < 1 || weight > 1000)
         return call_complain(EXIT_USAGE, "a weight is a number from 1 to 1000, or \"default\"");
     snprintf(query, sizeof(query), "weight=%ld", weight);
-    return order(in, "POST", "weight", query);
+    return order(in, "POST", "weight", query, show_ordered);
 }
 
 int order_breaker_reset(const struct invocation *in)
 {
-    return order(in, "POST", "breaker/reset", "");
+    return order(in, "POST", "breaker/reset", "", show_breaker_reset);
 }
 
 int order_replace(const struct invocation *in)

@@ -358,6 +358,21 @@ void show_ordered(const json_t *document, FILE *out, bool color)
     }
 }
 
+void show_breaker_reset(const json_t *document, FILE *out, bool color)
+{
+    static const char *const titles[] = {"ROUTE", "BACKEND"};
+    const json_t *targets = json_object_get(document, "targets");
+    fputs("the breakers of ", out);
+    print_text(out, text_of(document, "address"));
+    fputs(" are closed: the data planes have been told\n", out);
+    struct print_table *t = print_table_new(titles, COUNT_OF(titles));
+    for (size_t i = 0; i < json_array_size(targets); i++) {
+        add_value(t, json_array_get(targets, i), "route");
+        add_value(t, json_array_get(targets, i), "url");
+    }
+    write_and_free(t, out, color);
+}
+
 /* ---- generations ---- */
 
 /* "push by root", "rollback to 5 by root", "file". */

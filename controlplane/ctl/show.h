@@ -25,6 +25,7 @@ void show_changes(const json_t *document, FILE *out, bool color);
 /* What an order about an endpoint came to. */
 void show_replaced(const json_t *document, FILE *out, bool color);
 void show_ordered(const json_t *document, FILE *out, bool color);
+void show_breaker_reset(const json_t *document, FILE *out, bool color);
 
 /* What has happened, a line each; the levels of the programs' logs. */
 void show_events(const json_t *document, FILE *out, bool color);

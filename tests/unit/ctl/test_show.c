@@ -138,6 +138,16 @@ Test(show, an_order_is_told_by_route)
                  "1.2.3.4:80 is not in use; nothing is ordered of it any more\n");
 }
 
+Test(show, breakers_that_were_reset_are_named)
+{
+    expect_shown(show_breaker_reset,
+                 "{\"address\":\"1.2.3.4:80\",\"targets\":[{\"route\":\"a\",\"url\":\"http://b\","
+                 "\"draining\":false,\"weight\":1,\"weight_override\":null}]}",
+                 "the breakers of 1.2.3.4:80 are closed: the data planes have been told\n"
+                 "ROUTE  BACKEND\n"
+                 "a      http://b\n");
+}
+
 Test(show, strange_documents_are_survived)
 {
     static const char *const strange[] = {
@@ -147,8 +157,9 @@ Test(show, strange_documents_are_survived)
         ("{\"routes\":[null,[],{\"backends\":[null,{\"endpoints\":[null]}],\"methods\":[1]}],"
          "\"dataplanes\":[null,{\"rss_bytes\":\"x\"}],\"changes\":[null],\"diagnostics\":[null]}"),
     };
-    static show_fn *const shows[] = {show_status, show_backends, show_routes,     show_dataplanes,
-                                     show_push,   show_ordered,  show_diagnostics};
+    static show_fn *const shows[] = {show_status,        show_backends,   show_routes,
+                                     show_dataplanes,    show_push,       show_ordered,
+                                     show_breaker_reset, show_diagnostics};
     for (size_t i = 0; i < COUNT_OF(strange); i++)
         for (size_t k = 0; k < COUNT_OF(shows); k++)
             free(shown(shows[k], strange[i]));
