@@ -111,10 +111,10 @@ static int split_authority(struct view v, struct view *host, uint16_t *port, str
 {
     size_t end = v.len > 0 && v.at[0] == '[' ? find(v, "]") + 1 : find(v, ":");
     end = MIN(end, v.len);
+    *host = (struct view){v.at, end};
     if (end + 1 < v.len && v.at[end] == ':' && memchr(v.at + end + 1, ':', v.len - end - 1))
         return err_set(err, "\"%.*s\" has two colons: an IPv6 address goes in brackets, [::1]:80",
                        VIEW_ARG(v));
-    *host = (struct view){v.at, end};
     if (url_check_host(*host, err))
         return -1;
     if (end == v.len)
