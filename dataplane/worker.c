@@ -445,6 +445,7 @@ static void obey(struct worker *w)
         break;
     case WORKER_STOP:
         w->draining = true;
+        stop_accepting(w); /* nothing that is pending touches them any more */
         end_accepting(w);
         close_all_clients(w);
         ev_break(w->loop, EVBREAK_ALL);

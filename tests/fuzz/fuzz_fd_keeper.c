@@ -182,12 +182,9 @@ static void check(const struct rig *r)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static bool is_quiet;
     if (size > MAX_INPUT_BYTES)
         return 0;
-    if (!is_quiet)
-        log_set((enum log_level)(LOG_ERROR + 1), LOG_CONSOLE); /* what is wrong is expected */
-    is_quiet = true;
+    log_set((enum log_level)(LOG_ERROR + 1), LOG_CONSOLE); /* what is wrong is expected */
     struct fuzz_input in = {(const char *)data, size};
     int before = next_descriptor();
     struct rig r;
