@@ -1,6 +1,7 @@
 #include <criterion/criterion.h>
 #include <llhttp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 /* Its limits are looked at. */
@@ -257,23 +258,24 @@ static void *work(void *arg)
     return NULL;
 }
 
-Test(stats, may_be_read_while_the_worker_counts)
+/* On one processor the worker may be held up between two marks for a whole time slice: the reader gives its own away then. */
+Test(stats, may_be_read_while_the_worker_counts, .timeout = 60)
 {
     pthread_t thread;
-    unsigned whole = 0;
     cr_assert_eq(pthread_create(&thread, NULL, work, NULL), 0);
-    for (int i = 0; i < 2000; i++) {
+    for (unsigned i = 0, whole = 0; whole < 200; i++) {
         uint32_t epoch = stats_epoch(&stats);
-        const struct stats_series *s = read_series((uint32_t)i % 50, METHOD_GET);
+        const struct stats_series *s = read_series(i % 50, METHOD_GET);
         uint64_t total = 0;
         for (uint32_t k = 0; k < s->status_count; k++)
             total += s->statuses[k].count;
         if (epoch % 2 == 0 && stats_epoch(&stats) == epoch) {
             cr_assert_geq(total, s->requests, "a bucket is seen after what belongs to it");
             whole++;
+        } else {
+            sched_yield();
         }
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
-    cr_assert_gt(whole, 0);
 }
