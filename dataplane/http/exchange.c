@@ -335,12 +335,21 @@ void exchange_adopt(struct exchange *ex)
     ex->client->requests++;
 }
 
+enum io_status exchange_flush_client(struct exchange *ex, const struct buffer *source)
+{
+    struct worker *w = exchange_worker(ex);
+    uint64_t before = ex->to_client.sent_bytes;
+    enum io_status status = relay_flush(&ex->to_client, &ex->client->io, source, &w->buffers);
+    stats_add(&w->stats, STAT_sent_bytes_total, ex->to_client.sent_bytes - before);
+    return status;
+}
+
 static void flush_own(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     struct worker *w = c->worker;
     ex->to_client.ends = !ex->keep_client;
-    switch (relay_flush(&ex->to_client, &c->io, NULL, &w->buffers)) {
+    switch (exchange_flush_client(ex, NULL)) {
     case IO_OK:
         exchange_finish(ex);
         break;

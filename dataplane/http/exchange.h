@@ -130,6 +130,9 @@ void exchange_adopt(struct exchange *ex);
  * writing, and nothing more is read from the backend. */
 bool exchange_client_is_full(const struct exchange *ex);
 
+/* relay_flush() of `to_client`, counted. */
+MUST_CHECK enum io_status exchange_flush_client(struct exchange *ex, const struct buffer *source);
+
 /* REQ_UNWANTED: throws away what has come of the body. */
 void exchange_skip_body(struct exchange *ex);
 

@@ -82,7 +82,7 @@ void http1_parser_init(struct http1_parser *p, bool is_response, struct head *he
 {
     p->head = head;
     p->buffer = NULL;
-    p->left = p->body_bytes = 0;
+    p->left = 0;
     p->piece_at = p->piece_len = 0;
     p->name_end = p->value_at = p->value_end = 0;
     p->max_fields = (uint16_t)MIN(max_fields, (uint32_t)HEAD_MAX_FIELDS);
@@ -239,7 +239,6 @@ void http1_parse_start_body(struct http1_parser *p, enum framing framing, uint64
 static enum parse_status parse_chunks(struct http1_parser *p, struct buffer *b)
 {
     enum chunked_status status = http1_chunked_decode(&p->chunked, b, &p->piece_at, &p->piece_len);
-    p->body_bytes += p->piece_len;
     p->message_done = status == CHUNKED_DONE;
     if (status == CHUNKED_BAD)
         return refuse(p, p->is_response ? R_BAD_RESPONSE : R_BAD_REQUEST, p->chunked.detail);
@@ -261,7 +260,6 @@ enum parse_status http1_parse_body(struct http1_parser *p, struct buffer *b)
         p->left -= have;
     }
     p->piece_len = have;
-    p->body_bytes += have;
     b->parsed += have;
     p->message_done = p->framing == FRAMING_LENGTH && p->left == 0;
     return p->message_done ? PARSE_DONE : PARSE_AGAIN;

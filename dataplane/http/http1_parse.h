@@ -29,7 +29,6 @@ struct http1_parser {
     struct head *head;     /* borrowed: being filled */
     struct buffer *buffer; /* borrowed during a call */
     uint64_t left;         /* of a body with a length */
-    uint64_t body_bytes;   /* of this message so far */
     uint32_t piece_at,
         piece_len; /* body bytes that the last call found, packed together, in the buffer */
     uint32_t name_at, name_end, value_at, value_end;

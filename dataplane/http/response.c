@@ -70,7 +70,7 @@ static bool pass_interim(struct exchange *ex)
         return true;
     ex->replayable = false; /* it reaches the client */
     relay_put_head(&ex->to_client, w->scratch, len);
-    switch (relay_flush(&ex->to_client, &ex->client->io, NULL, &w->buffers)) {
+    switch (exchange_flush_client(ex, NULL)) {
     case IO_OK:
         return true;
     case IO_AGAIN: /* a client that cannot take an interim head is not reading: it need not have the
@@ -189,14 +189,12 @@ static bool next_response_piece(struct exchange *ex, bool *starved)
 
 void response_pump(struct exchange *ex)
 {
-    struct downstream *c = ex->client;
-    struct worker *w = c->worker;
     for (bool starved = false; !starved;) {
         if (ex->response_state == RES_BODY && relay_piece_is_gone(&ex->to_client) &&
             !next_response_piece(ex, &starved))
             return;
         ex->to_client.ends = ex->response_state == RES_DONE && !ex->keep_client;
-        switch (relay_flush(&ex->to_client, &c->io, ex->upstream->in, &w->buffers)) {
+        switch (exchange_flush_client(ex, ex->upstream->in)) {
         case IO_OK:
             break;
         case IO_AGAIN:

@@ -96,6 +96,21 @@ def test_every_request_has_an_outcome_of_the_closed_list(busy):
     assert all(f"`{reason}`" in text for reason in REASONS), "the table of the README lists them all"
 
 
+def test_bytes_are_those_that_clients_count(pair):
+    """Both ways, heads and all; answers of the gateway's own are some of them."""
+    asked = [b"GET /stream/300000?chunked=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+             b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 200000\r\n\r\n"
+             + b"x" * 200000, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"]
+    told = 0
+    for request in asked:
+        with Client(pair.address, 10) as c:
+            c.send(request)
+            told += sum(len(piece) for piece in iter(lambda c=c: c.sock.recv(65536), b""))
+    assert told > 500000
+    sums = lambda: (pair.metric("gateway_received_bytes_total"), pair.metric("gateway_sent_bytes_total"))
+    wait_until(lambda: sums() == (sum(map(len, asked)), told), "they are counted")
+
+
 def test_limits_connections_and_backends_have_series(busy):
     """Decisions by route; connections by endpoint; the time at backends apart from the whole."""
     decision = lambda d: busy.metric("gateway_limit_decisions_total", route="few", decision=d)
