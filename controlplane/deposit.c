@@ -210,7 +210,8 @@ static bool is_unconfigured(const struct kept *i, const void *by)
     for (size_t n = 0; n < addresses->count; n++)
         if (strcmp(i->address, addresses->at[n]) == 0)
             return false;
-    log_info("deposit", "%s is not configured any more: its kept socket is closed", i->address);
+    log_about(LOG_INFO, "deposit", LOG_FIELDS(about_address(i->address)),
+              "%s is not configured any more: its kept socket is closed", i->address);
     remove_file(i);
     return true;
 }

@@ -164,10 +164,14 @@ static void log_verdict(const struct endpoints *es, const struct check *c, enum 
     if (others > 0)
         snprintf(more, sizeof(more), " and %zu more", others);
     /* That an endpoint which counted as up is up is no news for ten thousand lines. */
-    log_event(c->state == HEALTH_DOWN ? LOG_WARN
+    log_about(c->state == HEALTH_DOWN ? LOG_WARN
               : matters(c, before)    ? LOG_INFO
                                       : LOG_DEBUG,
               "health",
+              LOG_FIELDS(about_endpoint(first->address), about_from(health_word(before)),
+                         about_to(health_word(c->state)), about_cause(c->last.reason),
+                         about_route(first->route->name), about_source(es->config->source),
+                         about_line(first->backend->place.line)),
               "endpoint %s %s -> %s: %s after %.1f ms, %u in a row (%s%s, route %s at %s:%u%s)",
               first->address, health_word(before), health_word(c->state), c->last.reason,
               c->last.seconds * 1000, MAX(c->good, c->failed), c->path[0] ? "GET " : "connect",
@@ -371,9 +375,11 @@ static void log_order(const struct order *o, const char *address, size_t changed
                  o->kind == ORDER_DRAIN     ? "draining"
                  : o->kind == ORDER_UNDRAIN ? "not draining"
                                             : "weight as configured");
-    log_info("endpoints", "endpoint %s is ordered: %s (%s%s, %zu target%s changed)", address, what,
-             o->route ? "route " : "every route", o->route ? o->route : "", changed,
-             changed == 1 ? "" : "s");
+    log_about(LOG_INFO, "endpoints",
+              LOG_FIELDS(about_endpoint(address), about_route(o->route), about_user(o->user)),
+              "endpoint %s is ordered: %s (%s%s, %zu target%s changed)", address, what,
+              o->route ? "route " : "every route", o->route ? o->route : "", changed,
+              changed == 1 ? "" : "s");
 }
 
 static enum order_result refuse_unknown(const struct order *o, const char *address, struct err *err)
@@ -394,9 +400,11 @@ static enum order_result reset_breakers(struct endpoints *es, const struct order
         tell(&m, &es->targets[i]);
         m.entries[m.count - 1].reset_breaker = true;
     }
-    log_info("endpoints", "endpoint %s is ordered: breaker reset (%s%s, %zu target%s)", address,
-             o->route ? "route " : "every route", o->route ? o->route : "", m.count,
-             m.count == 1 ? "" : "s");
+    log_about(LOG_INFO, "endpoints",
+              LOG_FIELDS(about_endpoint(address), about_route(o->route), about_user(o->user)),
+              "endpoint %s is ordered: breaker reset (%s%s, %zu target%s)", address,
+              o->route ? "route " : "every route", o->route ? o->route : "", m.count,
+              m.count == 1 ? "" : "s");
     telling_send(&m);
     return ORDER_DONE;
 }

@@ -103,6 +103,7 @@ struct order {
     const char *address;
     const char *route; /* NULL = every one that uses the address, now or later */
     uint32_t weight;   /* 0 = as configured again */
+    const char *user;  /* who it is, for the log; may be NULL */
 };
 
 enum order_result {

@@ -146,8 +146,10 @@ static void retire_older(const struct fd_keeper *k, struct session *s)
         struct session *newer = older == s ? other : s;
         err_set(&why, "process %llu, version %s, has taken over", (unsigned long long)newer->pid,
                 newer->version);
-        log_info("fd_keeper", "data plane %s: process %llu serves, process %llu is told to leave",
-                 s->name, (unsigned long long)newer->pid, (unsigned long long)older->pid);
+        log_about(LOG_INFO, "fd_keeper",
+                  LOG_FIELDS(about_dataplane(s->name), about_process(newer->pid)),
+                  "data plane %s: process %llu serves, process %llu is told to leave", s->name,
+                  (unsigned long long)newer->pid, (unsigned long long)older->pid);
         session_send_drain(older, true, why.text);
     }
 }
@@ -242,8 +244,9 @@ static void hand_out(const struct fd_keeper *k, struct session *to, bool snapsho
     h.items = must(calloc(count_items(k) + 1, sizeof(*h.items)));
     gather_all(k, &h);
     if (h.count > 0)
-        log_info("fd_keeper", "data plane %s is given %zu sockets and segments that were kept",
-                 to->name, h.count);
+        log_about(LOG_INFO, "fd_keeper", LOG_FIELDS(about_dataplane(to->name)),
+                  "data plane %s is given %zu sockets and segments that were kept", to->name,
+                  h.count);
     send_all(&h);
     free(h.items);
 }
@@ -365,10 +368,11 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
     if (s->keeps) {
         hand_out(k, s, snapshot_follows);
     } else {
-        log_info("fd_keeper",
-                 "data plane %s, version %s, takes over no sockets: those that were "
-                 "left are let go for it to open",
-                 s->name, s->version);
+        log_about(LOG_INFO, "fd_keeper",
+                  LOG_FIELDS(about_dataplane(s->name), about_version(s->version)),
+                  "data plane %s, version %s, takes over no sockets: those that were "
+                  "left are let go for it to open",
+                  s->name, s->version);
         list_each (node, &k->deposits) {
             struct deposit *d = CONTAINER_OF(node, struct deposit, link);
             if (!d->session)
@@ -453,8 +457,9 @@ static void on_expiry(struct ev_loop *loop, ev_timer *timer, int events)
         struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         if (d->session || clock_s() - d->left_at < k->keep_seconds)
             continue;
-        log_warn("fd_keeper", "no data plane came within %.0f s for what %s left: it is let go",
-                 k->keep_seconds, d->name);
+        log_about(LOG_WARN, "fd_keeper", LOG_FIELDS(about_dataplane(d->name)),
+                  "no data plane came within %.0f s for what %s left: it is let go",
+                  k->keep_seconds, d->name);
         deposit_remove_files(d);
         stand_in_stop(&k->stand_in); /* before what it accepts from is closed */
         forget(d);

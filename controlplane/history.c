@@ -268,13 +268,15 @@ int history_add(struct history *h, const struct history_entry *entry, struct vie
     path_of(h, e.number, path);
     if (files_make_parent(path, err) < 0 || files_write_parts(path, parts, 2, err) < 0) {
         if (!h->warned)
-            log_warn("history", "generations cannot be kept: %s", err->text);
+            log_about(LOG_WARN, "history",
+                      LOG_FIELDS(about_generation(e.number), about_cause(err->text)),
+                      "generations cannot be kept: %s", err->text);
         h->warned = true;
         return -1;
     }
     if (h->warned)
-        log_info("history", "generations are kept again, from %llu on",
-                 (unsigned long long)e.number);
+        log_about(LOG_INFO, "history", LOG_FIELDS(about_generation(e.number)),
+                  "generations are kept again, from %llu on", (unsigned long long)e.number);
     h->warned = false;
     *make_room(h) = e;
     while (h->count > HISTORY_KEPT)

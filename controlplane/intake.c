@@ -34,8 +34,11 @@ static void refuse_text(struct publisher *p, const struct push *push)
             d->errors == 1 ? "" : "s", first->place.line, first->message);
     if (!push->dry_run) {
         diagnostics_log(d);
-        log_error("publisher", "a configuration (%s) is not in force: %s",
-                  origin_word(push->origin), why.text);
+        log_about(LOG_ERROR, "publisher",
+                  LOG_FIELDS(about_origin(origin_word(push->origin)), about_user(push->user),
+                             about_source(push->source), about_line(first->place.line),
+                             about_cause(why.text)),
+                  "a configuration (%s) is not in force: %s", origin_word(push->origin), why.text);
         publisher_remember(p, false, why.text);
     }
     publisher_tell(p, push, &(struct push_outcome){PUSH_INVALID, why.text, .diagnostics = d});
@@ -222,7 +225,10 @@ static char *read_file(struct publisher *p, const struct push *push, size_t *len
     char *text = files_read(p->path, INTAKE_MAX_BYTES, len, &err);
     if (text)
         return text;
-    log_error("publisher", "the configuration stays as it is: %s", err.text);
+    log_about(LOG_ERROR, "publisher",
+              LOG_FIELDS(about_origin(origin_word(push->origin)), about_user(push->user),
+                         about_cause(err.text)),
+              "the configuration stays as it is: %s", err.text);
     publisher_remember(p, false, err.text);
     publisher_tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
     return NULL;

@@ -95,10 +95,15 @@ static void log_transition(const struct controlplane *cp, const struct session *
 {
     static const char *const words[] = {"closed", "open", "half_open"};
     const struct generation *g = cp->publisher.generations.in_force;
-    log_event(t->to == 1 ? LOG_WARN : LOG_INFO, "breaker",
-              "%.200s/%.200s %s -> %s: %.200s, %s:%u (data plane %s)", t->route, t->endpoint,
-              words[MIN(t->from, 2)], words[MIN(t->to, 2)], t->cause,
-              g ? g->config->source : cp->config, t->place ? t->place->line : 0, s->name);
+    const char *source = g ? g->config->source : cp->config;
+    const char *from = words[MIN(t->from, 2)], *to = words[MIN(t->to, 2)];
+    uint32_t line = t->place ? t->place->line : 0;
+    log_about(t->to == 1 ? LOG_WARN : LOG_INFO, "breaker",
+              LOG_FIELDS(about_route(t->route), about_endpoint(t->endpoint), about_from(from),
+                         about_to(to), about_cause(t->cause), about_source(source),
+                         about_line(line), about_dataplane(s->name)),
+              "%.200s/%.200s %s -> %s: %.200s, %s:%u (data plane %s)", t->route, t->endpoint, from,
+              to, t->cause, source, line, s->name);
 }
 
 static void on_report(void *owner, struct session *s, const Gwp__StatsReport *r)
@@ -255,8 +260,11 @@ static void close_all(struct controlplane *cp)
 
 static void serve(struct controlplane *cp, struct start *start)
 {
-    log_info("main", "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
-             (int)getpid(), cp->socket, cp->config);
+    log_about(LOG_INFO, "main",
+              LOG_FIELDS(about_version(GWP_VERSION), about_process((uint64_t)getpid()),
+                         about_address(cp->socket)),
+              "version %s, process %d: data planes on %s, configuration %s", GWP_VERSION,
+              (int)getpid(), cp->socket, cp->config);
     start_signals_and_timers(cp);
     watcher_init(&cp->watcher, cp->loop, cp->config, on_file_changed, cp);
     publisher_begin(&cp->publisher, start);

@@ -111,8 +111,10 @@ static void send_rollback(struct publisher *p)
     sessions_each(s, p->sessions) send_to(s, g, false);
     generations_hold(&p->generations, g);
     p->committed(p->owner, g);
-    log_warn("publisher", "generation %llu in force again, as generation %llu",
-             (unsigned long long)before, (unsigned long long)g->number);
+    log_about(LOG_WARN, "publisher",
+              LOG_FIELDS(about_generation(g->number), about_previous(before)),
+              "generation %llu in force again, as generation %llu", (unsigned long long)before,
+              (unsigned long long)g->number);
 }
 
 /* For who asked, while the data planes are at work. */
@@ -229,12 +231,15 @@ static void commit(struct publisher *p)
     if (g->entry == 0)
         keep(p, g);
     generations_hold(gs, g);
-    log_info("publisher",
-             "generation %llu -> %llu in force: %zu routes, %zu backends, %zu endpoints (%s); "
-             "loaded in %.1f ms, built in %.1f ms, answered after %.1f ms",
-             (unsigned long long)before, (unsigned long long)g->number, g->config->route_count,
-             g->backends, g->endpoints, origin_word(g->origin), (double)p->load_us / 1000,
-             (double)p->build_us / 1000, (double)(answered - p->sent_us) / 1000);
+    log_about(LOG_INFO, "publisher",
+              LOG_FIELDS(about_generation(g->number), about_previous(before),
+                         about_origin(origin_word(g->origin)), about_user(p->push.user),
+                         about_source(g->config->source)),
+              "generation %llu -> %llu in force: %zu routes, %zu backends, %zu endpoints (%s); "
+              "loaded in %.1f ms, built in %.1f ms, answered after %.1f ms",
+              (unsigned long long)before, (unsigned long long)g->number, g->config->route_count,
+              g->backends, g->endpoints, origin_word(g->origin), (double)p->load_us / 1000,
+              (double)p->build_us / 1000, (double)(answered - p->sent_us) / 1000);
     if (!same_config) {
         if (!p->last_reload.at || p->last_reload.ok || before > 0)
             publisher_remember(p, true, ""); /* not over what the start had to say */
@@ -254,9 +259,13 @@ static void give_up(struct publisher *p, const struct err *why)
     struct generations *gs = &p->generations;
     bool is_out = generations_is_out(gs) && p->state == PUBLISHER_ANSWERS;
     if (!p->push.dry_run) {
-        log_error("publisher", "generation %llu (%s) is not in force: %s",
-                  (unsigned long long)gs->candidate->number, origin_word(gs->candidate->origin),
-                  why->text);
+        log_about(
+            LOG_ERROR, "publisher",
+            LOG_FIELDS(about_generation(gs->candidate->number),
+                       about_origin(origin_word(gs->candidate->origin)), about_user(p->push.user),
+                       about_source(gs->candidate->config->source), about_cause(why->text)),
+            "generation %llu (%s) is not in force: %s", (unsigned long long)gs->candidate->number,
+            origin_word(gs->candidate->origin), why->text);
         publisher_remember(p, false, why->text);
     }
     generations_drop(gs);
@@ -282,8 +291,9 @@ static void fall_back(struct publisher *p, uint64_t refused_hash)
     free(text);
     if (!cfg)
         return;
-    log_warn("publisher", "nothing is in force: generation %llu is begun with instead",
-             (unsigned long long)e->number);
+    log_about(LOG_WARN, "publisher", LOG_FIELDS(about_generation(e->number)),
+              "nothing is in force: generation %llu is begun with instead",
+              (unsigned long long)e->number);
     struct generation *g = generation_new(cfg, e->origin);
     g->entry = e->number;
     publisher_propose(
@@ -415,12 +425,16 @@ void publisher_opened(struct publisher *p, struct session *s)
 static void log_result(const struct session *s, const Gwp__SnapshotResult *r)
 {
     if (r->accepted)
-        log_info("publisher",
-                 "data plane %s serves generation %llu: compiled in %llu us, swapped in %llu us",
-                 s->name, (unsigned long long)r->generation, (unsigned long long)r->compile_us,
-                 (unsigned long long)r->swap_us);
+        log_about(LOG_INFO, "publisher",
+                  LOG_FIELDS(about_dataplane(s->name), about_generation(r->generation)),
+                  "data plane %s serves generation %llu: compiled in %llu us, swapped in %llu us",
+                  s->name, (unsigned long long)r->generation, (unsigned long long)r->compile_us,
+                  (unsigned long long)r->swap_us);
     else
-        log_error("publisher", "data plane %s refused generation %llu: %s", s->name,
+        log_about(LOG_ERROR, "publisher",
+                  LOG_FIELDS(about_dataplane(s->name), about_generation(r->generation),
+                             about_cause(r->reason)),
+                  "data plane %s refused generation %llu: %s", s->name,
                   (unsigned long long)r->generation, r->reason);
 }
 
@@ -483,7 +497,9 @@ void publisher_begin(struct publisher *p, struct start *s)
     p->diagnostics.text = (struct view){NULL, 0};
     diagnostics_log(&p->diagnostics);
     if (s->refused.text[0]) {
-        log_error("start", "%s: generation %llu is begun with instead", s->refused.text,
+        log_about(LOG_ERROR, "start",
+                  LOG_FIELDS(about_generation(s->entry), about_cause(s->refused.text)),
+                  "%s: generation %llu is begun with instead", s->refused.text,
                   (unsigned long long)s->entry);
         publisher_remember(p, false, s->refused.text);
     }

@@ -152,8 +152,9 @@ static void log_change(const struct name *n)
     for (size_t i = 0; i < n->addresses.count && used < sizeof(list) - 1; i++)
         used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? " " : "",
                                  n->addresses.at[i]);
-    log_info("resolver", "name %s has %zu address%s: %s", n->host, n->addresses.count,
-             n->addresses.count == 1 ? "" : "es", list);
+    log_about(LOG_INFO, "resolver", LOG_FIELDS(about_name(n->host)),
+              "name %s has %zu address%s: %s", n->host, n->addresses.count,
+              n->addresses.count == 1 ? "" : "es", list);
 }
 
 /* Takes the list over. */
@@ -178,11 +179,13 @@ static void take_answer(struct name *n, struct strings *fresh)
 static void take_failure(struct name *n, int status)
 {
     if (!n->warned)
-        log_warn("resolver", "name %s could not be looked up: %s; %s, trying again every %d s",
-                 n->host, ares_strerror(status),
-                 n->addresses.count > 0 ? "its last addresses stay in use"
-                                        : "its backends get no traffic",
-                 RETRY_SECONDS);
+        log_about(LOG_WARN, "resolver",
+                  LOG_FIELDS(about_name(n->host), about_cause(ares_strerror(status))),
+                  "name %s could not be looked up: %s; %s, trying again every %d s", n->host,
+                  ares_strerror(status),
+                  n->addresses.count > 0 ? "its last addresses stay in use"
+                                         : "its backends get no traffic",
+                  RETRY_SECONDS);
     n->warned = true;
     set_known(n);
     again_after(n, RETRY_SECONDS);

@@ -42,10 +42,16 @@ static void session_end(struct session *s, const struct err *why)
     if (s->is_open) {
         s->is_open = false;
         ss->open_count--;
-        log_info("session", "data plane %s disconnected: %s", s->name, why->text);
+        log_about(LOG_INFO, "session",
+                  LOG_FIELDS(about_dataplane(s->name), about_instance_id(s->instance_id),
+                             about_cause(why->text)),
+                  "data plane %s disconnected: %s", s->name, why->text);
         ss->events->gone(ss->events->owner, s);
     } else {
-        log_warn("session", "a data plane was turned away: %s", why->text);
+        log_about(LOG_WARN, "session",
+                  LOG_FIELDS(about_dataplane(s->name), about_instance_id(s->instance_id),
+                             about_cause(why->text)),
+                  "a data plane was turned away: %s", why->text);
     }
     session_free(s);
 }
@@ -223,8 +229,11 @@ static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
     end_older_self(s);
     s->is_open = true;
     ss->open_count++;
-    log_info("session", "data plane %s connected: version %s, process %llu, protocol %u", s->name,
-             s->version, (unsigned long long)s->pid, protocol);
+    log_about(LOG_INFO, "session",
+              LOG_FIELDS(about_dataplane(s->name), about_instance_id(s->instance_id),
+                         about_version(s->version), about_process(s->pid)),
+              "data plane %s connected: version %s, process %llu, protocol %u", s->name, s->version,
+              (unsigned long long)s->pid, protocol);
     ss->events->opened(ss->events->owner, s);
     return 0;
 }
@@ -371,7 +380,8 @@ static void turn_away(int fd, const char *code, struct err *why)
 {
     struct session s = {.channel = channel_new(CHANNEL_CONTROLPLANE, fd, on_message, NULL)};
     refuse(&s, code, why);
-    log_warn("session", "a data plane was turned away: %s", why->text);
+    log_about(LOG_WARN, "session", LOG_FIELDS(about_cause(why->text)),
+              "a data plane was turned away: %s", why->text);
     channel_free(&s.channel);
 }
 
@@ -409,8 +419,8 @@ static void mend_socket(struct sessions *ss)
     if (lstat(ss->path, &st) == 0) {
         bool is_displaced = st.st_ino != ss->inode;
         if (is_displaced && !ss->is_displaced)
-            log_error("session", "%s is another process's now: data planes that come find that one",
-                      ss->path);
+            log_about(LOG_ERROR, "session", LOG_FIELDS(about_address(ss->path)),
+                      "%s is another process's now: data planes that come find that one", ss->path);
         ss->is_displaced = is_displaced;
         return;
     }
@@ -419,12 +429,14 @@ static void mend_socket(struct sessions *ss)
     int fd = files_listen_unix(ss->path, &err);
     if (fd < 0) {
         if (!ss->cannot_listen)
-            log_error("session", "the socket's file is gone, and cannot be made again: %s",
-                      err.text);
+            log_about(LOG_ERROR, "session",
+                      LOG_FIELDS(about_address(ss->path), about_cause(err.text)),
+                      "the socket's file is gone, and cannot be made again: %s", err.text);
         ss->cannot_listen = true;
         return;
     }
-    log_warn("session", "%s was deleted, and has been made again", ss->path);
+    log_about(LOG_WARN, "session", LOG_FIELDS(about_address(ss->path)),
+              "%s was deleted, and has been made again", ss->path);
     ss->cannot_listen = false;
     ss->inode = inode_of(ss->path);
     ev_io_stop(ss->loop, &ss->listener);

@@ -59,8 +59,9 @@ static struct config *load_entry(struct start *s, const struct history *h)
         s->entry = e->number;
         if (cfg)
             return cfg;
-        log_warn("start", "generation %llu cannot be begun with: %s", (unsigned long long)e->number,
-                 err.text);
+        log_about(LOG_WARN, "start", LOG_FIELDS(about_generation(e->number), about_cause(err.text)),
+                  "generation %llu cannot be begun with: %s", (unsigned long long)e->number,
+                  err.text);
     }
     return NULL;
 }

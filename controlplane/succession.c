@@ -24,7 +24,10 @@ static void finish(struct succession *sn, enum succession_verdict verdict, const
     char *name = sn->name, *instance_id = sn->instance_id;
     ev_timer_stop(sn->loop, &sn->deadline);
     if (verdict != SUCCESSION_DONE)
-        log_error("succession", "data plane %s is not replaced: %s", name, message);
+        log_about(
+            LOG_ERROR, "succession",
+            LOG_FIELDS(about_dataplane(name), about_process(sn->old_pid), about_cause(message)),
+            "data plane %s is not replaced: %s", name, message);
     sn->name = sn->instance_id = NULL;
     sn->done(sn->owner, &outcome);
     free(name);
@@ -83,8 +86,9 @@ void succession_begin(struct succession *sn, const char *name, const char *binar
     ev_timer_set(&sn->deadline, wait_seconds, 0.);
     ev_timer_start(sn->loop, &sn->deadline);
     order.binary = (char *)binary;
-    log_info("succession", "data plane %s, process %llu, is told to start its successor%s%s",
-             s->name, (unsigned long long)s->pid, binary[0] ? ": " : "", binary);
+    log_about(LOG_INFO, "succession", LOG_FIELDS(about_dataplane(s->name), about_process(s->pid)),
+              "data plane %s, process %llu, is told to start its successor%s%s", s->name,
+              (unsigned long long)s->pid, binary[0] ? ": " : "", binary);
     session_send(s, MSG_REPLACE, &order.base, NULL, 0);
 }
 

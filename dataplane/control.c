@@ -272,9 +272,11 @@ static void replace(struct control *c, const Gwp__Replace *order)
     Gwp__ReplaceResult result = GWP__REPLACE_RESULT__INIT;
     pid_t pid = successor_start(order->binary, c->options->argv, &err);
     if (pid > 0)
-        log_info("control", "the successor was started: process %d", (int)pid);
+        log_about(LOG_INFO, "control", LOG_FIELDS(about_process((uint64_t)pid)),
+                  "the successor was started: process %d", (int)pid);
     else
-        log_error("control", "no successor: %s", err.text);
+        log_about(LOG_ERROR, "control", LOG_FIELDS(about_cause(err.text)), "no successor: %s",
+                  err.text);
     result.pid = (uint64_t)pid;
     result.reason = err.text;
     if (!uplink_send(&c->uplink, MSG_REPLACE_RESULT, &result.base, &err))
@@ -416,7 +418,8 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
     const struct snapshot *s = c->rollout.in_force;
     if (c->order != WORKER_RUN)
         return;
-    log_info("control", "shutting down: %s; what is in flight is finished first", why);
+    log_about(LOG_INFO, "control", LOG_FIELDS(about_cause(why)),
+              "shutting down: %s; what is in flight is finished first", why);
     if (first != WORKER_YIELD) /* else the service goes on, in another process */
         notify_manager("STOPPING=1");
     rollout_close(&c->rollout);

@@ -157,7 +157,8 @@ static void settle(struct keeping *k, const struct estate *e)
     for (unsigned i = 0; i < e->worker_count; i++)
         workers[i] = &e->workers[i];
     if (!e->is_whole || !e->names || e->worker_count == 0) {
-        log_warn("keeping", "what data plane instance %s counted last cannot be told", e->owner);
+        log_about(LOG_WARN, "keeping", LOG_FIELDS(about_instance_id(e->owner)),
+                  "what data plane instance %s counted last cannot be told", e->owner);
         return;
     }
     struct settlement s = {.workers = workers,
@@ -167,14 +168,14 @@ static void settle(struct keeping *k, const struct estate *e)
                            .owner = k};
     switch (report_settle(&s, &err)) {
     case REPORT_SENT:
-        log_info("keeping", "told what data plane instance %s, which is gone, had counted",
-                 e->owner);
+        log_about(LOG_INFO, "keeping", LOG_FIELDS(about_instance_id(e->owner)),
+                  "told what data plane instance %s, which is gone, had counted", e->owner);
         break;
     case REPORT_LATER:
-        log_warn("keeping",
-                 "data plane instance %s died while it changed its histograms; what it "
-                 "counted last is lost",
-                 e->owner);
+        log_about(LOG_WARN, "keeping", LOG_FIELDS(about_instance_id(e->owner)),
+                  "data plane instance %s died while it changed its histograms; what it "
+                  "counted last is lost",
+                  e->owner);
         break;
     case REPORT_FAILED:
         log_debug("keeping", "%s", err.text);
@@ -205,7 +206,9 @@ int keeping_take(struct keeping *k, const Gwp__Listeners *m, const int *fds, uns
     }
     for (size_t i = 0; i < m->n_sockets; i++)
         if (listener_offer(&k->rollout->listeners, m->sockets[i]->address, fds[i], &why) < 0)
-            log_warn("keeping", "a kept socket is not used: %s", why.text);
+            log_about(LOG_WARN, "keeping",
+                      LOG_FIELDS(about_address(m->sockets[i]->address), about_cause(why.text)),
+                      "a kept socket is not used: %s", why.text);
     for (size_t i = 0; i < m->n_segments; i++)
         take_segment(k, m->segments[i], fds[m->n_sockets + i]);
     *complete = !m->more;
@@ -230,9 +233,11 @@ static void offer_inherited(struct keeping *k, int fd)
     }
     addr_format(&addr, text);
     if (listener_offer(&k->rollout->listeners, text, fd, &err) < 0)
-        log_warn("keeping", "descriptor %d of LISTEN_FDS is not used: %s", fd, err.text);
+        log_about(LOG_WARN, "keeping", LOG_FIELDS(about_address(text), about_cause(err.text)),
+                  "descriptor %d of LISTEN_FDS is not used: %s", fd, err.text);
     else
-        log_info("keeping", "%s was opened by the service manager", text);
+        log_about(LOG_INFO, "keeping", LOG_FIELDS(about_address(text)),
+                  "%s was opened by the service manager", text);
 }
 
 void keeping_take_inherited(struct keeping *k)

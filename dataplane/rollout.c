@@ -60,8 +60,9 @@ static void refuse(struct rollout *ro, uint64_t generation, bool dry_run, const 
 {
     struct rollout_result result = {.generation = generation, .dry_run = dry_run, .reason = reason};
     if (!dry_run)
-        log_warn("rollout", "generation %llu was refused: %s", (unsigned long long)generation,
-                 reason);
+        log_about(LOG_WARN, "rollout",
+                  LOG_FIELDS(about_generation(generation), about_cause(reason)),
+                  "generation %llu was refused: %s", (unsigned long long)generation, reason);
     ro->tell(ro->owner, &result);
 }
 
@@ -112,8 +113,8 @@ static void check_worker_count(struct rollout *ro, const struct snapshot *s)
 {
     unsigned asked = workers_for(ro, s);
     if (asked != ro->worker_count && asked != ro->asked_workers)
-        log_warn(
-            "rollout",
+        log_about(
+            LOG_WARN, "rollout", LOG_FIELDS(about_generation(s->generation)),
             "generation %llu asks for %u workers; the %u that run stay until the data plane is "
             "restarted",
             (unsigned long long)s->generation, asked, ro->worker_count);
@@ -275,17 +276,20 @@ static void finish(struct rollout *ro)
     struct candidate c = ro->publishing;
     struct snapshot *s = c.snapshot;
     uint64_t swap_us = now_us() - ro->published_at_us;
+    uint64_t previous = ro->in_force ? ro->in_force->generation : 0;
     memset(&ro->publishing, 0, sizeof(ro->publishing));
     ro->in_force = s;
     ro->is_from_disk = c.is_stored;
     listener_close_older(&ro->listeners, ro->publication);
     accept_result(ro, s->generation, false, c.compile_us, swap_us);
-    log_info("rollout",
-             "generation %llu is in force%s: %u routes, %u endpoints, compiled in %.1f ms, swapped "
-             "in %.1f ms",
-             (unsigned long long)s->generation, c.is_stored ? " from the state directory" : "",
-             s->route_count, s->endpoint_count, (double)c.compile_us / 1000,
-             (double)swap_us / 1000);
+    log_about(
+        LOG_INFO, "rollout",
+        LOG_FIELDS(about_generation(s->generation), about_previous(previous),
+                   about_source(s->source.at)),
+        "generation %llu is in force%s: %u routes, %u endpoints, compiled in %.1f ms, swapped "
+        "in %.1f ms",
+        (unsigned long long)s->generation, c.is_stored ? " from the state directory" : "",
+        s->route_count, s->endpoint_count, (double)c.compile_us / 1000, (double)swap_us / 1000);
     if (c.is_stored || !ro->state_dir) {
         forget_packed(&c);
     } else {

@@ -56,10 +56,14 @@ static void keep(struct targets *ts, const struct route *r, const struct target 
 static void log_change(const struct snapshot *s, const struct route *r, const struct target *t,
                        const struct breaker_transition *change)
 {
-    log_event(change->to == BREAKER_OPEN ? LOG_WARN : LOG_INFO, "breaker",
-              "%s/%s %s -> %s: %s, %s:%u", r->name.at, t->endpoint->text,
-              breaker_state_word(change->from), breaker_state_word(change->to), change->cause,
-              s->source.at, r->breaker ? r->breaker->line : r->line);
+    const char *from = breaker_state_word(change->from), *to = breaker_state_word(change->to);
+    uint32_t line = r->breaker ? r->breaker->line : r->line;
+    log_about(change->to == BREAKER_OPEN ? LOG_WARN : LOG_INFO, "breaker",
+              LOG_FIELDS(about_route(r->name.at), about_endpoint(t->endpoint->text),
+                         about_from(from), about_to(to), about_cause(change->cause),
+                         about_source(s->source.at), about_line(line)),
+              "%s/%s %s -> %s: %s, %s:%u", r->name.at, t->endpoint->text, from, to, change->cause,
+              s->source.at, line);
 }
 
 /* All that has happened to a breaker since the last look, in order. What a worker is just noting
@@ -75,8 +79,10 @@ static void tell_changes(struct targets *ts, const struct snapshot *s, const str
     breaker_look(state->breaker, &view);
     uint32_t behind = breaker_epochs_between(state->told_epoch, view.epoch);
     if (behind > BREAKER_HISTORY) {
-        log_warn("breaker", "%s/%s has changed its state %u times more than can be told",
-                 r->name.at, t->endpoint->text, behind - BREAKER_HISTORY);
+        log_about(LOG_WARN, "breaker",
+                  LOG_FIELDS(about_route(r->name.at), about_endpoint(t->endpoint->text)),
+                  "%s/%s has changed its state %u times more than can be told", r->name.at,
+                  t->endpoint->text, behind - BREAKER_HISTORY);
         state->told_epoch = view.epoch - BREAKER_HISTORY;
     }
     while (state->told_epoch != view.epoch) {

@@ -59,10 +59,11 @@ static void disconnect(struct uplink *u)
 static void lose(struct uplink *u, const struct err *why)
 {
     if (u->state == UPLINK_OPEN)
-        log_warn("uplink", "control plane at %s was lost: %s; traffic goes on as it is", u->path,
-                 why->text);
+        log_about(LOG_WARN, "uplink", LOG_FIELDS(about_address(u->path), about_cause(why->text)),
+                  "control plane at %s was lost: %s; traffic goes on as it is", u->path, why->text);
     else if (strcmp(u->told.text, why->text) != 0)
-        log_warn("uplink", "control plane at %s did not greet: %s", u->path, why->text);
+        log_about(LOG_WARN, "uplink", LOG_FIELDS(about_address(u->path), about_cause(why->text)),
+                  "control plane at %s did not greet: %s", u->path, why->text);
     u->told = *why;
     disconnect(u);
     try_later(u);
@@ -156,8 +157,10 @@ static int on_welcome(struct uplink *u, const Gwp__Welcome *welcome, struct err 
     u->pause_s = FIRST_PAUSE_S;
     u->told.text[0] = '\0';
     u->is_silent = false;
-    log_info("uplink", "control plane at %s greeted: version %s, protocol %u", u->path,
-             welcome->version, welcome->protocol);
+    log_about(LOG_INFO, "uplink",
+              LOG_FIELDS(about_address(u->path), about_version(welcome->version)),
+              "control plane at %s greeted: version %s, protocol %u", u->path, welcome->version,
+              welcome->protocol);
     if (welcome->heartbeat_interval_ms > 0) {
         double interval = welcome->heartbeat_interval_ms / 1000.;
         ev_timer_set(&u->heartbeat, interval, interval);
@@ -254,8 +257,8 @@ static void attempt(struct uplink *u)
     u->is_silent = fd >= 0 || errno == EAGAIN; /* its backlog is full */
     if (fd < 0) {
         if (u->told.text[0] == '\0') {
-            log_warn("uplink", "control plane at %s is not there: %s; it is tried again", u->path,
-                     err.text);
+            log_about(LOG_WARN, "uplink", LOG_FIELDS(about_address(u->path), about_cause(err.text)),
+                      "control plane at %s is not there: %s; it is tried again", u->path, err.text);
             u->told = err;
         }
         try_later(u);

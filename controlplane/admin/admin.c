@@ -474,7 +474,8 @@ static int open_tcp(struct admin *a, const char *text, struct err *err)
     if (!a->tcp)
         return -1;
     addr_format(&addr, shown);
-    log_info("admin", "the admin API listens on %s", shown);
+    log_about(LOG_INFO, "admin", LOG_FIELDS(about_address(shown)), "the admin API listens on %s",
+              shown);
     return 0;
 }
 
@@ -516,10 +517,13 @@ static void on_rebind(struct ev_loop *loop, ev_timer *w, int revents)
         a->tcp = fresh;
     if (is_taken && (result = open_tcp(a, a->wanted, &err)) < 0 &&
         open_tcp(a, a->address, &ignored) < 0)
-        log_error("admin", "the old address is gone, too: %s", ignored.text);
+        log_about(LOG_ERROR, "admin",
+                  LOG_FIELDS(about_address(a->address), about_cause(ignored.text)),
+                  "the old address is gone, too: %s", ignored.text);
     if (result < 0) {
-        log_error("admin", "the admin API stays on %s: %s",
-                  a->address[0] ? a->address : "no address", err.text);
+        log_about(LOG_ERROR, "admin", LOG_FIELDS(about_address(a->address), about_cause(err.text)),
+                  "the admin API stays on %s: %s", a->address[0] ? a->address : "no address",
+                  err.text);
         return;
     }
     free(a->address);

@@ -433,9 +433,11 @@ static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
                                         [ORDER_CONFLICT] = MHD_HTTP_CONFLICT};
     static const char *const codes[] = {
         [ORDER_DONE] = "", [ORDER_UNKNOWN] = "unknown_endpoint", [ORDER_CONFLICT] = "conflict"};
-    const struct order order = {kind, rq->argument, request_argument(rq, "route"), weight};
+    char user[HISTORY_USER_BYTES];
+    const struct order order = {kind, rq->argument, request_argument(rq, "route"), weight, user};
     struct endpoints *es = rq->admin->context.endpoints;
     struct err err;
+    request_user(rq, user, sizeof(user));
     enum order_result result = endpoints_order(es, &order, &err);
     if (result == ORDER_DONE)
         request_reply_json(rq, statuses[result], document_ordered(es, &order, err.text));

@@ -245,12 +245,15 @@ void diagnostics_log(const struct diagnostics *d)
 {
     for (size_t i = 0; i < d->count && i < LOGGED; i++) {
         const struct diagnostic *one = &d->at[i];
-        log_event(one->severity == SEVERITY_ERROR ? LOG_ERROR : LOG_WARN, "config",
+        log_about(one->severity == SEVERITY_ERROR ? LOG_ERROR : LOG_WARN, "config",
+                  LOG_FIELDS(about_source(d->source), about_line(one->place.line),
+                             about_cause(one->message)),
                   "%s:%u:%u: %s%s%s", d->source ? d->source : "", one->place.line,
                   one->place.column, one->message, one->suggestion ? ": " : "",
                   one->suggestion ? one->suggestion : "");
     }
     if (d->count > LOGGED)
-        log_warn("config", "%s: %zu more like these; gwpctl validate prints them all",
-                 d->source ? d->source : "", d->count + d->dropped - LOGGED);
+        log_about(LOG_WARN, "config", LOG_FIELDS(about_source(d->source)),
+                  "%s: %zu more like these; gwpctl validate prints them all",
+                  d->source ? d->source : "", d->count + d->dropped - LOGGED);
 }

@@ -172,8 +172,8 @@ static int open_beside(const struct addr *addr, const char *text, struct err *er
     if (fd < 0)
         return -1;
     beside_steer(fd, BESIDE_SECOND);
-    log_warn("listener", "%s is held by a process that does not answer: it is opened beside it",
-             text);
+    log_about(LOG_WARN, "listener", LOG_FIELDS(about_address(text)),
+              "%s is held by a process that does not answer: it is opened beside it", text);
     return fd;
 }
 

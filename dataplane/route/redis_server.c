@@ -91,10 +91,15 @@ static void tell_away(struct redis_server *s, enum redis_cause cause, bool still
         return;
     s->told_causes |= 1u << cause;
     if (still)
-        log_warn("redis", "%s is still away: %s", s->name, cause_texts[cause]);
+        log_about(LOG_WARN, "redis",
+                  LOG_FIELDS(about_redis(s->name), about_cause(cause_texts[cause])),
+                  "%s is still away: %s", s->name, cause_texts[cause]);
     else
-        log_warn("redis", "%s is away: %s; limits go by on_redis_failure until it answers", s->name,
-                 cause_texts[cause]);
+        log_about(
+            LOG_WARN, "redis",
+            LOG_FIELDS(about_redis(s->name), about_to("away"), about_cause(cause_texts[cause])),
+            "%s is away: %s; limits go by on_redis_failure until it answers", s->name,
+            cause_texts[cause]);
 }
 
 static void tell(struct redis_server *s)
@@ -111,10 +116,14 @@ static void tell(struct redis_server *s)
     if (now == before)
         return;
     if (now == REDIS_UP)
-        log_info("redis", "%s %s: limits are counted in it, by %u gateway%s", s->name,
-                 before == REDIS_AWAY ? "is back" : "answers", gateways, gateways == 1 ? "" : "s");
+        log_about(LOG_INFO, "redis",
+                  LOG_FIELDS(about_redis(s->name), about_from(before == REDIS_AWAY ? "away" : NULL),
+                             about_to("up")),
+                  "%s %s: limits are counted in it, by %u gateway%s", s->name,
+                  before == REDIS_AWAY ? "is back" : "answers", gateways, gateways == 1 ? "" : "s");
     else
-        log_info("redis", "%s is not used any more", s->name);
+        log_about(LOG_INFO, "redis", LOG_FIELDS(about_redis(s->name), about_to("unused")),
+                  "%s is not used any more", s->name);
 }
 
 void redis_servers_tell(struct redis_server *first)

@@ -10,7 +10,11 @@
 
 #include "proto/base/json.h"
 
+/* No longer than what a pipe takes in one piece. */
 #define LINE_MAX_BYTES 4096
+#define HEAD_MAX_BYTES 256
+#define FIELD_MAX_BYTES 256 /* as it is escaped */
+#define FIELDS_MAX_BYTES 1536
 
 static const char *const level_words[] = {"debug", "info", "warn", "error"};
 static const char *the_program = "gwp";
@@ -84,10 +88,39 @@ static void hide_controls(char *message)
             *c = '?';
 }
 
-static void write_line(enum log_level level, const char *module, const char *fmt, va_list ap)
-    PRINTF_LIKE(3, 0);
+/* ,"name":"text" or ,"name":number. What does not fit is left out. */
+static size_t put_field(char *out, size_t cap, const struct log_field *f)
+{
+    char text[FIELD_MAX_BYTES];
+    size_t len = f->text ? json_escape(text, sizeof(text), view_of(f->text)) : 0;
+    int n = 0;
+    if (len > 0)
+        n = snprintf(out, cap, ",\"%s\":\"%.*s\"", f->name, (int)len, text);
+    else if (f->number > 0)
+        n = snprintf(out, cap, ",\"%s\":%llu", f->name, (unsigned long long)f->number);
+    return (size_t)n < cap ? (size_t)n : 0;
+}
 
-static void write_line(enum log_level level, const char *module, const char *fmt, va_list ap)
+static int put_json(char *line, enum log_level level, const char *when, const char *module,
+                    const struct log_field *fields, const char *message)
+{
+    char escaped[LINE_MAX_BYTES - HEAD_MAX_BYTES], put[FIELDS_MAX_BYTES] = "";
+    size_t used = 0;
+    for (const struct log_field *f = fields; f && f->name; f++)
+        used += put_field(put + used, sizeof(put) - used, f);
+    size_t len = json_escape(escaped, sizeof(escaped) - used, view_of(message));
+    return snprintf(line, LINE_MAX_BYTES,
+                    "{\"level\":\"%s\",\"ts\":\"%s\",\"program\":\"%s\",\"module\":\"%s\","
+                    "\"msg\":\"%.*s\"%.*s}\n",
+                    level_words[level], when, the_program, module, (int)len, escaped, (int)used,
+                    put);
+}
+
+static void write_line(enum log_level level, const char *module, const struct log_field *fields,
+                       const char *fmt, va_list ap) PRINTF_LIKE(4, 0);
+
+static void write_line(enum log_level level, const char *module, const struct log_field *fields,
+                       const char *fmt, va_list ap)
 {
     char message[LINE_MAX_BYTES / 2], line[LINE_MAX_BYTES], when[40];
     vsnprintf(message, sizeof(message), fmt, ap);
@@ -99,12 +132,7 @@ static void write_line(enum log_level level, const char *module, const char *fmt
 
     int n;
     if (atomic_load_explicit(&the_format, memory_order_relaxed) == LOG_JSON) {
-        char escaped[LINE_MAX_BYTES - 256];
-        size_t len = json_escape(escaped, sizeof(escaped), view_of(message));
-        n = snprintf(line, sizeof(line),
-                     "{\"level\":\"%s\",\"ts\":\"%s\",\"program\":\"%s\",\"module\":\"%s\","
-                     "\"msg\":\"%.*s\"}\n",
-                     level_words[level], when, the_program, module, (int)len, escaped);
+        n = put_json(line, level, when, module, fields, message);
     } else {
         hide_controls(message);
         n = snprintf(line, sizeof(line), "%s %-5s %s %s: %s\n", when, level_words[level],
@@ -116,13 +144,14 @@ static void write_line(enum log_level level, const char *module, const char *fmt
     (void)ignored; /* a log that cannot be written cannot be complained about either */
 }
 
-void log_event(enum log_level level, const char *module, const char *fmt, ...)
+void log_about(enum log_level level, const char *module, const struct log_field *fields,
+               const char *fmt, ...)
 {
     if (!is_written(level) && !(the_listener && level >= LOG_INFO))
         return;
     va_list ap;
     va_start(ap, fmt);
-    write_line(level, module, fmt, ap);
+    write_line(level, module, fields, fmt, ap);
     va_end(ap);
 }
 
@@ -130,7 +159,7 @@ void log_fatal(const char *module, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    write_line(LOG_ERROR, module, fmt, ap);
+    write_line(LOG_ERROR, module, NULL, fmt, ap);
     va_end(ap);
     exit(70);
 }

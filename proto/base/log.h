@@ -31,8 +31,35 @@ void log_override(bool is_overridden, enum log_level level);
 
 const char *log_level_word(enum log_level level);
 
-void log_event(enum log_level level, const char *module, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* What an event is about. In JSON it stands beside the sentence, as a member of its own that lines
+ * are filtered by: log_fields.def has the closed list of names. Console lines are for reading:
+ * there the sentence is all. */
+struct log_field {
+    const char *name; /* NULL ends a list */
+    const char *text; /* borrowed for the call; cut when it is too long */
+    uint64_t number;  /* when there is no text */
+};
 
+/* about_route("users"), about_generation(7). NULL, "" and 0 are left out. */
+#define TEXT_FIELD(name)                                                                           \
+    static inline struct log_field about_##name(const char *text)                                  \
+    {                                                                                              \
+        return (struct log_field){#name, text, 0};                                                 \
+    }
+#define NUMBER_FIELD(name)                                                                         \
+    static inline struct log_field about_##name(uint64_t number)                                   \
+    {                                                                                              \
+        return (struct log_field){#name, NULL, number};                                            \
+    }
+#include "proto/base/log_fields.def"
+
+#define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__, {NULL, NULL, 0}})
+
+/* `fields` is borrowed for the call: LOG_FIELDS(about_route(name), ...), or NULL. */
+void log_about(enum log_level level, const char *module, const struct log_field *fields,
+               const char *fmt, ...) PRINTF_LIKE(4, 5);
+
+#define log_event(level, module, ...) log_about(level, module, NULL, __VA_ARGS__)
 #define log_debug(module, ...) log_event(LOG_DEBUG, module, __VA_ARGS__)
 #define log_info(module, ...) log_event(LOG_INFO, module, __VA_ARGS__)
 #define log_warn(module, ...) log_event(LOG_WARN, module, __VA_ARGS__)

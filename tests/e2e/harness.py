@@ -26,6 +26,8 @@ DEADLINE = 15.0 * SCALE
 
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|MemorySanitizer"
                        r"|runtime error:|Assertion .* failed")
+LOG_FIELDS = set(re.findall(r"^(?:TEXT|NUMBER)_FIELD\((\w+)\)", (ROOT / "proto/base/log_fields.def").read_text(), re.M))
+LOG_HEAD = ["level", "ts", "program", "module", "msg"]
 ERROR_LINE = re.compile(r'"level":"error"|^\S+ error ')
 
 
@@ -120,6 +122,12 @@ class Program:
     def log(self):
         """All it wrote on stderr."""
         return self.err_path.read_text(errors="replace") if self.err_path.exists() else ""
+
+    def log_lines(self, module=None, said=""):
+        """Its JSON lines as documents: of that module, with that in their sentence. A last line under way is left for later;
+        what came before the configuration was read is for eyes."""
+        lines = [json.loads(text) for text in self.log().split("\n")[:-1] if text.startswith("{")]
+        return [line for line in lines if said in line["msg"] and module in (None, line.get("module"))]
 
     def fds(self):
         """Its open descriptors and what they are."""
@@ -393,10 +401,13 @@ class Pair:
         wait_until(settled, f"descriptors are back to {self.fd_baseline}")
 
     def check_logs(self):
-        """No sanitizer report, and no error that was not announced."""
+        """No sanitizer report, no error that was not announced, and lines as the README has them."""
         for path in sorted(self.folder.glob("*.err")):
             text = path.read_text(errors="replace")
             assert not SANITIZER.search(text), f"{path.name}:\n{text[-8000:]}"
+            for one in re.findall(r'^\{"level":.*"program":.*$', text, re.M):  # access log lines name no program
+                line = json.loads(one)
+                assert list(line)[:5] == LOG_HEAD and set(line) <= {*LOG_HEAD, *LOG_FIELDS}, one
             errors = [line for line in text.splitlines() if ERROR_LINE.search(line)
                       and not any(e.search(line) for e in self.expected)]
             assert not errors, f"{path.name}: " + "\n".join(errors)
