@@ -92,9 +92,11 @@ static void stand_in_for_them(struct fd_keeper *k)
 
 static void be_patient(struct fd_keeper *k, double until)
 {
+    double seconds = MAX(until - clock_s(), 0.);
     k->patient_until = until;
     ev_timer_stop(k->loop, &k->patience);
-    ev_timer_set(&k->patience, MAX(until - clock_s(), 0.), 0.);
+    ev_now_update(k->loop); /* a timer counts from the loop's time: after long work that is past */
+    ev_timer_set(&k->patience, seconds, 0.);
     ev_timer_start(k->loop, &k->patience);
 }
 
