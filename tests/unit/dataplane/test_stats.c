@@ -258,7 +258,8 @@ static void *work(void *arg)
     return NULL;
 }
 
-/* On one processor the worker may be held up between two marks for a whole time slice: the reader gives its own away then. */
+/* On one processor the worker may be held up between two marks for a whole time slice: the reader
+ * gives its own away then. */
 Test(stats, may_be_read_while_the_worker_counts, .timeout = 60)
 {
     pthread_t thread;
