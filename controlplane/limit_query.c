@@ -18,7 +18,7 @@ struct limit_query {
     uint64_t forgotten;
     json_t
         *routes;  /* owned: {route: {"busiest": {key: [requests, limited]}, "most_limited": ...}} */
-    json_t *head; /* owned: what a reset answers with */
+    json_t *head; /* owned: what a reset answers with, or all that is answered */
     ev_timer patience;
     limit_query_done_fn *done;
     void *owner;
@@ -104,17 +104,19 @@ static json_t *top_of(json_t *list)
 
 static json_t *document_of(struct limit_query *q)
 {
+    if (q->head && !q->is_reset)
+        return json_incref(q->head);
     json_t *planes = json_pack("{s:I, s:I}", "asked", (json_int_t)q->asked_count, "answered",
                                (json_int_t)q->answered);
     const char *name;
-    json_t *route, *routes = json_array();
+    json_t *route, *routes;
     if (q->is_reset) {
-        json_decref(routes);
         json_object_set_new(q->head, "forgotten", json_integer((json_int_t)q->forgotten));
         json_object_set_new(q->head, "redis_away", json_boolean(q->redis_away));
         json_object_set_new(q->head, "dataplanes", planes);
         return json_incref(q->head);
     }
+    routes = json_array();
     json_object_foreach(q->routes, name, route)
         json_array_append_new(routes, json_pack("{s:s, s:o, s:o}", "route", name, "busiest",
                                                 top_of(member(route, "busiest")), "most_limited",
@@ -193,6 +195,16 @@ void limit_query_reset(struct limit_queries *qs, const char *route, const char *
     m.sequence = q->sequence;
     m.route = (char *)route;
     m.key = (char *)key;
+    send_to_all(q, MSG_LIMITS_RESET, &m.base);
+}
+
+void limit_query_settle(struct limit_queries *qs, json_t *document, limit_query_done_fn *done,
+                        void *owner)
+{
+    struct limit_query *q = query_new(qs, done, owner);
+    Gwp__LimitsReset m = GWP__LIMITS_RESET__INIT;
+    q->head = document;
+    m.sequence = q->sequence;
     send_to_all(q, MSG_LIMITS_RESET, &m.base);
 }
 

@@ -33,6 +33,11 @@ void limit_query_ask(struct limit_queries *qs, const char *route, limit_query_do
 void limit_query_reset(struct limit_queries *qs, const char *route, const char *key,
                        limit_query_done_fn *done, void *owner);
 
+/* Gives `document`, which it takes over, to `done` when every data plane has done what it was told
+ * before: they take messages in their order, and are asked to forget nothing. */
+void limit_query_settle(struct limit_queries *qs, json_t *document, limit_query_done_fn *done,
+                        void *owner);
+
 /* From the sessions. */
 void limit_queries_take(struct limit_queries *qs, struct session *s, const Gwp__LimitsReport *r);
 void limit_queries_gone(struct limit_queries *qs, struct session *s);

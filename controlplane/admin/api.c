@@ -426,13 +426,18 @@ static void post_replace(struct request *rq)
 
 /* ---- orders about endpoints ---- */
 
+static void on_document(void *owner, json_t *document)
+{
+    request_reply_json(owner, MHD_HTTP_OK, document);
+}
+
+/* Answered when it is in effect. */
 static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
 {
-    static const unsigned statuses[] = {[ORDER_DONE] = MHD_HTTP_OK,
-                                        [ORDER_UNKNOWN] = MHD_HTTP_NOT_FOUND,
-                                        [ORDER_CONFLICT] = MHD_HTTP_CONFLICT};
+    static const unsigned statuses[] = {
+        [ORDER_UNKNOWN] = MHD_HTTP_NOT_FOUND, [ORDER_CONFLICT] = MHD_HTTP_CONFLICT};
     static const char *const codes[] = {
-        [ORDER_DONE] = "", [ORDER_UNKNOWN] = "unknown_endpoint", [ORDER_CONFLICT] = "conflict"};
+        [ORDER_UNKNOWN] = "unknown_endpoint", [ORDER_CONFLICT] = "conflict"};
     char user[HISTORY_USER_BYTES];
     const struct order order = {kind, rq->argument, request_argument(rq, "route"), weight, user};
     struct endpoints *es = rq->admin->context.endpoints;
@@ -440,7 +445,8 @@ static void carry_out(struct request *rq, enum order_kind kind, uint32_t weight)
     request_user(rq, user, sizeof(user));
     enum order_result result = endpoints_order(es, &order, &err);
     if (result == ORDER_DONE)
-        request_reply_json(rq, statuses[result], document_ordered(es, &order, err.text));
+        limit_query_settle(rq->admin->context.limits, document_ordered(es, &order, err.text),
+                           on_document, rq);
     else
         request_fail(rq, statuses[result], codes[result], "%s", err.text);
 }
@@ -481,11 +487,6 @@ static void post_breaker_reset(struct request *rq)
 
 /* ---- rate limits ---- */
 
-static void on_limits(void *owner, json_t *document)
-{
-    request_reply_json(owner, MHD_HTTP_OK, document);
-}
-
 /* Is there such a route with a limit? Else that has been answered. */
 static bool has_limit(struct request *rq, const char *name)
 {
@@ -507,7 +508,7 @@ static void get_limit_clients(struct request *rq)
 {
     const char *route = request_argument(rq, "route");
     if (!route || has_limit(rq, route))
-        limit_query_ask(rq->admin->context.limits, route ? route : "", on_limits, rq);
+        limit_query_ask(rq->admin->context.limits, route ? route : "", on_document, rq);
 }
 
 static void post_limits_reset(struct request *rq)
@@ -517,7 +518,7 @@ static void post_limits_reset(struct request *rq)
         request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
                      "route is to be named, and a key is 1 to %d bytes long", LIMIT_KEY_MAX_BYTES);
     else if (has_limit(rq, route))
-        limit_query_reset(rq->admin->context.limits, route, key ? key : "", on_limits, rq);
+        limit_query_reset(rq->admin->context.limits, route, key ? key : "", on_document, rq);
 }
 
 /* ---- the table ---- */
