@@ -48,7 +48,7 @@ static enum reason go_by(struct exchange *ex, const struct limit_subject *who,
     stats_add(stats, observe ? STAT_limit_observed_total : STAT_limited_total, 1);
     if (observe)
         return R_SERVED;
-    ex->retry_after_s = (uint32_t)MIN(whole_seconds(v->retry_ns), UINT32_MAX);
+    ex->retry_after_s = (uint32_t)MIN(MAX(whole_seconds(v->retry_ns), 1), UINT32_MAX);
     return R_LIMITED;
 }
 
@@ -157,9 +157,9 @@ static void write_number_field(struct head_writer *w, const struct edits *edits,
     write_literal(w, "\r\n");
 }
 
-static void write_policy(struct head_writer *w, const struct exchange *ex, uint64_t quota)
+static void write_policy(struct head_writer *w, const struct exchange *ex,
+                         const struct limit_policy *p)
 {
-    const struct limit_policy *p = ex->route->limit;
     if (ex->limit_gateways <= 1) {
         write_field(w, view_of("RateLimit-Policy"), p->announced);
         return;
@@ -167,7 +167,7 @@ static void write_policy(struct head_writer *w, const struct exchange *ex, uint6
     write_literal(w, "RateLimit-Policy: ");
     write_view(w, p->label);
     write_literal(w, ";q=");
-    write_number(w, quota);
+    write_number(w, p->quota);
     write_literal(w, ";w=");
     write_number(w, p->window_s);
     write_literal(w, ";share=");
@@ -179,12 +179,15 @@ static void write_fields(struct head_writer *w, const struct exchange *ex,
                          const struct edits *edits)
 {
     const struct limit_policy *p = ex->route->limit;
-    uint64_t reset_s = whole_seconds(ex->limit.reset_ns);
-    uint64_t quota = p->quota;
-    if (ex->limit_gateways > 1)
-        quota = limit_policy_share(p, ex->limit_gateways).quota;
+    struct limit_policy share;
+    /* The draft wants t to be the same point in time as Retry-After, where that stands too. */
+    uint64_t reset_s = ex->limit.allowed ? whole_seconds(ex->limit.reset_ns) : ex->retry_after_s;
+    if (ex->limit_gateways > 1) {
+        share = limit_policy_share(p, ex->limit_gateways);
+        p = &share;
+    }
     if (!edits_drop(edits, VIEW("RateLimit-Policy")))
-        write_policy(w, ex, quota);
+        write_policy(w, ex, p);
     if (!edits_drop(edits, VIEW("RateLimit"))) {
         write_literal(w, "RateLimit: ");
         write_view(w, p->label);
@@ -194,7 +197,7 @@ static void write_fields(struct head_writer *w, const struct exchange *ex,
         write_number(w, reset_s);
         write_literal(w, "\r\n");
     }
-    write_number_field(w, edits, VIEW("X-RateLimit-Limit"), quota);
+    write_number_field(w, edits, VIEW("X-RateLimit-Limit"), p->quota);
     write_number_field(w, edits, VIEW("X-RateLimit-Remaining"), ex->limit.remaining);
     write_number_field(w, edits, VIEW("X-RateLimit-Reset"), reset_s);
 }

@@ -6,7 +6,8 @@
  *   RateLimit: "users";r=999;t=1                  what is left, and when all of it is there again
  *   X-RateLimit-Limit, -Remaining, -Reset         the same, as older clients read it
  *
- * as draft-ietf-httpapi-ratelimit-headers has them. In mode observe clients are told nothing.
+ * as draft-ietf-httpapi-ratelimit-headers has them: in a refusal, t is what Retry-After says. In
+ * mode observe clients are told nothing.
  *
  * Where Redis counts and cannot be asked, on_redis_failure decides: this process by its share of
  * the limit, which RateLimit-Policy names then (";share=4": one of four), or everybody passes, or
