@@ -82,12 +82,17 @@ static enum reason go_without_redis(struct exchange *ex, const struct limit_poli
     return go_by_share(ex, p, who);
 }
 
-static void on_answered(void *owner, const struct limit_verdict *v)
+static bool ask_redis(struct exchange *ex, const struct limit_policy *p,
+                      const struct limit_subject *who);
+
+static void on_answered(void *owner, const struct limit_verdict *v, bool again)
 {
     struct exchange *ex = owner;
     const struct limit_policy *p = ex->route->limit;
     struct limit_subject who = decide_limit_subject(p, &ex->head, ex->client->in, ex->ip);
     ex->limit_ask = NULL;
+    if (again && ask_redis(ex, p, &who))
+        return;
     if (!v) {
         request_admitted(ex, go_without_redis(ex, p, &who));
         return;
@@ -97,10 +102,19 @@ static void on_answered(void *owner, const struct limit_verdict *v)
     request_admitted(ex, go_by(ex, &who, v, DECISION_allowed, DECISION_limited));
 }
 
+static bool ask_redis(struct exchange *ex, const struct limit_policy *p,
+                      const struct limit_subject *who)
+{
+    struct worker *w = exchange_worker(ex);
+    ex->limit_ask = w->redis ? limit_redis_ask(w->redis, p, who, on_answered, ex) : NULL;
+    if (!ex->limit_ask)
+        stats_add(&w->stats, STAT_redis_unasked_total, 1);
+    return ex->limit_ask;
+}
+
 bool admit_request(struct exchange *ex, enum reason *r)
 {
     const struct limit_policy *p = ex->route->limit;
-    struct worker *w = exchange_worker(ex);
     *r = R_SERVED;
     if (!p)
         return true;
@@ -112,10 +126,8 @@ bool admit_request(struct exchange *ex, enum reason *r)
         *r = go_by(ex, &who, &v, DECISION_allowed, DECISION_limited);
         return true;
     }
-    ex->limit_ask = w->redis ? limit_redis_ask(w->redis, p, &who, on_answered, ex) : NULL;
-    if (ex->limit_ask)
+    if (ask_redis(ex, p, &who))
         return false;
-    stats_add(&w->stats, STAT_redis_unasked_total, 1);
     *r = go_without_redis(ex, p, &who);
     return true;
 }

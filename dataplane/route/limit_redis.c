@@ -14,6 +14,7 @@ struct connection {
     struct redis_link link;
     struct limit_redis *owner;
     struct list waiting; /* struct limit_ask, the oldest first */
+    uint32_t early;      /* how many of these have not been sent, since it is not UP yet */
 };
 
 struct limit_redis {
@@ -32,6 +33,7 @@ struct limit_ask {
     limit_answered_fn *answered;
     void *owner; /* NULL: nobody waits for it any more */
     bool by_text;
+    bool is_early; /* not sent */
 };
 
 /* ---- asks ---- */
@@ -69,16 +71,25 @@ static void detach(struct limit_ask *ask)
     list_remove(&ask->link);
     wheel_clear(&ask->deadline);
     stats_sub(&lr->worker->stats, STAT_redis_waiting, 1);
+    if (ask->is_early) { /* no reply is owed */
+        ask->connection->early--;
+        recycle(ask);
+    }
 }
 
-static void answer(struct limit_ask *ask, const struct limit_verdict *v)
+static void answer_with(struct limit_ask *ask, const struct limit_verdict *v, bool again)
 {
     void *owner = ask->owner;
     limit_answered_fn *answered = ask->answered;
     if (!owner)
         return;
     detach(ask);
-    answered(owner, v);
+    answered(owner, v, again);
+}
+
+static void answer(struct limit_ask *ask, const struct limit_verdict *v)
+{
+    answer_with(ask, v, false);
 }
 
 void limit_redis_cancel(struct limit_ask **ask)
@@ -88,13 +99,29 @@ void limit_redis_cancel(struct limit_ask **ask)
     *ask = NULL;
 }
 
+static struct limit_ask *first_of(const struct connection *c)
+{
+    return list_is_empty(&c->waiting) ? NULL
+                                      : CONTAINER_OF(c->waiting.next, struct limit_ask, link);
+}
+
+/* All who wait have come too early. Those who ask again join the end of the list. */
+static void on_won(struct redis_link *link)
+{
+    struct connection *c = CONTAINER_OF(link, struct connection, link);
+    struct limit_ask *ask;
+    while ((ask = first_of(c)) && ask->is_early)
+        answer_with(ask, NULL, true);
+}
+
 /* Who waits is told, and may ask again: in vain, since the link is away by now. */
 static void on_lost(struct redis_link *link)
 {
     struct connection *c = CONTAINER_OF(link, struct connection, link);
-    while (!list_is_empty(&c->waiting)) {
-        stats_add(&link->worker->stats, STAT_redis_failures_total, 1);
-        answer(CONTAINER_OF(c->waiting.next, struct limit_ask, link), NULL);
+    struct limit_ask *ask;
+    while ((ask = first_of(c))) {
+        stats_add(&link->worker->stats, STAT_redis_failures_total, ask->is_early ? 0 : 1);
+        answer_with(ask, NULL, ask->is_early);
     }
 }
 
@@ -172,16 +199,23 @@ struct limit_ask *limit_redis_ask(struct limit_redis *lr, const struct limit_pol
 {
     struct worker *w = lr->worker;
     struct connection *c = connection_of(lr, p->redis);
-    if (!c || !redis_link_is_up(&c->link) || c->link.reply.owed >= LIMIT_REDIS_ASKS_MAX)
+    bool is_early = c && redis_link_is_new(&c->link);
+    if (!c || (!is_early && !redis_link_is_up(&c->link)) ||
+        c->link.reply.owed + c->early >= LIMIT_REDIS_ASKS_MAX)
         return NULL;
     struct limit_ask *ask = take_ask(lr);
     ask->connection = c;
     ask->policy = p;
-    ask->key = limit_subject_digest(p, subject, c->link.secrets);
     ask->answered = answered;
-    if (!send_ask(c, ask)) {
-        recycle(ask);
-        return NULL;
+    ask->is_early = is_early;
+    if (is_early) {
+        c->early++;
+    } else {
+        ask->key = limit_subject_digest(p, subject, c->link.secrets);
+        if (!send_ask(c, ask)) {
+            recycle(ask);
+            return NULL;
+        }
     }
     ask->owner = owner;
     list_push_back(&c->waiting, &ask->link);
@@ -333,7 +367,7 @@ static struct connection *connection_new(struct limit_redis *lr, struct redis_se
         log_fatal("redis", "out of memory");
     c->owner = lr;
     list_init(&c->waiting);
-    redis_link_init(&c->link, lr->worker, server, on_lost);
+    redis_link_init(&c->link, lr->worker, server, on_won, on_lost);
     return c;
 }
 
@@ -380,9 +414,10 @@ static void on_link_deadline(struct connection *c)
 static void on_ask_deadline(struct limit_ask *ask)
 {
     struct connection *c = ask->connection;
-    stats_add(&c->link.worker->stats, STAT_redis_timeouts_total, 1);
+    bool was_sent = !ask->is_early;
+    stats_add(&c->link.worker->stats, STAT_redis_timeouts_total, was_sent ? 1 : 0);
     answer(ask, NULL);
-    if (c->link.context)
+    if (was_sent && c->link.context)
         redis_link_strike(&c->link, REDIS_TIMEOUT);
 }
 

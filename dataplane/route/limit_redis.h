@@ -1,7 +1,9 @@
 /* limit_redis: decisions made in Redis, for limits that several gateways share. Each worker has one
  * connection to each Redis of its snapshot (redis_link.h); where that is not up, limit_redis_ask()
- * says so at once. Waiting is bounded: in time by the policy's timeout (to a tick of the wheel), in
- * number by LIMIT_REDIS_ASKS_MAX for each connection.
+ * says so at once; but while the first attempt to connect is under way, whoever asks waits for
+ * that, so that a data plane that starts does not let pass what others have counted. Waiting is
+ * bounded: in time by the policy's timeout (to a tick of the wheel), for each of the two, in number
+ * by LIMIT_REDIS_ASKS_MAX for each connection.
  *
  * One worker's. Hot path: our own memory is recycled; what hiredis allocates is told there. */
 #pragma once
@@ -16,9 +18,9 @@ struct snapshot;
 struct limit_redis; /* a worker's connections */
 struct limit_ask;   /* a request that waits */
 
-/* `v` is borrowed for the call; NULL: there is no decision, the policy's on_redis_failure counts.
- */
-typedef void limit_answered_fn(void *owner, const struct limit_verdict *v);
+/* `v` is borrowed for the call; NULL: there is no decision, the policy's on_redis_failure counts,
+ * unless `again`: it is to ask again, now that it is known whether Redis can be asked. */
+typedef void limit_answered_fn(void *owner, const struct limit_verdict *v, bool again);
 
 struct limit_redis *limit_redis_new(struct worker *w);
 void limit_redis_free(struct limit_redis **lr); /* nobody waits any more */

@@ -12,6 +12,7 @@
  * few enough for Redis' compact form of a hash. */
 #define CELLS 120
 #define NUMBER_BYTES 32
+#define GATEWAYS_KEY "gwp:gateways"
 
 /* Each answers {allowed, remaining, us until one passes, us until all is back}. Redis' clock may be
  * set back: then nothing is given back for a while, but nobody waits for it to catch up. */
@@ -64,15 +65,21 @@ static const char window[] =
     "end\n"
     "return {0,0,till(room),over}\n";
 
+/* The list of gateways begins anew when nobody is on it. Those of the future are of a clock that
+ * has been set back. */
 static const char greeting[] =
     "local t=redis.call('TIME') local now=t[1]*1000+math.floor(t[2]/1000)\n"
-    "redis.call('ZADD',KEYS[1],now,ARGV[1])\n"
     "redis.call('ZREMRANGEBYSCORE',KEYS[1],'-inf',now-ARGV[3])\n"
+    "redis.call('ZREMRANGEBYSCORE',KEYS[1],string.format('(%.0f',now),'+inf')\n"
+    "local since=tonumber(redis.call('GET',KEYS[3]) or '')\n"
+    "if not since or since>now or redis.call('ZCARD',KEYS[1])==0 then since=now end\n"
+    "redis.call('SET',KEYS[3],since,'PX',86400000)\n"
+    "redis.call('ZADD',KEYS[1],now,ARGV[1])\n"
     "redis.call('PEXPIRE',KEYS[1],ARGV[3])\n"
     "local s=redis.call('GET',KEYS[2])\n"
     "if not s or #s~=#ARGV[2] then s=ARGV[2] end\n"
     "redis.call('SET',KEYS[2],s,'PX',86400000)\n"
-    "return {redis.call('ZCARD',KEYS[1]),s}\n";
+    "return {redis.call('ZCARD',KEYS[1]),s,since,now-since}\n";
 
 static const char sweep[] = "local r=redis.call('SCAN',ARGV[1],'MATCH',ARGV[2],'COUNT',1000)\n"
                             "for _,k in ipairs(r[2]) do redis.call('UNLINK',k) end\n"
@@ -204,13 +211,22 @@ void script_write_sweep(struct command *c, const char *route, const char *cursor
 void script_write_greeting(struct command *c, const char *gateway,
                            const char secret[SCRIPT_SECRET_BYTES])
 {
-    command_begin(c, 8);
+    command_begin(c, 9);
     put_text(c, "EVAL");
     command_part(c, (struct view){greeting, sizeof(greeting) - 1});
-    put_text(c, "2");
-    put_text(c, "gwp:gateways");
+    put_text(c, "3");
+    put_text(c, GATEWAYS_KEY);
     put_text(c, "gwp:secret");
+    put_text(c, "gwp:since");
     put_text(c, gateway);
     command_part(c, (struct view){secret, SCRIPT_SECRET_BYTES});
     put_number(c, SCRIPT_GATEWAY_MS);
+}
+
+void script_write_farewell(struct command *c, const char *gateway)
+{
+    command_begin(c, 3);
+    put_text(c, "ZREM");
+    put_text(c, GATEWAYS_KEY);
+    put_text(c, gateway);
 }

@@ -6,6 +6,7 @@
  *   gwp:<route>:b:<kind>:<digest>         a bucket: spent tokens and when, two doubles
  *   gwp:<route>:w<ms>:<kind>:<digest>     a window: a hash of cells, as in limit_window.c, exact
  *   gwp:gateways                          who is alive, by the time of the last greeting
+ *   gwp:since                             when that list began: at a flush or a restart, say
  *   gwp:secret                            what digests are made with, the same for all gateways
  *
  * where <route> is a hash of its name, <kind> i, u or k (ip, user, api_key), <digest> 128 bits of
@@ -21,6 +22,9 @@
 
 /* Redis forgets a gateway that has not greeted for so long. */
 #define SCRIPT_GATEWAY_MS 5000
+/* All that were there when the list of them began have greeted within so long: the longest pause
+ * before a connection is tried again, and more. */
+#define SCRIPT_SETTLED_MS 10000
 #define SCRIPT_GREETING_MS 1000
 
 enum script { SCRIPT_BUCKET, SCRIPT_WINDOW, SCRIPTS };
@@ -57,7 +61,10 @@ void script_write_forget(struct command *c, struct view prefix, struct digest128
  * many they were. */
 void script_write_sweep(struct command *c, const char *route, const char *cursor);
 
-/* Registers this gateway; answered by how many are alive, and the secret: ours if there was none.
- */
+/* Registers this gateway; answered by how many are alive, the secret (ours if there was none), when
+ * the list of them began and how long ago that is, in ms. */
 void script_write_greeting(struct command *c, const char *gateway,
                            const char secret[SCRIPT_SECRET_BYTES]);
+
+/* And the opposite. */
+void script_write_farewell(struct command *c, const char *gateway);

@@ -112,13 +112,33 @@ void redis_link_succeeded(struct redis_link *l)
     l->strikes = l->pause_ms = 0;
 }
 
+/* Anywhere in the text: what a command within a script has met may stand behind other words. */
 static enum redis_cause cause_of_text(const char *error)
 {
-    if (strstr(error, "READONLY"))
-        return REDIS_READONLY;
-    if (strncmp(error, "NOAUTH", 6) == 0 || strncmp(error, "WRONGPASS", 9) == 0 ||
-        strncmp(error, "NOPERM", 6) == 0 || strstr(error, "password") || strstr(error, "AUTH"))
-        return REDIS_LOGIN;
+    static const struct {
+        const char *text;
+        enum redis_cause cause;
+    } known[] = {
+        {"READONLY", REDIS_READONLY},
+        {"NOPERM", REDIS_PERMISSION},
+        {"WRONGPASS", REDIS_LOGIN},
+        {"AUTH", REDIS_LOGIN},
+        {"password", REDIS_LOGIN},
+        {"DB index", REDIS_DATABASE},
+        {"OOM ", REDIS_FULL},
+        {"BUSY ", REDIS_BUSY},
+        {"LOADING", REDIS_LOADING},
+        {"MISCONF", REDIS_NO_WRITES},
+        {"NOREPLICAS", REDIS_NO_WRITES},
+        {"MOVED ", REDIS_CLUSTER},
+        {"CROSSSLOT", REDIS_CLUSTER},
+        {"CLUSTERDOWN", REDIS_CLUSTER},
+        {"cluster mode", REDIS_CLUSTER},
+        {"max number of clients", REDIS_CLIENTS},
+    };
+    for (size_t i = 0; i < COUNT_OF(known); i++)
+        if (strstr(error, known[i].text))
+            return known[i].cause;
     return REDIS_ERROR;
 }
 
@@ -127,10 +147,10 @@ void redis_link_fault(struct redis_link *l, const char *error)
     enum redis_cause cause = cause_of_text(error);
     if (!l->context)
         return;
-    if (cause == REDIS_ERROR)
-        redis_link_strike(l, cause);
-    else
+    if (cause == REDIS_READONLY || cause == REDIS_LOGIN)
         redis_link_drop(l, cause);
+    else
+        redis_link_strike(l, cause);
 }
 
 /* ---- hiredis and the loop ---- */
@@ -274,25 +294,45 @@ static void take_secret(struct redis_link *l, const char *secret)
     }
 }
 
+/* A list that began after the one that was counted on, when Redis was flushed or came back, may yet
+ * lack some: who believed it at once would take too great a share, should Redis go away again. */
+static void take_count(struct redis_server *s, const struct limit_reply *r)
+{
+    int64_t gateways = r->parts[0].number, since = r->parts[2].number, age_ms = r->parts[3].number;
+    if (gateways < atomic_load_explicit(&s->gateways, memory_order_relaxed) &&
+        since != atomic_load_explicit(&s->listed_since, memory_order_relaxed) &&
+        age_ms < SCRIPT_SETTLED_MS)
+        return;
+    atomic_store_explicit(&s->gateways, (uint32_t)gateways, memory_order_relaxed);
+    atomic_store_explicit(&s->listed_since, since, memory_order_relaxed);
+}
+
+static bool is_welcome(const struct limit_reply *r)
+{
+    return r->kind == REPLY_LIST && r->count == 4 && r->parts[0].kind == REPLY_NUMBER &&
+           r->parts[0].number >= 1 && r->parts[0].number <= UINT32_MAX &&
+           is_hexadecimal(&r->parts[1], SCRIPT_SECRET_BYTES) && r->parts[2].kind == REPLY_NUMBER &&
+           r->parts[3].kind == REPLY_NUMBER;
+}
+
 static void on_greeted(redisAsyncContext *context, void *reply, void *unused)
 {
     const struct limit_reply *r = reply;
     struct redis_link *l = take_reply(context, r);
     if (!l)
         return;
-    if (r->kind != REPLY_LIST || r->count != 2 || r->parts[0].kind != REPLY_NUMBER ||
-        r->parts[0].number < 1 || r->parts[0].number > UINT32_MAX ||
-        !is_hexadecimal(&r->parts[1], SCRIPT_SECRET_BYTES)) {
+    if (!is_welcome(r)) {
         redis_link_drop(l, REDIS_PROTOCOL);
         return;
     }
     l->greeting_is_owed = false;
     take_secret(l, r->parts[1].text);
-    atomic_store_explicit(&l->server->gateways, (uint32_t)r->parts[0].number, memory_order_relaxed);
+    take_count(l->server, r);
     if (l->state == LINK_UP)
         return;
     set_state(l, LINK_UP, REDIS_NONE);
     set_deadline(l, SCRIPT_GREETING_MS);
+    l->won(l);
 }
 
 static bool send_greeting(struct redis_link *l)
@@ -302,6 +342,21 @@ static bool send_greeting(struct redis_link *l)
     l->greeting_is_owed = true;
     l->greeted_s = worker_now(l->worker);
     return redis_link_send(l, on_greeted, NULL, &command);
+}
+
+static void on_left(redisAsyncContext *context, void *reply, void *unused)
+{
+    redis_link_take(context->data, context, reply);
+}
+
+/* So that the others need not wait for this one's name to expire. If the socket does not take it,
+ * they do; a worker that goes on greets again. */
+static void say_farewell(struct redis_link *l)
+{
+    struct command command = command_in(l->command, SCRIPT_COMMAND_BYTES);
+    script_write_farewell(&command, l->server->gateway);
+    if (redis_link_send(l, on_left, NULL, &command))
+        redisAsyncHandleWrite(l->context);
 }
 
 static bool send_login(struct redis_link *l)
@@ -466,12 +521,13 @@ void redis_link_on_deadline(struct redis_link *l)
 }
 
 void redis_link_init(struct redis_link *l, struct worker *w, struct redis_server *server,
-                     void (*lost)(struct redis_link *link))
+                     void (*won)(struct redis_link *link), void (*lost)(struct redis_link *link))
 {
     static const char digits[] = "0123456789abcdef";
     memset(l, 0, sizeof(*l));
     l->worker = w;
     l->server = server;
+    l->won = won;
     l->lost = lost;
     wheel_entry_init(&l->deadline, DEADLINE_REDIS);
     ev_init(&l->io, on_io);
@@ -485,6 +541,8 @@ void redis_link_init(struct redis_link *l, struct worker *w, struct redis_server
 void redis_link_fini(struct redis_link *l)
 {
     l->use = NULL;
+    if (l->state == LINK_UP)
+        say_farewell(l);
     redis_link_drop(l, REDIS_NONE);
     wheel_clear(&l->deadline);
     stats_sub(&l->worker->stats, STAT_redis_connections_away, 1);

@@ -7,7 +7,7 @@
  *
  * Only in UP may it be asked. The pause grows from 0.1 to 5 s, at random by half, and is short
  * again after a success. In UP the worker greets once a second, so that Redis knows which gateways
- * are alive, and a dead connection is noticed without requests.
+ * are alive, and a dead connection is noticed without requests; it says when it leaves.
  *
  * Commands of one turn of the loop leave in one write at its end, and answers that have come
  * together are read together.
@@ -32,6 +32,7 @@ struct redis_link {
     struct worker *worker;
     struct redis_server *server;
     const struct redis_use *use;           /* of the worker's snapshot; NULL: connect no more */
+    void (*won)(struct redis_link *link);  /* it is UP */
     void (*lost)(struct redis_link *link); /* it has gone AWAY: nothing that is owed will come */
     enum link_state state;
     redisAsyncContext *context; /* owned; NULL when AWAY */
@@ -52,7 +53,7 @@ struct redis_link {
 
 /* AWAY; redis_link_use() begins. */
 void redis_link_init(struct redis_link *l, struct worker *w, struct redis_server *server,
-                     void (*lost)(struct redis_link *link));
+                     void (*won)(struct redis_link *link), void (*lost)(struct redis_link *link));
 void redis_link_fini(struct redis_link *l);
 
 /* What the worker's snapshot says of it. */
@@ -61,6 +62,12 @@ void redis_link_use(struct redis_link *l, const struct redis_use *use);
 static inline bool redis_link_is_up(const struct redis_link *l)
 {
     return l->state == LINK_UP;
+}
+
+/* Its first attempt is under way: it may be worth waiting for. */
+static inline bool redis_link_is_new(const struct redis_link *l)
+{
+    return l->pause_ms == 0 && (l->state == LINK_CONNECTING || l->state == LINK_GREETING);
 }
 
 /* False when hiredis does not take it. `fn` is called once, with a struct limit_reply, or NULL when

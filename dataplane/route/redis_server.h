@@ -24,6 +24,14 @@
     CAUSE(PROTOCOL, "what answers does not speak as Redis does")                                   \
     CAUSE(READONLY, "it is a read-only replica")                                                   \
     CAUSE(LOGIN, "it does not accept the user or password")                                        \
+    CAUSE(PERMISSION, "its user may not do what limits need")                                      \
+    CAUSE(DATABASE, "it has no database of that number")                                           \
+    CAUSE(FULL, "its memory is full")                                                              \
+    CAUSE(BUSY, "a script keeps it busy")                                                          \
+    CAUSE(LOADING, "it is loading its data")                                                       \
+    CAUSE(NO_WRITES, "it takes no writes, for want of replicas or a disk")                         \
+    CAUSE(CLUSTER, "it is part of a cluster, where limits cannot be counted")                      \
+    CAUSE(CLIENTS, "it has too many clients")                                                      \
     CAUSE(ERROR, "it answers with errors")
 
 enum redis_cause {
@@ -42,7 +50,8 @@ struct redis_server {
     enum redis_state told; /* control thread: what the log has last said */
     uint32_t told_causes;  /* likewise: bits of all that it has given since it is away */
     struct redis_server *next;
-    _Atomic uint32_t gateways; /* last seen alive on it, this one included; 0 = unknown */
+    _Atomic uint32_t gateways;    /* last seen alive on it, this one included; 0 = unknown */
+    _Atomic int64_t listed_since; /* when the list began that these were counted on */
     _Atomic uint16_t states[REDIS_WORKERS]; /* cause << 8 | state, by its worker */
 };
 

@@ -1,4 +1,5 @@
 """Limits that Redis counts: shared by gateways, and what happens when Redis is not there."""
+import contextlib
 import signal
 import socket
 import struct
@@ -9,9 +10,9 @@ from datetime import datetime, timezone
 import pytest
 
 from faultproxy import FaultProxy
-from harness import SCALE, Pair, route, wait_until
+from harness import SCALE, Pair, free_port, route, wait_until
 from rawhttp import Client
-from redisserver import Redis
+from redisserver import Redis, RedisError
 
 WAITS_MS = int(5000 * SCALE)  # a redis_timeout_ms that lets requests wait for as long as a test wants
 TRUST = {"trusted_proxies": ["127.0.0.1"]}
@@ -115,7 +116,7 @@ def test_two_gateways_share_a_limit(make_pair, backend, redis, algorithm):
     assert refused.status == 429 and refused.get("x-ratelimit-remaining") == "0"
     assert "share" not in refused.get("ratelimit-policy") and ";q=5;" in refused.get("ratelimit-policy")
     assert int(refused.get("retry-after")) > 1
-    keys = [k for k in redis.ask("KEYS", "gwp:*") if k not in ("gwp:gateways", "gwp:secret")]
+    keys = [k for k in redis.ask("KEYS", "gwp:*") if k not in ("gwp:gateways", "gwp:secret", "gwp:since")]
     assert len(keys) == 1 and "127.0.0.1" not in keys[0], "no address is told"
     assert redis.ask("PTTL", keys[0]) > 0, "it goes by itself"
     assert redis.ask("ZCARD", "gwp:gateways") == 2
@@ -127,7 +128,7 @@ def test_redis_over_a_unix_socket_with_database(make_pair, backend, redis):
     pair = make_pair([limited(backend, f"unix://{redis.socket}?db=3")])
     wait_up(pair)
     assert statuses(pair, 4) == [200, 200, 200, 429]
-    assert "db3:keys=3" in redis.ask("INFO", "keyspace")
+    assert "db3:keys=4" in redis.ask("INFO", "keyspace")
 
 
 @pytest.mark.parametrize("user", ["", "gateway"])
@@ -236,6 +237,32 @@ def test_requests_wait_in_turn_on_a_slow_redis(make_pair, backend, redis, proxy)
     assert [c.read_response().status for _ in range(5)] == [200] * 5
     assert pair.metric("gateway_redis_timeouts_total") == 0
     wait_until(lambda: pair.metric("gateway_redis_waiting") == 0, "nobody waits")
+
+
+def test_first_requests_wait_for_the_first_connection(make_pair, backend, redis, proxy):
+    """What comes before Redis has answered at all is not decided without it."""
+    proxy.hold()
+    pair = make_pair([limited(backend, through(proxy), quota=2, redis_timeout_ms=WAITS_MS)])
+    clients = [pair.client() for _ in range(5)]
+    for c in clients:
+        c.send_request("GET", "/")
+    wait_until(lambda: pair.metric("gateway_redis_waiting") == 5, "they wait")
+    clients.pop().close()
+    wait_until(lambda: pair.metric("gateway_redis_waiting") == 4, "one has left")
+    proxy.release()
+    assert sorted(c.read_response().status for c in clients) == [200, 200, 429, 429]
+    wait_until(lambda: pair.metric("gateway_redis_decisions_total") == 4, "Redis has decided")
+    assert pair.metric("gateway_redis_unasked_total") == 0
+
+
+def test_first_requests_do_not_wait_for_a_redis_that_is_silent(make_pair, backend, redis, proxy):
+    """Not longer than for an answer; who comes later does not wait at all."""
+    proxy.mode = "hole"
+    pair = make_pair([limited(backend, through(proxy), redis_timeout_ms=300)])
+    c, sent = pair.client(), time.monotonic()
+    assert [c.request("GET", "/").status for _ in range(4)] == [200, 200, 200, 429]
+    assert time.monotonic() - sent < 2 * SCALE
+    assert "does not answer in time" in redis_log(pair)[0]
 
 
 def test_client_that_goes_while_waiting_leaves_nothing(make_pair, backend, redis, proxy):
@@ -453,6 +480,40 @@ def test_password_demanded_in_mid_life(make_pair, backend, redis):
     assert set(stream.stop()) == {200}
 
 
+CAUSES = {  # word of the log: how redis-server is started, the rest of the URL, what it is told
+    "memory is full": ((), "", [("CONFIG", "SET", "maxmemory", "1000")]),
+    "a script keeps it busy": (("--busy-reply-threshold", "10"), "", [("EVAL", "while true do end", "0")]),
+    "takes no writes": ((), "", [("CONFIG", "SET", "min-replicas-to-write", "1")]),
+    "part of a cluster": (("--cluster-enabled", "yes", "--cluster-port", free_port()), "", []),
+    "no database of that number": ((), "/99", []),
+    "may not do": ((), "", [("ACL", "SETUSER", "default", "-evalsha")]),
+}
+
+
+def tell(redis, order):
+    """Some orders are never answered, or with an error."""
+    with contextlib.suppress(OSError, RedisError, ValueError):
+        redis.ask(*order)
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_errors_are_told_as_what_they_are(make_pair, backend, make_redis, cause):
+    """What an operator has to look for stands in the log; nobody is refused for it."""
+    options, database, orders = CAUSES[cause]
+    redis = make_redis(*options)
+    pair = make_pair([limited(backend, f"redis://127.0.0.1:{redis.port}{database}", quota=1000000)])
+    if orders:
+        wait_up(pair)
+    for order in orders:
+        threading.Thread(target=tell, args=(redis, order), daemon=True).start()
+    c = pair.client()
+
+    def told():
+        assert c.request("GET", "/").status == 200
+        return any(cause in line for line in redis_log(pair))
+    wait_until(told, "the cause is told")
+
+
 HOSTILE = [b"+OK\r\n", b"+OK\r\n" * 100, b":1\r\n" * 10, b"$1000000000\r\n" + b"x" * 1000, b"*1000000000\r\n",
            b"*4\r\n:1\r\n:1\r\n:1\r\n*1\r\n:1\r\n", b"*-1\r\n" * 20, b"-ERR no\r\n" * 20, b"\0" * 1000,
            b"%2\r\n+a\r\n+b\r\n", b"$-1\r\n", b"*2\r\n:-5\r\n$3\r\nabc\r\n" * 9, b"*0\r\n" * 9]
@@ -515,6 +576,52 @@ def test_share_is_the_limit_divided_by_the_gateways(make_pair, backend, redis, p
     proxy.mode = "refuse"
     wait_away(pairs[0])
     assert "share" not in pairs[0].get("/").get("ratelimit-policy")
+
+
+def test_gateway_that_ends_says_so(make_pair, backend, redis):
+    """The others need not wait until Redis forgets it."""
+    routes = [limited(backend, redis.url)]
+    pairs = [make_pair(routes) for _ in range(2)]
+    for pair in pairs:
+        wait_up(pair)
+    wait_until(lambda: redis.ask("ZCARD", "gwp:gateways") == 2, "both are there")
+    assert pairs[1].dataplane.stop() == 0
+    wait_until(lambda: redis.ask("ZCARD", "gwp:gateways") == 1, "it is not any more", 2)
+    wait_heard(pairs[0], 1)
+
+
+def test_share_stays_small_when_redis_comes_back_empty_and_goes_again(make_pair, backend, redis, proxy):
+    """Who is first on an empty Redis does not take itself for the only one."""
+    pairs = [make_pair([limited(backend, url, quota=10)]) for url in (through(proxy), redis.url)]
+    for pair in pairs:
+        wait_up(pair)
+    wait_heard(pairs[0], 2)
+    proxy.mode = "refuse"
+    wait_away(pairs[0])
+    redis.kill()
+    wait_away(pairs[1])
+    redis.start()
+    wait_up(pairs[1])
+    wait_until(lambda: redis.ask("ZCARD", "gwp:gateways") == 1, "the other one is not there yet")
+    redis.kill()
+    wait_away(pairs[1])
+    assert pairs[1].get("/").get("ratelimit-policy").endswith(";share=2")
+    redis.start()
+    wait_up(pairs[1])
+    redis.ask("SET", "gwp:since", "1")  # as if nobody else had come for long
+    wait_heard(pairs[1], 1)
+
+
+def test_share_names_the_time_it_takes(make_pair, backend, redis):
+    """A share of less than a request is one request, and its time is longer."""
+    pairs = [make_pair([limited(backend, redis.url, rate=0.1, burst=1)]) for _ in range(2)]
+    for pair in pairs:
+        wait_up(pair)
+    for pair in pairs:
+        wait_heard(pair, 2)
+    redis.kill()
+    wait_away(pairs[0])
+    assert pairs[0].get("/").get("ratelimit-policy") == '"all";q=1;w=20;share=2'
 
 
 def test_share_counts_what_redis_had_let_pass(make_pair, backend, redis, proxy):
