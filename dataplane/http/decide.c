@@ -52,16 +52,21 @@ enum reason decide_route(const struct snapshot *s, const struct head *h,
                                                                                 : R_SERVED;
 }
 
-/* The first field of that name; empty if there is none. Known names are found at once. */
+/* The only field of that name; empty if there is none. Of several, backends take one or the other:
+ * who sends another first value each time would never be limited. */
 static struct view find_value(const struct head *h, const struct buffer *b, struct view name)
 {
     enum field_id id = field_find(name);
-    if (id != FIELD_OTHER)
-        return head_value(h, b, id);
-    for (unsigned i = 0; i < h->field_count; i++)
-        if (h->fields[i].id == FIELD_OTHER && view_equal_nocase(field_name(b, &h->fields[i]), name))
-            return field_value(b, &h->fields[i]);
-    return (struct view){NULL, 0};
+    const struct field *found = NULL;
+    for (unsigned i = 0; i < h->field_count; i++) {
+        const struct field *f = &h->fields[i];
+        if (f->id != id || (id == FIELD_OTHER && !view_equal_nocase(field_name(b, f), name)))
+            continue;
+        if (found)
+            return (struct view){NULL, 0};
+        found = f;
+    }
+    return found ? field_value(b, found) : (struct view){NULL, 0};
 }
 
 struct limit_subject decide_limit_subject(const struct limit_policy *p, const struct head *h,

@@ -26,6 +26,6 @@ enum reason decide_route(const struct snapshot *s, const struct head *h,
                          const struct route **route, uint64_t *allowed);
 
 /* Whose requests the route's limit counts together: by the header's value, or by the address where
- * there is none. */
+ * there is none, or several. */
 struct limit_subject decide_limit_subject(const struct limit_policy *p, const struct head *h,
                                           const struct buffer *b, struct ip ip);

@@ -129,6 +129,15 @@ def test_key_is_a_headers_value(make_pair, backend, key_by, header):
     assert statuses(pair, 1, [(header, "alice")]) == [429]
 
 
+@pytest.mark.parametrize("header", ["X-API-Key", "Authorization"])
+def test_header_that_stands_there_twice_is_no_key(make_pair, backend, header):
+    """Nobody knows which one the backend takes: with a new one beside it each time nobody would be limited."""
+    pair = make_pair([limited(backend, key_by="api_key", api_key_header=header)])
+    c = pair.client()
+    assert [c.request("GET", "/", [(header, str(n)), (header, "real")]).status for n in range(4)] == [200] * 3 + [429]
+    assert statuses(pair, 1, [(header, "real")]) == [200]
+
+
 def test_header_may_be_one_that_the_gateway_knows(make_pair, backend):
     """Such as Authorization."""
     pair = make_pair([limited(backend, key_by="api_key", api_key_header="authorization")])
