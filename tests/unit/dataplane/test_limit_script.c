@@ -81,15 +81,13 @@ static struct view at_our_time(struct view script, char out[SCRIPT_COMMAND_BYTES
     return (struct view){out, (size_t)len};
 }
 
-static struct limit_verdict ask(const struct limit_policy *p, uint64_t key, uint64_t now_us)
+/* What it is answered with, at that time. */
+static redisReply *run_at(const struct command *command, uint64_t now_us)
 {
-    char room[SCRIPT_COMMAND_BYTES], text[SCRIPT_COMMAND_BYTES], seconds[32], us[32];
-    struct command command = command_in(room, sizeof(room));
+    char text[SCRIPT_COMMAND_BYTES], seconds[32], us[32];
     struct view parts[PARTS];
     const char *argv[PARTS + 2];
-    size_t lens[PARTS + 2];
-    script_write_decision(&command, NULL, p, (struct digest128){key, key});
-    size_t count = parts_of(&command, parts);
+    size_t lens[PARTS + 2], count = parts_of(command, parts);
     parts[1] = at_our_time(parts[1], text);
     snprintf(seconds, sizeof(seconds), "%llu", (unsigned long long)(now_us / 1000000));
     snprintf(us, sizeof(us), "%llu", (unsigned long long)(now_us % 1000000));
@@ -101,12 +99,37 @@ static struct limit_verdict ask(const struct limit_policy *p, uint64_t key, uint
     }
     redisReply *r = redisCommandArgv(redis, (int)count, argv, lens);
     cr_assert(r && r->type == REDIS_REPLY_ARRAY && r->elements == 4, "%s", r ? r->str : "nothing");
+    return r;
+}
+
+static struct limit_verdict ask(const struct limit_policy *p, uint64_t key, uint64_t now_us)
+{
+    char room[SCRIPT_COMMAND_BYTES];
+    struct command command = command_in(room, sizeof(room));
+    script_write_decision(&command, NULL, p, (struct digest128){key, key});
+    redisReply *r = run_at(&command, now_us);
     struct limit_verdict v = {.allowed = r->element[0]->integer == 1,
                               .remaining = (uint64_t)r->element[1]->integer,
                               .retry_ns = (uint64_t)r->element[2]->integer * 1000,
                               .reset_ns = (uint64_t)r->element[3]->integer * 1000};
     freeReplyObject(r);
     return v;
+}
+
+struct welcome {
+    long long gateways, since_ms, age_ms;
+};
+
+static struct welcome greet(const char *gateway, uint64_t now_ms)
+{
+    char room[SCRIPT_COMMAND_BYTES];
+    struct command command = command_in(room, sizeof(room));
+    script_write_greeting(&command, gateway, "0123456789abcdef0123456789abcdef");
+    redisReply *r = run_at(&command, now_ms * 1000);
+    struct welcome w = {r->element[0]->integer, r->element[2]->integer, r->element[3]->integer};
+    cr_expect_eq(r->element[1]->len, SCRIPT_SECRET_BYTES);
+    freeReplyObject(r);
+    return w;
 }
 
 static struct limit_policy with_prefix(struct limit_policy p)
@@ -298,4 +321,31 @@ Test(limit_script, extreme_policies_give_numbers_that_redis_takes)
     p = with_prefix(window_policy(0.0001, 1));
     cr_expect(ask(&p, 5, start_us()).allowed);
     cr_expect_not(ask(&p, 5, start_us()).allowed);
+}
+
+Test(limit_script, a_list_of_gateways_says_since_when_it_is_kept)
+{
+    uint64_t now = 1764000000123;
+    struct welcome w = greet("a", now);
+    cr_expect(w.gateways == 1 && w.since_ms == (long long)now && w.age_ms == 0);
+    w = greet("b", now + 400);
+    cr_expect(w.gateways == 2 && w.since_ms == (long long)now && w.age_ms == 400);
+    (void)greet("a", now + 3000);
+    w = greet("a", now + 5401); /* b has been silent for too long */
+    cr_expect(w.gateways == 1 && w.since_ms == (long long)now && w.age_ms == 5401);
+    freeReplyObject(redisCommand(redis, "ZREM gwp:gateways a"));
+    w = greet("b", now + 6000);
+    cr_expect(w.gateways == 1 && w.since_ms == (long long)now + 6000, "there was nobody");
+    freeReplyObject(redisCommand(redis, "FLUSHALL"));
+    cr_expect(greet("a", now + 6500).age_ms == 0);
+}
+
+Test(limit_script, gateways_of_a_clock_that_is_set_back_or_jumps_are_forgotten)
+{
+    uint64_t now = 1764000000123, hour = 3600000;
+    cr_expect_eq(greet("a", now).gateways, 1);
+    struct welcome w = greet("b", now - hour);
+    cr_expect(w.gateways == 1 && w.since_ms == (long long)(now - hour) && w.age_ms == 0);
+    w = greet("a", now + hour);
+    cr_expect(w.gateways == 1 && w.age_ms == 0, "b may yet come");
 }
