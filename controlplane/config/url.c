@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
+#include <sys/un.h>
 
 #define HOST_MAX_BYTES 253
 #define LABEL_MAX_BYTES 63
@@ -211,6 +212,9 @@ static int parse_redis_socket(struct redis_url *u, struct arena *a, struct view 
     size_t question = find(path, "?");
     if (question < 2 || path.at[0] != '/')
         return err_set(err, "a Redis socket is written unix:///path");
+    size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path);
+    if (question >= room)
+        return err_set(err, "the path of a Redis socket has at most %zu bytes", room - 1);
     u->path = arena_copy(a, (struct view){path.at, question});
     u->name = arena_printf(a, "unix://%.*s", VIEW_ARG(path));
     if (question == path.len)

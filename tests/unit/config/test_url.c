@@ -77,6 +77,16 @@ Test(url, redis_urls_are_taken_apart)
     expect_redis("unix:///run/r.sock?db=2", "/run/r.sock", 0, 2, "", "", "unix:///run/r.sock?db=2");
 }
 
+Test(url, a_redis_socket_has_a_path_that_the_system_takes)
+{
+    char text[160] = "unix:///";
+    memset(text + 8, 'a', 106);
+    cr_expect_eq(url_parse_redis(&redis, arena, text, &err), 0);
+    text[8 + 106] = 'a';
+    cr_expect_eq(url_parse_redis(&redis, arena, text, &err), -1);
+    cr_expect_str_eq(err.text, "the path of a Redis socket has at most 107 bytes");
+}
+
 Test(url, a_redis_password_is_never_repeated)
 {
     static const char *const bad[] = {"redis://u:hunter2",     "redis://u:hunter2@",
