@@ -52,11 +52,17 @@ static enum reason go_by(struct exchange *ex, const struct limit_subject *who,
     return R_LIMITED;
 }
 
+/* The next process may be one that never hears from Redis. */
+static uint32_t gateways_of(const struct limit_policy *p)
+{
+    return limiter_gateways(p->limiter,
+                            atomic_load_explicit(&p->redis->gateways, memory_order_relaxed));
+}
+
 static enum reason go_by_share(struct exchange *ex, const struct limit_policy *p,
                                const struct limit_subject *who)
 {
-    uint32_t gateways = atomic_load_explicit(&p->redis->gateways, memory_order_relaxed);
-    ex->limit_gateways = MAX(gateways, 1);
+    ex->limit_gateways = gateways_of(p);
     struct limit_policy share = limit_policy_share(p, ex->limit_gateways);
     struct limit_verdict v = limiter_decide(&share, ex->limit_key, now_ns(ex));
     return go_by(ex, who, &v, DECISION_local_allowed, DECISION_local_limited);
@@ -97,6 +103,7 @@ static void on_answered(void *owner, const struct limit_verdict *v, bool again)
         request_admitted(ex, go_without_redis(ex, p, &who));
         return;
     }
+    (void)gateways_of(p);
     if (v->allowed) /* counted here too, whatever the table thinks of it */
         (void)limiter_decide(p, ex->limit_key, now_ns(ex));
     request_admitted(ex, go_by(ex, &who, v, DECISION_allowed, DECISION_limited));

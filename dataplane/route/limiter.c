@@ -57,6 +57,7 @@ struct table_head {
     uint64_t secrets[LIMIT_SPACES][2];
     uint64_t route_hash;          /* XXH3 of the name */
     char route[ROUTE_TEXT_BYTES]; /* its beginning, for people */
+    _Atomic uint32_t gateways;    /* 0 = unknown, as of a release that does not write it */
 };
 
 static_assert(sizeof(struct table_head) <= TABLE_HEAD_BYTES, "the sets begin behind it");
@@ -495,6 +496,15 @@ struct limit_verdict limiter_peek(const struct limit_policy *p, struct digest128
 }
 
 /* ---- looking and forgetting ---- */
+
+uint32_t limiter_gateways(struct limiter *l, uint32_t heard)
+{
+    _Atomic uint32_t *noted = &l->table->gateways;
+    uint32_t before = atomic_load_explicit(noted, memory_order_relaxed);
+    if (heard > 0 && heard != before)
+        atomic_store_explicit(noted, heard, memory_order_relaxed);
+    return MAX(heard > 0 ? heard : before, 1);
+}
 
 void limiter_note(const struct limit_policy *p, struct digest128 key,
                   const struct limit_subject *who, bool limited, uint64_t random, uint64_t now_ns)

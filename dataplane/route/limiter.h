@@ -131,6 +131,10 @@ struct limit_verdict limiter_decide(const struct limit_policy *p, struct digest1
 struct limit_verdict limiter_peek(const struct limit_policy *p, struct digest128 key,
                                   uint64_t now_ns);
 
+/* How many gateways share the limit: as this process has heard, or, when it has not heard of any
+ * (0), as was noted in the table before. At least 1. Any worker. */
+uint32_t limiter_gateways(struct limiter *l, uint32_t heard);
+
 /* Of requests that were decided, whoever decided: who comes most, and who is limited most. */
 void limiter_note(const struct limit_policy *p, struct digest128 key,
                   const struct limit_subject *who, bool limited, uint64_t random, uint64_t now_ns);

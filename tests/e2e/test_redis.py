@@ -612,6 +612,20 @@ def test_share_stays_small_when_redis_comes_back_empty_and_goes_again(make_pair,
     wait_heard(pairs[1], 1)
 
 
+def test_share_is_remembered_by_who_takes_over(make_pair, backend, redis):
+    """A data plane that starts while Redis is away goes on with the share of the one before."""
+    pairs = [make_pair([limited(backend, redis.url, quota=10)]) for _ in range(2)]
+    for pair in pairs:
+        wait_up(pair)
+    wait_heard(pairs[0], 2)
+    assert pairs[0].get("/").status == 200
+    redis.kill()
+    wait_away(pairs[0])
+    pairs[0].dataplane.kill()
+    pairs[0].dataplane.start()
+    assert pairs[0].get("/").get("ratelimit-policy").endswith(";share=2")
+
+
 def test_share_names_the_time_it_takes(make_pair, backend, redis):
     """A share of less than a request is one request, and its time is longer."""
     pairs = [make_pair([limited(backend, redis.url, rate=0.1, burst=1)]) for _ in range(2)]
