@@ -281,6 +281,13 @@ size_t forward_request(struct exchange *ex)
     return w.overflow ? 0 : (size_t)(w.at - w.start);
 }
 
+static void write_upgrade(struct head_writer *w, const struct head *h, const struct buffer *b)
+{
+    write_literal(w, "Connection: upgrade\r\nUpgrade: ");
+    write_view(w, head_value(h, b, FIELD_UPGRADE));
+    write_literal(w, "\r\n");
+}
+
 static void write_client_connection(struct head_writer *w, const struct exchange *ex)
 {
     if (!ex->keep_client)
@@ -314,6 +321,8 @@ size_t forward_response(struct exchange *ex)
         write_literal(&w, "Transfer-Encoding: chunked\r\n");
     else if (h->at[FIELD_CONTENT_LENGTH] && h->status != 204)
         write_body_framing(&w, FRAMING_LENGTH, h->content_length);
+    if (h->status == 426 && h->at[FIELD_UPGRADE]) /* it must say what to (RFC 9110 15.5.22) */
+        write_upgrade(&w, h, b);
     write_client_connection(&w, ex);
     write_literal(&w, "\r\n");
     return w.overflow ? 0 : (size_t)(w.at - w.start);
@@ -326,12 +335,9 @@ static size_t write_interim(struct exchange *ex, bool switching)
     const struct head *h = &ex->answer;
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
-    write_passing_fields(&w, h, b, &ex->route->response_edits, false);
-    if (switching) {
-        write_literal(&w, "Connection: upgrade\r\nUpgrade: ");
-        write_view(&w, head_value(h, b, FIELD_UPGRADE));
-        write_literal(&w, "\r\n");
-    }
+    write_passing_fields(&w, h, b, &ex->route->response_edits, NULL);
+    if (switching)
+        write_upgrade(&w, h, b);
     write_literal(&w, "\r\n");
     return w.overflow ? 0 : (size_t)(w.at - w.start);
 }

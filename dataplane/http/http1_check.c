@@ -254,6 +254,15 @@ bool http1_has_token(struct view value, struct view token)
     return false;
 }
 
+bool http1_lists_token(const struct head *h, const struct buffer *b, enum field_id id,
+                       struct view token)
+{
+    for (unsigned i = h->at[id]; i > 0 && i <= h->field_count; i++)
+        if (h->fields[i - 1].id == id && http1_has_token(field_value(b, &h->fields[i - 1]), token))
+            return true;
+    return false;
+}
+
 /* Persistence (RFC 9112 9.3): 1.1 keeps unless told "close"; 1.0 closes unless told "keep-alive".
  */
 static void find_keep_alive(struct head *h, const struct buffer *b)

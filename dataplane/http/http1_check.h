@@ -32,3 +32,7 @@ bool http1_is_plain_name(struct view name);
 
 /* Does the list field `value` hold that token, in any case? (RFC 9110 5.6.1) */
 bool http1_has_token(struct view value, struct view token);
+
+/* Does the list hold it that all fields of that id make together? (RFC 9110 5.3) */
+bool http1_lists_token(const struct head *h, const struct buffer *b, enum field_id id,
+                       struct view token);

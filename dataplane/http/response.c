@@ -52,8 +52,11 @@ static bool pass_interim(struct exchange *ex)
     struct worker *w = exchange_worker(ex);
     struct buffer *in = ex->upstream->in;
     if (ex->answer.status == 101) {
-        if (ex->upgrade && ex->answer.at[FIELD_UPGRADE])
+        bool asked = ex->upgrade && ex->answer.at[FIELD_UPGRADE];
+        if (asked && ex->request_state == REQ_DONE && relay_is_empty(&ex->to_upstream))
             tunnel_start(ex);
+        else if (asked)
+            attempt_failed(ex, R_BAD_RESPONSE, "a change of protocol before the request's end");
         else
             attempt_failed(ex, R_BAD_RESPONSE, "an unasked change of protocol");
         return false;

@@ -22,17 +22,9 @@ static bool is_http_protocol(struct view value)
 bool tunnel_may_upgrade(const struct head *h, const struct buffer *b)
 {
     static const struct view upgrade = {"upgrade", 7};
-    if (!h->at[FIELD_UPGRADE] || !h->at[FIELD_CONNECTION] || h->minor == 0 ||
-        h->framing != FRAMING_NONE)
-        return false;
-    bool named = false;
-    unsigned fields = 0;
-    for (unsigned i = 0; i < h->field_count; i++) {
-        fields += h->fields[i].id == FIELD_UPGRADE;
-        if (h->fields[i].id == FIELD_CONNECTION)
-            named = named || http1_has_token(field_value(b, &h->fields[i]), upgrade);
-    }
-    return named && fields == 1 && !is_http_protocol(head_value(h, b, FIELD_UPGRADE));
+    return h->at[FIELD_UPGRADE] && !(h->repeated >> FIELD_UPGRADE & 1) && h->minor > 0 &&
+           http1_lists_token(h, b, FIELD_CONNECTION, upgrade) &&
+           !is_http_protocol(head_value(h, b, FIELD_UPGRADE));
 }
 
 void tunnel_start(struct exchange *ex)
@@ -62,6 +54,7 @@ void tunnel_start(struct exchange *ex)
     ex->response_state = RES_BODY;
     ex->request.framing = FRAMING_UNTIL_CLOSE;
     ex->request.message_done = false;
+    ex->to_upstream.chunked = false; /* as the request's body may have been */
     http1_parse_start_body(&ex->response, FRAMING_UNTIL_CLOSE, 0);
     relay_put_head(&ex->to_client, w->scratch, len);
     struct downstream *c = ex->client;

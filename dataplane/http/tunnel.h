@@ -6,9 +6,9 @@
 
 #include "dataplane/http/exchange.h"
 
-/* May this request's wish for another protocol be passed on? Not with a body, not in HTTP/1.0, and
- * never to HTTP/2 in clear text: what comes after such a switch would be requests that no route has
- * seen. Pure. */
+/* May this request's wish for another protocol be passed on? Not in HTTP/1.0, and never to HTTP/2
+ * in clear text: what comes after such a switch would be requests that no route has seen. It may
+ * have a body, behind which the switch comes. Pure. */
 bool tunnel_may_upgrade(const struct head *h, const struct buffer *b);
 
 /* The backend has answered 101: passes that on, and becomes a tunnel. */

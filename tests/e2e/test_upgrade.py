@@ -63,6 +63,39 @@ def test_handshake_reaches_the_backend_as_it_was_meant(make_pair):
         assert request.get("sec-websocket-key") == "dGhlIHNhbXBsZQ==" and request.get("x-hop") is None
 
 
+@pytest.mark.parametrize("fields, body", [
+    ([("Content-Length", "0")], b""),
+    ([("Content-Length", "5")], b"hello"),
+    ([("Transfer-Encoding", "chunked")], b"5\r\nhello\r\n0\r\n\r\n"),
+], ids=["empty", "length", "chunked"])
+def test_request_for_an_upgrade_may_have_a_body(make_pair, fields, body):
+    """As container runtimes and orchestrators send it: the switch comes behind it, and what follows is not framed."""
+    got = []
+
+    def answer(request):
+        got.append(request.body())
+        request.peer.send(SWITCH)
+        got.append(request.peer.exactly(19))
+        request.peer.send(b"so I was")
+        request.peer.ended()
+    with RawBackend(answer) as backend:
+        c = make_pair([backend.route()]).client()
+        c.send_request("POST", "/", [*WISH, *fields], body)
+        assert c.read_head().status == 101
+        c.send(b"you were asked\r\n0\r\n")
+        assert read_exactly(c, 8) == b"so I was"
+        assert got == [b"hello" if b"hello" in body else b"", b"you were asked\r\n0\r\n"]
+        c.close()
+
+
+def test_switch_before_the_requests_end_is_502(make_pair):
+    """What the client sends next would be the body to one and the tunnel's to the other (RFC 9110 7.8)."""
+    with RawBackend(lambda _: SWITCH) as backend:
+        c = make_pair([backend.route(retries=0)]).client()
+        c.send_request("POST", "/", [*WISH, ("Content-Length", "5")])
+        assert c.read_response("POST").status == 502
+
+
 def test_bytes_behind_the_handshake_are_not_lost(make_pair):
     """The client's come in the segment of its request, the backend's in that of its 101."""
     def answer(request):
@@ -204,7 +237,9 @@ def test_backend_may_refuse_the_upgrade(make_pair, answer):
         for _ in range(3):
             refused = c.request("GET", "/", WISH)
             assert refused.status == int(answer[9:12]) and refused.body == b"no"
-            assert refused.get("connection") is None
+            told = refused.status == 426  # that one must say what to (RFC 9110 15.5.22)
+            assert refused.get("connection") == ("upgrade" if told else None)
+            assert refused.get("upgrade") == ("chat/3" if told else None)
         assert len(backend.peers) == 1
         assert pair.metric("gateway_upgrades_total") == 0
 
