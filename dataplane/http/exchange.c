@@ -164,7 +164,7 @@ static void end(struct exchange *ex)
  * connection depends on the request and not on how it was cut into segments. Not behind "Expect": a
  * client that got its answer instead of 100 need not send a body, and what it sends next could be
  * either (RFC 9110 10.1.1). */
-static bool may_skip_body(const struct exchange *ex)
+bool exchange_may_skip_body(const struct exchange *ex)
 {
     const struct http1_parser *p = &ex->request;
     return ex->keep_client && !ex->client->ended && !ex->head.at[FIELD_EXPECT] &&
@@ -195,11 +195,20 @@ void exchange_skip_body(struct exchange *ex)
     }
 }
 
+/* Closing with bytes of the client's unread, or reset by some that come later, the kernel forgets
+ * what it has not sent yet (RFC 9112 9.6). */
+static bool may_be_destroyed(const struct exchange *ex)
+{
+    const struct buffer *in = ex->client->in;
+    return !ex->tunnel && (in->parsed < in->used || ex->body_out > SURELY_SENT_BYTES);
+}
+
 void exchange_finish(struct exchange *ex)
 {
     struct downstream *c = ex->client;
     bool all_read = ex->request_state == REQ_DONE;
-    bool keep = ex->keep_client && all_read, skip = may_skip_body(ex);
+    bool keep = ex->keep_client && all_read, skip = exchange_may_skip_body(ex);
+    bool at_ease = all_read && !may_be_destroyed(ex);
     if (ex->upstream) {
         bool clean = all_read && relay_is_empty(&ex->to_upstream) && ex->answer.keep_alive;
         upstream_release(&ex->upstream, clean);
@@ -214,7 +223,7 @@ void exchange_finish(struct exchange *ex)
     end(ex);
     if (keep)
         downstream_next(c);
-    else if (all_read)
+    else if (at_ease)
         downstream_end(c);
     else
         downstream_finish(c);
@@ -370,7 +379,7 @@ static void look_for_end(struct exchange *ex)
         status = http1_parse_body(&ex->request, ex->client->in);
     if (status == PARSE_DONE)
         ex->request_state = REQ_DONE;
-    if (status == PARSE_BAD || (ex->request_state != REQ_DONE && !may_skip_body(ex)))
+    if (status == PARSE_BAD || (ex->request_state != REQ_DONE && !exchange_may_skip_body(ex)))
         ex->keep_client = false;
 }
 

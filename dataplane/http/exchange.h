@@ -32,6 +32,9 @@
  */
 #define SKIP_MAX_BYTES (256u * 1024)
 
+/* So much of an answer is taken to have left, and mostly arrived, when its connection is closed. */
+#define SURELY_SENT_BYTES (64u * 1024)
+
 /* A client that has ended its side after a whole request gets its answer, as long as that comes
  * with pauses of no more than this: most that end their side have gone away, and until something is
  * sent to them nobody can tell. */
@@ -132,6 +135,10 @@ bool exchange_client_is_full(const struct exchange *ex);
 
 /* relay_flush() of `to_client`, counted. */
 MUST_CHECK enum io_status exchange_flush_client(struct exchange *ex, const struct buffer *source);
+
+/* Would what is still to come of the body be thrown away behind an answer, rather than end the
+ * connection? */
+bool exchange_may_skip_body(const struct exchange *ex);
 
 /* REQ_UNWANTED: throws away what has come of the body. */
 void exchange_skip_body(struct exchange *ex);

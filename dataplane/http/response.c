@@ -20,6 +20,16 @@ static bool names_fields(const struct head *h, const struct buffer *b)
     return false;
 }
 
+/* Is it an answer in place of the rest of the request, so that the connection will end behind it?
+ * Then the client is told (RFC 9110 10.1.1). Others may go on beside a long upload and end after
+ * it. */
+static bool ends_early(const struct exchange *ex)
+{
+    bool unasked = ex->head.at[FIELD_EXPECT] && ex->interim_bytes == 0;
+    return ex->request_state != REQ_DONE && (unasked || ex->answer.status >= 400) &&
+           !exchange_may_skip_body(ex);
+}
+
 static void start_response(struct exchange *ex)
 {
     struct worker *w = exchange_worker(ex);
@@ -29,7 +39,7 @@ static void start_response(struct exchange *ex)
     bool open_ended = h->framing == FRAMING_CHUNKED || h->framing == FRAMING_UNTIL_CLOSE;
     if (open_ended && ex->client_http10)
         ex->keep_client = false;
-    if (w->draining || downstream_is_at_end(ex->client))
+    if (w->draining || downstream_is_at_end(ex->client) || ends_early(ex))
         ex->keep_client = false;
     ex->to_client.chunked = open_ended && !ex->client_http10;
     ex->trailers_named = h->framing == FRAMING_CHUNKED && names_fields(h, ex->upstream->in);

@@ -70,7 +70,7 @@ def test_expectation_is_the_backends_to_meet(make_pair, final):
             assert c.read_response("POST").body == b"ok"
             assert c.request("POST", "/", [("Expect", "100-continue")], b"hello").body == b"ok"
         else:
-            assert head.status == 417
+            assert head.status == 417 and head.get("connection") == "close"
             # The body was never sent, and the gateway cannot know whether it will be.
             assert c.is_closed()
 
@@ -277,6 +277,22 @@ def test_late_reader_that_still_sends_gets_everything(make_pair, framing):
         if framing != "close":
             assert c.request("POST", "/", body=b"y" * count).status == 200
             assert len(backend.peers) == 1
+
+
+@pytest.mark.parametrize("behind, later", [(b"x" * 200000, b""), (b"", b"\r\n")], ids=["behind", "later"])
+def test_what_follows_the_last_request_does_not_destroy_its_answer(make_pair, behind, later):
+    """A socket that is closed with bytes unread, or gets some afterwards, forgets what it has not sent (RFC 9112 9.6)."""
+    size = 8 * 1024 * 1024
+    pair, backend = scripted(make_pair, lambda _: ok(b"x" * size))
+    with backend:
+        c = pair.client(receive_buffer=16384)
+        c.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + behind)
+        got = 0
+        for piece in c.read_pieces(c.read_head()):
+            got += len(piece)
+            if got < size:
+                c.send(later)
+        assert got == size and c.is_closed()
 
 
 # ---- what is wrong ----

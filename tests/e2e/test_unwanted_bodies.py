@@ -124,6 +124,22 @@ def test_client_that_goes_away_in_its_unwanted_body_costs_nothing(refusing):
     assert {line["reason"] for line in logged(refusing, count=5, path="/none")} == {"no_route"}
 
 
+@pytest.mark.parametrize("fields, tells", [
+    ([f"Content-Length: {KEPT_BYTES + 1}"], "close"), (["Content-Length: 5", "Expect: 100-continue"], "close"),
+    (["Content-Length: 5"], None)], ids=["large", "expect", "small"])
+def test_early_refusal_of_a_backend_tells_the_end(make_pair, fields, tells):
+    """That the connection will end behind it is known, so the client is told (RFC 9110 10.1.1)."""
+    def answer(request):
+        request.peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        request.peer.ended()
+    with RawBackend(answer) as backend:
+        c = make_pair([backend.route()]).client()
+        c.send(head(*fields))
+        early = c.read_response("POST")
+        assert early.status == 413 and early.get("connection") == tells
+        assert not tells or c.is_closed()
+
+
 def test_early_answer_of_a_backend_keeps_the_client_too(make_pair):
     """Whose answer it was makes no difference; the connection to the backend is out of step and ends."""
     ended = threading.Event()
