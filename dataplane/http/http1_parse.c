@@ -195,6 +195,14 @@ static enum parse_status refuse_head(struct http1_parser *p, enum llhttp_errno e
     return refuse(p, R_BAD_REQUEST, llhttp_errno_name(e));
 }
 
+/* A line of HTTP/0.9: nothing will follow it, so there is nothing to wait for. */
+static bool has_no_version(const struct http1_parser *p, const struct buffer *b)
+{
+    uint32_t after = p->head->target_at + p->head->target_len;
+    return !p->is_response && p->head->target_len > 0 && after < b->used &&
+           (b->data[after] == '\r' || b->data[after] == '\n');
+}
+
 enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
 {
     struct head *h = p->head;
@@ -211,7 +219,7 @@ enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
         e = run(p, b);
     }
     if (e == HPE_OK)
-        return PARSE_AGAIN;
+        return has_no_version(p, b) ? refuse(p, R_BAD_REQUEST, "no HTTP version") : PARSE_AGAIN;
     if (e != HPE_PAUSED || !p->head_done)
         return refuse_head(p, e);
     if (p->extension) {
