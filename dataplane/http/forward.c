@@ -12,11 +12,7 @@
 /* A field that a Connection field names belongs to the connection as well (RFC 9110 7.6.1). */
 static bool is_listed(const struct head *h, const struct buffer *b, struct view name)
 {
-    for (unsigned i = h->at[FIELD_CONNECTION]; i <= h->field_count; i++)
-        if (h->fields[i - 1].id == FIELD_CONNECTION &&
-            http1_has_token(field_value(b, &h->fields[i - 1]), name))
-            return true;
-    return false;
+    return http1_lists_token(h, b, FIELD_CONNECTION, name);
 }
 
 /* The end of a field's line that stands in the buffer as it would be written, 0 if it does not. */
@@ -28,10 +24,13 @@ static uint32_t line_end(const struct buffer *b, const struct field *f)
     return as_written ? end + 2 : 0;
 }
 
-/* Fields that are passed on as they are, lines that follow each other at once; without those of
- * rate limits where ours follow. */
+/* Of names that fields.def does not list: is it left out all the same? */
+typedef bool omits_fn(struct view name);
+
+/* Fields that are passed on as they are, lines that follow each other at once; `omits` may be NULL.
+ * HTTP/1.0 knows no expectations: what goes on as HTTP/1.1 must not have one (RFC 9110 10.1.1). */
 static void write_passing_fields(struct head_writer *w, const struct head *h,
-                                 const struct buffer *b, const struct edits *edits, bool limited)
+                                 const struct buffer *b, const struct edits *edits, omits_fn *omits)
 {
     bool listing = h->at[FIELD_CONNECTION] != 0;
     uint32_t from = 0, to = 0; /* lines to be written */
@@ -39,7 +38,8 @@ static void write_passing_fields(struct head_writer *w, const struct head *h,
         const struct field *f = &h->fields[i];
         struct view name = field_name(b, f);
         if (field_fate((enum field_id)f->id) != KEEP || (listing && is_listed(h, b, name)) ||
-            edits_drop(edits, name) || (limited && f->id == FIELD_OTHER && admit_is_field(name)))
+            edits_drop(edits, name) || (omits && f->id == FIELD_OTHER && omits(name)) ||
+            (f->id == FIELD_EXPECT && h->minor == 0))
             continue;
         uint32_t end = line_end(b, f);
         if (f->name_at != to || end == 0) {
@@ -222,8 +222,7 @@ static void write_connection(struct head_writer *w, const struct exchange *ex)
 {
     static const struct view trailers = {"trailers", 8};
     const struct buffer *b = ex->client->in;
-    bool te =
-        ex->head.at[FIELD_TE] && http1_has_token(head_value(&ex->head, b, FIELD_TE), trailers);
+    bool te = http1_lists_token(&ex->head, b, FIELD_TE, trailers);
     if (te)
         write_literal(w, "TE: trailers\r\n");
     if (ex->upgrade) {
@@ -268,7 +267,7 @@ size_t forward_request(struct exchange *ex)
     write_view(&w,
                ex->route->preserve_host && client_host.len > 0 ? client_host : ex->target->host);
     write_literal(&w, "\r\n");
-    write_passing_fields(&w, h, b, edits, false);
+    write_passing_fields(&w, h, b, edits, ex->peer_trusted ? NULL : field_claims_forwarding);
     write_forwarding(&w, ex, client_host);
     WRITE_OWN(&w, edits, "Via", ex->client_http10 ? VIEW("1.0" VIA_NAME) : VIEW("1.1" VIA_NAME));
     if (edits->line_count > 0) {
@@ -304,7 +303,7 @@ size_t forward_response(struct exchange *ex)
     const struct edits *edits = &ex->route->response_edits;
     struct head_writer w = head_writer(worker->scratch, worker->scratch_bytes);
     write_status_line(&w, h->status, head_view(b, h->target_at, h->target_len));
-    write_passing_fields(&w, h, b, edits, admit_tells(ex));
+    write_passing_fields(&w, h, b, edits, admit_tells(ex) ? admit_is_field : NULL);
     WRITE_OWN(&w, edits, "X-Request-ID", ((struct view){ex->request_id, ex->request_id_len}));
     if (!h->at[FIELD_DATE]) /* whoever passes it on has to see to that (RFC 9110 6.6.1) */
         WRITE_OWN(&w, edits, "Date", date_text(&worker->date, worker_wall(worker)));

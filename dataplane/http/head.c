@@ -100,6 +100,17 @@ enum field_id field_find_lookalike(struct view name)
     return field_find((struct view){dashed, name.len});
 }
 
+bool field_claims_forwarding(struct view name)
+{
+    static const char prefix[] = "x-forwarded-";
+    size_t len = sizeof(prefix) - 1, i = 0;
+    if (name.len < len || (name.at[0] | 0x20) != 'x')
+        return false;
+    while (i < len && (name.at[i] == '_' ? '-' : name.at[i] | 0x20) == prefix[i])
+        i++;
+    return i == len;
+}
+
 bool field_may_trail(enum field_id id)
 {
     return known[id].trails;

@@ -37,6 +37,10 @@ static inline enum field_fate field_fate(enum field_id id)
     return (enum field_fate)field_fates[id];
 }
 
+/* Does it begin with "X-Forwarded-", "_" read as "-"? Of these names too that fields.def does not
+ * list (-Port, -Prefix, -User) nobody is believed who is not trusted. */
+bool field_claims_forwarding(struct view name);
+
 /* May a field of that name stand in a trailer section? */
 bool field_may_trail(enum field_id id);
 

@@ -174,7 +174,8 @@ static enum chunked_status on_trailer(struct http1_chunked *c, struct view line,
     if (!colon || name.len > UINT8_MAX || !http1_is_token(name) || holds_control(line))
         return bad(c, "malformed trailer field");
     enum field_id id = field_find(name), like = field_find_lookalike(name);
-    if (!field_may_trail(id) || (id == FIELD_OTHER && !field_may_trail(like)))
+    if (!field_may_trail(id) ||
+        (id == FIELD_OTHER && (!field_may_trail(like) || field_claims_forwarding(name))))
         return c->is_response ? CHUNKED_AGAIN : bad(c, "a field that may not be a trailer");
     struct trailers *t = &c->trailers;
     if (t->count == TRAILERS_MAX_FIELDS)

@@ -42,9 +42,11 @@ def test_walk_ends_at_the_first_who_is_not_trusted(trusting, given, client):
 def test_trusted_peer_names_host_and_scheme(trusting):
     """They are kept; Forwarded gets one element more."""
     answer = trusting.get("/", [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example"),
+                                ("X-Forwarded-Port", "8443"),
                                 ("Forwarded", "for=203.0.113.9;proto=https")])
     assert fields(answer, "x-forwarded-proto") == ["https"]
     assert fields(answer, "x-forwarded-host") == ["shop.example"]
+    assert fields(answer, "x-forwarded-port") == ["8443"]
     assert fields(answer, "forwarded") == ['for=203.0.113.9;proto=https, for=127.0.0.1;host="gateway.test";proto=http']
 
 
