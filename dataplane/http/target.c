@@ -16,14 +16,21 @@ static bool is_unreserved(unsigned c)
            c == '.' || c == '_' || c == '~';
 }
 
-/* What bytes of a target want a closer look for. FORBIDDEN: what no URI may hold unencoded, and
- * "#", which a client must not send, and "\", which some servers take for "/". */
-enum { FORBIDDEN = 1, ENCODED = 2, DOT = 4 };
+/* What bytes of a target want a closer look for. FORBIDDEN: controls, what is not ASCII, and "#",
+ * which a client must not send. ODD: what no path may hold unencoded, and "\", which some servers
+ * take for "/"; in a query browsers and people send them. */
+enum { FORBIDDEN = 1, ODD = 2, ENCODED = 4, DOT = 8 };
 
 static const uint8_t classes[256] = {
-    [0 ... ' '] = FORBIDDEN,   ['#'] = FORBIDDEN, ['\\'] = FORBIDDEN,
-    ['"'] = FORBIDDEN,         ['<'] = FORBIDDEN, ['>'] = FORBIDDEN,
-    [127 ... 255] = FORBIDDEN, ['%'] = ENCODED,   ['.'] = DOT,
+    [0 ... ' '] = FORBIDDEN,
+    ['#'] = FORBIDDEN,
+    [127 ... 255] = FORBIDDEN,
+    ['\\'] = ODD,
+    ['"'] = ODD,
+    ['<'] = ODD,
+    ['>'] = ODD,
+    ['%'] = ENCODED,
+    ['.'] = DOT,
 };
 
 static unsigned classes_of(struct view v)
@@ -47,9 +54,9 @@ static enum reason check_encoding(struct view v, const char **detail)
         if (v.at[i] != '%')
             continue;
         if (v.len - i < 3 || hex(v.at[i + 1]) < 0 || hex(v.at[i + 2]) < 0)
-            return bad(detail, "incomplete percent-encoding in the target");
+            return bad(detail, "incomplete percent-encoding in the path");
         if (v.at[i + 1] == '0' && v.at[i + 2] == '0')
-            return bad(detail, "encoded NUL in the target");
+            return bad(detail, "encoded NUL in the path");
     }
     return R_SERVED;
 }
@@ -172,9 +179,8 @@ enum reason target_parse(struct view raw, unsigned method, char *scratch, struct
     unsigned seen = classes_of(raw);
     if (seen & FORBIDDEN)
         return bad(detail, "forbidden byte in the target");
-    enum reason r = seen & ENCODED ? check_encoding(raw, detail) : R_SERVED;
-    if (r == R_SERVED && (raw.len == 0 || raw.at[0] != '/'))
-        r = split_absolute(&raw, t, detail);
+    bool is_path = raw.len > 0 && raw.at[0] == '/';
+    enum reason r = is_path ? R_SERVED : split_absolute(&raw, t, detail);
     if (r != R_SERVED)
         return r;
 
@@ -185,7 +191,13 @@ enum reason target_parse(struct view raw, unsigned method, char *scratch, struct
         path = (struct view){"/", 1};
     if (raw.len == 0 && method == HTTP_OPTIONS) /* ... or for the server itself (3.2.4) */
         path = (struct view){"*", 1};
+    if (seen & (ODD | ENCODED) && t->query.len > 0) /* of the path alone, then */
+        seen = classes_of(path);
+    if (seen & ODD)
+        return bad(detail, "forbidden byte in the path");
     if (seen & ENCODED) {
+        if ((r = check_encoding(path, detail)) != R_SERVED)
+            return r;
         path = decode_unreserved(path, scratch);
         if (has_overlong_utf8(path))
             return bad(detail, "overlong UTF-8 in the path");

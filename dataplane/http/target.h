@@ -9,7 +9,8 @@
  *
  * An encoded slash in other places stays as it is and is no segment boundary; a doubly encoded byte
  * (%252F) stays so, since it is decoded once only by whoever reads it; empty segments ("//") stay,
- * as they are segments. The query is checked for the same bytes and otherwise left alone. Pure
+ * as they are segments. The query routes nothing and is left alone, but for
+ * controls, spaces, "#" and what is not ASCII. Pure
  * functions. */
 #pragma once
 
