@@ -396,11 +396,14 @@ static enum reason check_expect(const struct head *h, const struct buffer *b, co
     if (h->at[FIELD_EXPECT] == 0 || h->minor == 0)
         return R_SERVED;
     for (unsigned i = h->at[FIELD_EXPECT] - 1u; i < h->field_count; i++) {
-        if (h->fields[i].id != FIELD_EXPECT ||
-            view_equal_nocase(field_value(b, &h->fields[i]), known))
-            continue;
-        *detail = "Expect";
-        return R_EXPECTATION_FAILED;
+        struct view list = field_value(b, &h->fields[i]);
+        while (h->fields[i].id == FIELD_EXPECT && list.len > 0) {
+            struct view expectation = next_element(&list);
+            if (expectation.len == 0 || view_equal_nocase(expectation, known))
+                continue;
+            *detail = "Expect";
+            return R_EXPECTATION_FAILED;
+        }
     }
     return R_SERVED;
 }
