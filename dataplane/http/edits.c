@@ -93,6 +93,19 @@ int edits_compile(struct edits *e, const Gwp__HeaderEdits *in, struct arena *are
     return 0;
 }
 
+static int lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+}
+
+bool edits_match(const char *gone, const char *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (lower(gone[i]) != lower(name[i]) && !(gone[i] == '-' && name[i] == '_'))
+            return false;
+    return true;
+}
+
 void edits_write(const struct edits *e, const struct edit_values *values, struct head_writer *w)
 {
     for (uint32_t i = 0; i < e->line_count; i++) {

@@ -47,11 +47,15 @@ struct edits {
 MUST_CHECK int edits_compile(struct edits *e, const Gwp__HeaderEdits *in, struct arena *arena,
                              struct err *err);
 
+/* Is it the same name in any case, or once its "_" are read as "-"? Who reads X_User so must not
+ * take a client's for the X-User that the route sets or removes. Of the same length. */
+bool edits_match(const char *gone, const char *name, size_t len);
+
 /* Is a field of that name to be left out? */
 static inline bool edits_drop(const struct edits *e, struct view name)
 {
     for (uint32_t i = 0; i < e->gone_count; i++)
-        if (view_equal_nocase(e->gone[i], name))
+        if (e->gone[i].len == name.len && edits_match(e->gone[i].at, name.at, name.len))
             return true;
     return false;
 }

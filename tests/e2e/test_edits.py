@@ -38,6 +38,15 @@ def test_all_variables_work_both_ways(make_pair):
             assert answer.all("x-powered-by") == []
 
 
+def test_underscores_do_not_slip_past_edits(make_pair):
+    """Programs behind CGI-like interfaces cannot tell X_From from X-From."""
+    with RawBackend(lambda _: ok()) as backend:
+        c = make_pair([backend.route("named", "/", headers=EDITS)]).client()
+        c.request("GET", "/", [("X_From", "me"), ("x_secret", "1"), ("User_Agent", "me"), ("X_Plain", "b"), ("X_", "c")])
+        names = [name.lower() for name, _ in backend.requests[0].headers]
+        assert {"x_from", "x_secret", "user_agent"}.isdisjoint(names) and {"x_plain", "x_"} <= set(names)
+
+
 def test_target_names_the_host_where_it_has_one(make_pair):
     """The authority of an absolute target wins over Host, for edits as for routing."""
     with RawBackend(lambda _: ok()) as backend:
