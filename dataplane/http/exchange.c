@@ -263,10 +263,10 @@ void exchange_pass_trailers(struct exchange *ex, struct relay *relay, const stru
     if (p->framing != FRAMING_CHUNKED || !relay->chunked || http1_trailers(p)->count == 0 ||
         (!h && ex->trailers_named))
         return;
-    relay_put_trailers(
-        relay, w->target_scratch,
-        forward_trailers(http1_trailers(p), from, h, w->target_scratch, w->scratch_bytes),
-        &w->buffers);
+    const struct edits *edits = h ? &ex->route->request_edits : &ex->route->response_edits;
+    size_t len =
+        forward_trailers(http1_trailers(p), from, h, edits, w->target_scratch, w->scratch_bytes);
+    relay_put_trailers(relay, w->target_scratch, len, &w->buffers);
 }
 
 /* ---- the client's end ---- */

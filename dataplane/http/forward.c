@@ -239,13 +239,13 @@ static void write_connection(struct head_writer *w, const struct exchange *ex)
 }
 
 size_t forward_trailers(const struct trailers *t, const struct buffer *from, const struct head *h,
-                        char *out, size_t cap)
+                        const struct edits *edits, char *out, size_t cap)
 {
     struct head_writer w = head_writer(out, cap);
     bool listing = h && h->at[FIELD_CONNECTION] != 0;
     for (uint32_t i = 0; i < t->count; i++) {
         struct view name = field_name(from, &t->fields[i]);
-        if (!listing || !is_listed(h, from, name))
+        if ((!listing || !is_listed(h, from, name)) && !edits_drop(edits, name))
             write_field(&w, name, field_value(from, &t->fields[i]));
     }
     return w.overflow ? 0 : (size_t)(w.at - w.start);

@@ -47,6 +47,22 @@ def test_underscores_do_not_slip_past_edits(make_pair):
         assert {"x_from", "x_secret", "user_agent"}.isdisjoint(names) and {"x_plain", "x_"} <= set(names)
 
 
+def test_trailers_do_not_slip_past_edits(make_pair):
+    """Some servers merge them with the fields of the head."""
+    got = []
+
+    def answer(request):
+        request.peer.until(b"0\r\n")
+        got.append(request.peer.until(b"\r\n\r\n"))
+        return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Powered-By: a\r\nX-ID: b\r\nX-Stays: c\r\n\r\n"
+    with RawBackend(answer) as backend:
+        c = make_pair([backend.route("named", "/", headers=EDITS)]).client()
+        c.send_request("POST", "/", [("Transfer-Encoding", "chunked")],
+                       b"0\r\nX-Secret: 1\r\nx_from: me\r\nX-Stays: 2\r\n\r\n")
+        assert [name for name, _ in c.read_response("POST").trailers] == ["X-Stays"]
+        assert got == [b"X-Stays: 2"]
+
+
 def test_target_names_the_host_where_it_has_one(make_pair):
     """The authority of an absolute target wins over Host, for edits as for routing."""
     with RawBackend(lambda _: ok()) as backend:
