@@ -47,11 +47,12 @@ static double monotonic_s(void)
  * of them runs. */
 static struct worker *_Atomic team[MAX_WORKERS];
 
+/* Without idle ones, one that has got its last answer and is only read on: who goes on sending
+ * shall not hold a place that others want. */
 static struct downstream *idlest_client(const struct worker *w)
 {
-    return list_is_empty(&w->idle_clients)
-               ? NULL
-               : CONTAINER_OF(w->idle_clients.next, struct downstream, link);
+    const struct list *from = list_is_empty(&w->idle_clients) ? &w->lingering : &w->idle_clients;
+    return list_is_empty(from) ? NULL : CONTAINER_OF(from->next, struct downstream, link);
 }
 
 static void tell_idlest(struct worker *w)

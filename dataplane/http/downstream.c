@@ -63,7 +63,9 @@ static void file_under(struct downstream *c, struct list *list)
 double downstream_idle_since(const struct downstream *c)
 {
     const struct server_settings *server = &c->worker->snapshot->server;
-    uint32_t after_ms = c->requests == 0 ? server->header_timeout_ms : server->idle_timeout_ms;
+    uint32_t after_ms = c->state == DOWN_LINGERING ? LINGER_MS
+                        : c->requests == 0         ? server->header_timeout_ms
+                                                   : server->idle_timeout_ms;
     return wheel_due_s(&c->worker->wheel, &c->deadline) - after_ms / 1000.0;
 }
 

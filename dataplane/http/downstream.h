@@ -47,11 +47,12 @@ void downstream_accept(struct worker *w, int fd, const struct sockaddr *peer);
 /* Answers 503 on an accepted socket and closes it, with nothing allocated. */
 void downstream_refuse(struct worker *w, int fd);
 
-/* Since when an idle client has been so, on worker_now()'s clock, to within two ticks of the wheel:
- * what its deadline says. */
+/* Since when an idle client has been so, or one that lingers has said nothing, on worker_now()'s
+ * clock, to within two ticks of the wheel: what its deadline says. */
 double downstream_idle_since(const struct downstream *c);
 
-/* Closes an idle client to make room. One that has never asked for anything is told why. */
+/* Closes an idle client, or one that lingers, to make room. One that has never asked for anything
+ * is told why. */
 void downstream_shed(struct downstream *c);
 
 /* The exchange is over and the connection goes on: looks at what else was received, or waits. */

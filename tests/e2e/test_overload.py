@@ -5,6 +5,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from harness import DEADLINE, SCALE, route, wait_until
 from rawbackend import RawBackend, ok
 from rawhttp import Cut
@@ -117,6 +119,18 @@ def test_oldest_idle_client_is_shed_first(make_pair, backend):
         assert c.is_closed()
     for c in (idle[4], idle[5], idle[0]):
         assert c.request("GET", "/").status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_clients_that_have_got_their_last_answer_make_room(make_pair, backend, workers):
+    """Those who go on sending behind a refusal hold no place that somebody else wants."""
+    pair = make_pair([route("all", "/", backend)], server={"max_connections": 8, "workers": workers})
+    refused = [pair.client() for _ in range(8)]
+    for c in refused:
+        c.send("NONSENSE\r\n\r\n")
+        assert c.read_response().status == 400
+    for _ in range(3):
+        assert pair.get("/").status == 200
 
 
 def test_oldest_idle_client_of_all_workers_is_shed_first(make_pair, backend):
