@@ -71,7 +71,9 @@ void tunnel_await(struct exchange *ex)
     struct upstream *u = ex->upstream;
     struct worker *w = c->worker;
     if (ex->request_state == REQ_BODY && relay_is_empty(&ex->to_upstream)) {
-        if (c->ended) { /* it had ended its side before the tunnel began */
+        /* It had ended its side before the tunnel began; what it sent behind its request goes
+         * first. */
+        if (downstream_is_at_end(c)) {
             tunnel_client_end(ex);
             return;
         }

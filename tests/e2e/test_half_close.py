@@ -108,15 +108,16 @@ def test_incomplete_request_is_given_up_at_once(make_pair):
         assert all(line["reason"] == "client_closed" for line in logged(pair, count=2, path="/cut"))
 
 
-def test_upgrade_request_with_a_half_close_becomes_a_half_closed_tunnel(make_pair):
-    """The end travels on to the backend, and what that says then still comes."""
+@pytest.mark.parametrize("behind", [b"", b"hello"])
+def test_upgrade_request_with_a_half_close_becomes_a_half_closed_tunnel(make_pair, behind):
+    """What was sent behind it and the end travel on to the backend, and what that says then still comes."""
     def answer(request):
         request.peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n")
-        assert request.peer.ended()
+        assert request.peer.exactly(len(behind)) == behind and request.peer.ended()
         return request.peer.send(b"goodbye")
     with RawBackend(answer) as backend:
         pair = make_pair([backend.route()])
-        c = ask(pair, b"GET / HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: chat\r\n\r\n")
+        c = ask(pair, b"GET / HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: chat\r\n\r\n" + behind)
         assert c.read_head().status == 101
         c.sock.settimeout(DEADLINE)
         while b"goodbye" not in c.rest:
