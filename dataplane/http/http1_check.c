@@ -3,6 +3,9 @@
 #include <arpa/inet.h>
 #include <llhttp.h>
 
+/* Of all Connection fields together. */
+#define CONNECTION_MAX_BYTES 512
+
 /* token characters of RFC 9110 5.6.2: 1, and 3 for the one that is read as "-" by some */
 static const uint8_t tchar[256] = {
     ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1,         ['&'] = 1,         ['\''] = 1,
@@ -264,21 +267,23 @@ bool http1_lists_token(const struct head *h, const struct buffer *b, enum field_
 }
 
 /* Persistence (RFC 9112 9.3): 1.1 keeps unless told "close"; 1.0 closes unless told "keep-alive".
- */
-static void find_keep_alive(struct head *h, const struct buffer *b)
+ * Every field is looked for among the options later, so that a head full of commas would cost
+ * hundreds of times what others do. */
+static enum reason find_keep_alive(struct head *h, const struct buffer *b, const char **detail)
 {
-    h->keep_alive = h->minor >= 1;
+    bool closes = false, keeps = h->minor >= 1;
+    size_t bytes = 0;
     for (unsigned i = h->at[FIELD_CONNECTION]; i > 0 && i <= h->field_count; i++) {
         if (h->fields[i - 1].id != FIELD_CONNECTION)
             continue;
         struct view value = field_value(b, &h->fields[i - 1]);
-        if (http1_has_token(value, (struct view){"close", 5})) {
-            h->keep_alive = false;
-            return;
-        }
-        if (h->minor == 0 && http1_has_token(value, (struct view){"keep-alive", 10}))
-            h->keep_alive = true;
+        if ((bytes += value.len) > CONNECTION_MAX_BYTES)
+            return bad(detail, "Connection lists too much");
+        closes = closes || http1_has_token(value, (struct view){"close", 5});
+        keeps = keeps || http1_has_token(value, (struct view){"keep-alive", 10});
     }
+    h->keep_alive = keeps && !closes;
+    return R_SERVED;
 }
 
 static const struct view chunked = {"chunked", 7};
@@ -467,8 +472,7 @@ enum reason http1_check_request(struct head *h, const struct buffer *b, const ch
     if (h->method == HTTP_TRACE && h->framing != FRAMING_NONE) /* RFC 9110 9.3.8 */
         return bad(detail, "TRACE with a body");
     h->minor = MIN(h->minor, 1);
-    find_keep_alive(h, b);
-    return R_SERVED;
+    return find_keep_alive(h, b, detail);
 }
 
 enum reason http1_check_response(struct head *h, const struct buffer *b, unsigned request_method,
@@ -480,10 +484,9 @@ enum reason http1_check_response(struct head *h, const struct buffer *b, unsigne
     }
     if ((!h->scanned && (check_response_lines(h, b, detail) != R_SERVED ||
                          check_names(h, b, detail) != R_SERVED)) ||
-        find_framing(h, b, detail) != R_SERVED)
+        find_framing(h, b, detail) != R_SERVED || find_keep_alive(h, b, detail) != R_SERVED)
         return R_BAD_RESPONSE;
     h->minor = MIN(h->minor, 1);
-    find_keep_alive(h, b);
     /* RFC 9112 6.3, rules 1, 2 and 8 */
     if (request_method == HTTP_HEAD || h->status < 200 || h->status == 204 || h->status == 304)
         h->framing = FRAMING_NONE;
