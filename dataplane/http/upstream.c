@@ -59,17 +59,30 @@ static struct upstream *connect_new(struct worker *w, struct endpoint *e, struct
     return u;
 }
 
+/* Not one of which there is news in this very turn: its end, which a request that may not be sent
+ * twice would not survive, or bytes that would be taken for an answer. */
+static struct upstream *take_idle(struct worker *w, struct endpoint *e)
+{
+    struct upstream *u;
+    while ((u = upstream_pool_take(&w->pool, e))) {
+        u->state = UP_BUSY;
+        stats_sub(&w->stats, STAT_upstream_connections_idle, 1);
+        if (!transport_has_news(&u->io))
+            return u;
+        upstream_close(&u);
+    }
+    return NULL;
+}
+
 struct upstream *upstream_open(struct worker *w, struct endpoint *e, struct exchange *ex,
                                uint32_t connect_timeout_ms, bool fresh)
 {
-    struct upstream *u = fresh ? NULL : upstream_pool_take(&w->pool, e);
+    struct upstream *u = fresh ? NULL : take_idle(w, e);
     if (!u)
         return connect_new(w, e, ex, connect_timeout_ms);
-    u->state = UP_BUSY;
     u->exchange = ex;
     wheel_pause(&u->deadline);
     stats_add(&w->stats, STAT_upstream_reused_total, 1);
-    stats_sub(&w->stats, STAT_upstream_connections_idle, 1);
     return u;
 }
 

@@ -43,6 +43,12 @@ static inline int transport_watched(const struct transport *t)
     return ev_is_active(&t->io) ? t->io.events & (EV_READ | EV_WRITE) : 0;
 }
 
+/* Has the loop been told of something that the owner has not been told of yet? */
+static inline bool transport_has_news(const struct transport *t)
+{
+    return ev_is_pending(&t->io);
+}
+
 MUST_CHECK enum io_status transport_read(struct transport *t, char *to, size_t room, size_t *got);
 
 /* `ends`: the caller will end this side of the connection right behind these bytes: they wait for

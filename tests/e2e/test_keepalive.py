@@ -1,4 +1,5 @@
 """Connections are kept on both sides, and a dead one is never the client's trouble."""
+import signal
 import socket
 import struct
 
@@ -136,3 +137,26 @@ def test_empty_line_behind_a_request_begins_no_other(make_pair, backend):
     assert not c.is_closed(0.5)
     c.send("\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n")
     assert c.read_response().json()["path"] == "/b"
+
+
+@pytest.mark.parametrize("news", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"], ids=["end", "bytes"])
+def test_connection_with_news_is_not_used_again(make_pair, news):
+    """What came before the next request was written is seen, also when both were told of in one turn."""
+    with RawBackend(lambda request: ok(request.body())) as backend:
+        pair = make_pair([backend.route(retries=0)], server={"workers": 1})
+        c = pair.client()
+        for _ in range(5):
+            assert c.request("POST", "/", body=b"first").body == b"first"
+            used = len(backend.peers)
+            pair.dataplane.signal(signal.SIGSTOP)
+            try:
+                if news:
+                    backend.peers[-1].send(news)
+                else:
+                    backend.peers[-1].drop()
+                c.send_request("POST", "/", body=b"second")
+            finally:
+                pair.dataplane.signal(signal.SIGCONT)
+            answer = c.read_response("POST")
+            assert (answer.status, answer.body) == (200, b"second")
+            assert len(backend.peers) == used + 1
