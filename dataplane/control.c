@@ -49,6 +49,7 @@ struct control {
     struct watchdog watchdog;
     struct report *report; /* owned */
     enum worker_order order;
+    bool was_signalled;    /* to end: the next signal means at once */
     double draining_since; /* clock_s() */
     uint32_t grace_ms;     /* of a Drain message; 0 = as the snapshot says */
     ev_timer report_timer, order_timer;
@@ -160,8 +161,9 @@ static void on_result(void *owner, const struct rollout_result *r)
     if (!r->accepted || r->dry_run)
         return;
     watchdog_set(&c->watchdog, c->rollout.in_force->server.watchdog_ms);
-    notify_manager("READY=1\nMAINPID=%d\nSTATUS=serving generation %llu", (int)getpid(),
-                   (unsigned long long)r->generation);
+    if (c->order == WORKER_RUN)
+        notify_manager("READY=1\nMAINPID=%d\nSTATUS=serving generation %llu", (int)getpid(),
+                       (unsigned long long)r->generation);
     if (!c->rollout.is_from_disk)
         keeping_settle_down(&c->keeping);
     keeping_tell(&c->keeping);
@@ -380,8 +382,11 @@ static void set_order(struct control *c, enum worker_order order, uint32_t next_
 {
     c->order = order;
     rollout_order(&c->rollout, order);
-    if (order >= WORKER_YIELD && !c->keeping.is_leaving)
-        keeping_leave(&c->keeping);
+    if (order >= WORKER_YIELD) {
+        rollout_close(&c->rollout);
+        if (!c->keeping.is_leaving)
+            keeping_leave(&c->keeping);
+    }
     ev_timer_stop(c->loop, &c->order_timer);
     if (order == WORKER_STOP)
         return;
@@ -413,16 +418,17 @@ static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
     set_order(c, WORKER_STOP, 0);
 }
 
+/* Who stops this process may not know that it has been replaced, and that it was told so: then
+ * idle clients are not waited for any longer, but what is in flight is finished all the same. */
 static void begin_drain(struct control *c, enum worker_order first, const char *why)
 {
     const struct snapshot *s = c->rollout.in_force;
-    if (c->order != WORKER_RUN)
+    if (c->order != WORKER_RUN && !(c->order == WORKER_YIELD && first == WORKER_QUIET))
         return;
     log_about(LOG_INFO, "control", LOG_FIELDS(about_cause(why)),
               "shutting down: %s; what is in flight is finished first", why);
     if (first != WORKER_YIELD) /* else the service goes on, in another process */
         notify_manager("STOPPING=1");
-    rollout_close(&c->rollout);
     ev_prepare_start(c->loop, &c->ended);
     c->draining_since = clock_s();
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;
@@ -439,7 +445,8 @@ static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
             log_writer_reopen(c->rollout.log);
         return;
     }
-    if (c->order == WORKER_RUN) {
+    if (!c->was_signalled) {
+        c->was_signalled = true;
         begin_drain(c, WORKER_QUIET, w->signum == SIGTERM ? "SIGTERM" : "SIGINT");
         return;
     }

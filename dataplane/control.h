@@ -2,10 +2,16 @@
  * session with the control plane (uplink.h) to snapshots and workers (rollout.h), reports what they
  * count, and ends the process.
  *
- *   RUN --SIGTERM, SIGINT, Drain--> QUIET --drain_delay, or a second while there are clients-->
- * DRAIN DRAIN --all ended--> exit 0 RUN --Drain: another one has taken over--> YIELD
- * --shutdown_grace--> DRAIN DRAIN --shutdown_grace, of YIELD a second--> STOP --all ended--> exit 0
+ *   RUN --SIGTERM, SIGINT, Drain--> QUIET: accepts, tells clients to close
+ *   RUN --Drain: another one has taken over--> YIELD: the same, but accepts no more
+ *   QUIET --drain_delay, and a second while there are clients--> DRAIN
+ *   YIELD --SIGTERM, SIGINT--> QUIET
+ *   YIELD --shutdown_grace--> DRAIN, for a second
+ *   DRAIN --shutdown_grace--> STOP
  *   any --second signal--> STOP
+ *   any but RUN --all ended--> exit 0
+ *
+ * Until it accepts no more, it takes snapshots.
  *
  * Starting: what the control plane keeps comes first, then its snapshot. The stored one is served
  * when there is no control plane, when it has none, or when it does not say so within a second.

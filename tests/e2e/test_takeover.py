@@ -456,6 +456,26 @@ def test_replaced_data_plane_finishes_what_it_has(pair, backend):
     pair.wait_ready()
 
 
+def test_replaced_data_plane_may_be_stopped_as_well(pair, backend):
+    """Whoever does it cannot know that it is leaving already: what is in flight is finished, idle clients are not waited for."""
+    kept(pair)
+    slow, idle = pair.client(), pair.client()
+    assert idle.request("GET", "/").status == 200
+    slow.send_request("GET", f"/delay/{2 * SCALE}")
+    wait_until(lambda: backend.get("/connections")["requests"] >= 2, "the slow request is under way")
+    with another(pair) as second:
+        wait_until(lambda: "has taken over" in pair.dataplane.log(), "it was told to leave")
+        start = time.monotonic()
+        pair.dataplane.signal(signal.SIGTERM)
+        assert idle.is_closed()
+        assert slow.read_response().status == 200
+        assert pair.dataplane.wait() == 0
+        assert time.monotonic() - start < 8 * SCALE, "less than the time that idle clients have when it is replaced"
+        pair.dataplane.start()
+        assert second.wait() == 0
+    pair.wait_ready()
+
+
 def test_limits_and_breakers_go_along(make_pair, backend):
     """Both count in one memory while one replaces the other."""
     pair = make_pair([limited(backend, burst=3)], server={"shutdown_grace_seconds": 1})
