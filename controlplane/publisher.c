@@ -108,7 +108,11 @@ static void send_rollback(struct publisher *p)
     uint64_t before = g->number;
     g->number = generations_next_number(&p->generations);
     build(p, g, false);
-    sessions_each(s, p->sessions) send_to(s, g, false);
+    sessions_each(s, p->sessions)
+    {
+        if (!s->leaving)
+            send_to(s, g, false);
+    }
     generations_hold(&p->generations, g);
     p->committed(p->owner, g);
     log_about(LOG_WARN, "publisher",
@@ -146,6 +150,8 @@ static void send_candidate(struct publisher *p)
     }
     sessions_each(s, p->sessions)
     {
+        if (s->leaving)
+            continue;
         generations_expect(&p->generations, s->instance_id, s->name);
         send_to(s, g, dry_run);
     }
@@ -249,7 +255,7 @@ static void commit(struct publisher *p)
     /* Whoever connected meanwhile has the one before. */
     sessions_each(s, p->sessions)
     {
-        if (s->sent != g->number)
+        if (s->sent != g->number && !s->leaving)
             send_to(s, g, false);
     }
 }
@@ -430,7 +436,7 @@ static void log_result(const struct session *s, const Gwp__SnapshotResult *r)
                   "data plane %s serves generation %llu: compiled in %llu us, swapped in %llu us",
                   s->name, (unsigned long long)r->generation, (unsigned long long)r->compile_us,
                   (unsigned long long)r->swap_us);
-    else
+    else if (!s->leaving)
         log_about(LOG_ERROR, "publisher",
                   LOG_FIELDS(about_dataplane(s->name), about_generation(r->generation),
                              about_cause(r->reason)),
@@ -446,17 +452,17 @@ void publisher_result(struct publisher *p, struct session *s, const Gwp__Snapsho
     if (p->state != PUBLISHER_ANSWERS || r->generation != g->number ||
         (r->dry_run != 0) != p->push.dry_run)
         return;
-    if (generations_answer(&p->generations, s->instance_id, r->accepted, r->reason, r->compile_us,
-                           r->swap_us))
+    if (generations_answer(&p->generations, s->instance_id, r->accepted || s->leaving, r->reason,
+                           r->compile_us, r->swap_us))
         judge(p);
 }
 
-/* Who leaves without an answer may have died of the candidate: that is no consent. */
+/* Who goes without an answer may have died of the candidate: that is no consent. */
 void publisher_gone(struct publisher *p, struct session *s)
 {
     if (p->state != PUBLISHER_ANSWERS)
         return;
-    bool is_consent = p->push.origin == ORIGIN_DNS;
+    bool is_consent = p->push.origin == ORIGIN_DNS || s->leaving;
     if (generations_answer(&p->generations, s->instance_id, is_consent,
                            "it went away before it answered", 0, 0))
         judge(p);

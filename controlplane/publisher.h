@@ -6,7 +6,7 @@
  *   ANSWERS --one refused, left, or was too slow--> IDLE, as before
  *
  * One candidate at a time, from the intake (intake.h), where what comes meanwhile waits. With no
- * data plane connected a good text is in force at once.
+ * data plane connected a good text is in force at once; one that is leaving has no say.
  *
  * A refused candidate is undone everywhere: when anybody took it or may still take it, the
  * configuration in force is sent again to all, under a new number (generation.h says why). Only for

@@ -31,6 +31,25 @@ def test_keep_alive_clients_are_told_during_the_drain_delay(make_pair, backend):
     assert time.monotonic() - start >= DELAY * 0.9
 
 
+def test_configuration_changes_do_not_stop_for_a_data_plane_that_goes(make_pair, backend):
+    """As long as it accepts it takes them; then it is not asked, and whoever comes next serves them."""
+    pair = make_pair([route("all", "/", backend)], server={"drain_delay_seconds": DELAY})
+    slow = pair.client()
+    slow.send_request("GET", f"/delay/{2 * DELAY}")
+    wait_until(lambda: backend.get("/connections")["requests"] >= 1, "the slow request is under way")
+    pair.dataplane.signal(signal.SIGTERM)
+    wait_until(lambda: pair.get("/").get("connection") == "close", "it is leaving")
+    assert pair.push(pair.yaml([route("one", "/one", backend)]), "&wait=10").status == 200
+    assert pair.get("/one").status == 200 and pair.get("/").status == 404
+    wait_until(lambda: pair.status()["dataplanes"][0]["role"] == "draining", "it accepts no more")
+    assert pair.push(pair.yaml([route("two", "/two", backend)]), "&wait=10").status == 200
+    assert slow.read_response().status == 200
+    assert pair.dataplane.wait() == 0
+    pair.dataplane.start()
+    pair.wait_ready(3)
+    assert pair.get("/two").status == 200 and pair.get("/one").status == 404
+
+
 def test_idle_clients_stay_during_the_drain_delay_and_go_after_it(make_pair, backend):
     """A client that sends nothing is not cut before its time, and does not hold the end back."""
     pair = make_pair([route("all", "/", backend)], server={"drain_delay_seconds": DELAY})
