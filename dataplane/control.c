@@ -394,9 +394,16 @@ static void set_order(struct control *c, enum worker_order order, uint32_t next_
     ev_timer_start(c->loop, &c->order_timer);
 }
 
+/* Its settings hold for clients that are there: they may be served under it before it is in force. */
+static const struct snapshot *newest(const struct control *c)
+{
+    const struct snapshot *coming = c->rollout.publishing.snapshot;
+    return coming ? coming : c->rollout.in_force;
+}
+
 static uint32_t grace_of(const struct control *c)
 {
-    const struct snapshot *s = c->rollout.in_force;
+    const struct snapshot *s = newest(c);
     return c->grace_ms ? c->grace_ms : s ? s->server.shutdown_grace_ms : 0;
 }
 
@@ -422,7 +429,7 @@ static void on_order_timer(struct ev_loop *loop, ev_timer *timer, int events)
  * idle clients are not waited for any longer, but what is in flight is finished all the same. */
 static void begin_drain(struct control *c, enum worker_order first, const char *why)
 {
-    const struct snapshot *s = c->rollout.in_force;
+    const struct snapshot *s = newest(c);
     if (c->order != WORKER_RUN && !(c->order == WORKER_YIELD && first == WORKER_QUIET))
         return;
     log_about(LOG_INFO, "control", LOG_FIELDS(about_cause(why)),

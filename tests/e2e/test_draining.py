@@ -1,6 +1,8 @@
 """How a data plane goes: not ready, then telling keep-alive clients, then finishing, then gone."""
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +112,25 @@ def test_transfer_under_way_is_finished(make_pair, target):
         got += sum(map(len, pieces))
         assert got == 200000
         assert pair.dataplane.wait() == 0
+
+
+@pytest.mark.heavy
+def test_stop_during_the_start_lets_requests_finish(make_pair, backend, tmp_path):
+    """The first worker serves while the second one starts: the grace is that of the snapshot under which it does."""
+    library = tmp_path / "late.so"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("late.c"), "-ldl"],
+                   check=True)
+    pair = make_pair([route("all", "/", backend)])
+    assert pair.dataplane.stop() == 0
+    pair.dataplane.env = {"LD_PRELOAD": str(library)}
+    pair.dataplane.start()
+    c = pair.client()
+    c.send_request("GET", "/delay/1.8")
+    wait_until(lambda: backend.get("/connections")["requests"] >= 1, "the request is under way")
+    assert pair.dataplane.log().count("is in force") == 1, "that of the start before"
+    pair.dataplane.signal(signal.SIGTERM)
+    assert c.read_response().status == 200
+    assert pair.dataplane.wait() == 0
 
 
 def test_whoever_is_left_at_the_end_of_the_grace_is_told(make_pair):
