@@ -94,6 +94,7 @@ static void be_patient(struct fd_keeper *k, double until)
 {
     double seconds = MAX(until - clock_s(), 0.);
     k->patient_until = until;
+    ev_now_update(k->loop); /* or it is early by as much as this turn has lasted */
     ev_timer_stop(k->loop, &k->patience);
     ev_now_update(k->loop); /* a timer counts from the loop's time: after long work that is past */
     ev_timer_set(&k->patience, seconds, 0.);
@@ -243,6 +244,7 @@ static void gather_all(const struct fd_keeper *k, struct handing *h)
 static void hand_out(const struct fd_keeper *k, struct session *to, bool snapshot_follows)
 {
     struct handing h = {.to = to, .snapshot_follows = snapshot_follows};
+    to->given = k->lists;
     h.items = must(calloc(count_items(k) + 1, sizeof(*h.items)));
     gather_all(k, &h);
     if (h.count > 0)
@@ -289,20 +291,18 @@ static void sweep(const struct fd_keeper *k)
     }
 }
 
-/* After a restart of this process a data plane may have come before the one that it is to replace
- * came back: it could not open its addresses, and waits for them. */
-static void hand_to_starting(const struct fd_keeper *k, const struct session *from)
+/* A data plane may have come before the one that it is to replace had left anything, because both
+ * have just started, or this process has: it could not open its addresses, and waits for them. */
+static void hand_if_waiting(const struct fd_keeper *k, struct session *s)
 {
-    sessions_each(s, k->sessions)
-    {
-        if (s != from && s->keeps && s->refused && !s->serves && !s->leaving)
-            hand_out(k, s, true);
-    }
+    if (s->keeps && s->refused && !s->serves && !s->leaving && s->given != k->lists)
+        hand_out(k, s, true);
 }
 
 static void take_whole(struct fd_keeper *k, struct deposit *d)
 {
     struct session *s = d->session;
+    k->lists++;
     deposit_complete(d);
     list_remove(&d->link);
     list_push_front(&k->deposits, &d->link); /* the newest first */
@@ -311,7 +311,7 @@ static void take_whole(struct fd_keeper *k, struct deposit *d)
     forget_taken(k);
     sweep(k);
     retire_older(k, s);
-    hand_to_starting(k, s);
+    sessions_each(other, k->sessions) hand_if_waiting(k, other);
 }
 
 int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners *m, const int *fds,
@@ -332,8 +332,9 @@ int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners 
     return 0;
 }
 
-void fd_keeper_answered(struct fd_keeper *k, const struct session *s)
+void fd_keeper_answered(struct fd_keeper *k, struct session *s)
 {
+    hand_if_waiting(k, s);
     if (k->absent_since == 0)
         return;
     if (s->refused)

@@ -33,6 +33,7 @@ struct fd_keeper {
     struct ev_loop *loop;
     struct sessions *sessions; /* borrowed */
     struct list deposits;      /* owned; the newest list first */
+    uint64_t lists;            /* so many have been left, of all data planes */
     double keep_seconds;       /* for what is left without anybody coming */
     double absent_since;       /* clock_s() when the last one that served went; 0 = one serves */
     bool has_said;             /* that the stand-in runs */
@@ -53,7 +54,7 @@ void fd_keeper_opened(struct fd_keeper *k, struct session *s, bool snapshot_foll
 MUST_CHECK int fd_keeper_take(struct fd_keeper *k, struct session *s, const Gwp__Listeners *m,
                               const int *fds, unsigned fd_count, struct err *err);
 /* It has accepted or refused a snapshot, perhaps without ever leaving a list. */
-void fd_keeper_answered(struct fd_keeper *k, const struct session *s);
+void fd_keeper_answered(struct fd_keeper *k, struct session *s);
 void fd_keeper_gone(struct fd_keeper *k, struct session *s);
 void fd_keeper_settled(struct fd_keeper *k, uint64_t lineage); /* these counters were told */
 

@@ -229,10 +229,10 @@ static struct listener *find(const struct list *list, const struct addr *addr)
     return NULL;
 }
 
-static bool is_in_use(const struct listener_set *set, const struct addr *addr, int fd)
+static bool is_in(const struct list *list, const struct addr *addr, int fd)
 {
     struct stat ours, theirs;
-    const struct listener *l = find(&set->all, addr);
+    const struct listener *l = find(list, addr);
     return l && l->fd >= 0 && fstat(l->fd, &ours) == 0 && fstat(fd, &theirs) == 0 &&
            ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
 }
@@ -267,7 +267,7 @@ int listener_offer(struct listener_set *set, const char *text, int fd, struct er
         err_set_errno(err, "what was offered for %s cannot be used", text);
         goto refuse;
     }
-    if (is_in_use(set, &addr, fd)) {
+    if (is_in(&set->all, &addr, fd) || is_in(&set->offered, &addr, fd)) {
         close(fd);
         return 0;
     }

@@ -41,8 +41,8 @@ void listener_set_init(struct listener_set *set);
 void listener_set_fini(struct listener_set *set, bool kept);
 
 /* A listening socket of another process, as it is configured there. -1 with `err` when it is none,
- * or not of that address. One that is in use here already is not on offer. Takes `fd` over in any
- * case. */
+ * or not of that address. One that is in use here, or on offer, already is not offered again. Takes
+ * `fd` over in any case. */
 MUST_CHECK int listener_offer(struct listener_set *set, const char *text, int fd, struct err *err);
 
 /* Closes what was offered and not asked for. */

@@ -172,6 +172,19 @@ Test(fd_keeper, one_that_could_not_open_its_addresses_is_given_them_when_they_ar
     cr_expect(older->is_drained);
 }
 
+/* Both have just started: its refusal is read behind the other one's list. */
+Test(fd_keeper, one_that_could_not_open_its_addresses_is_given_what_was_left_meanwhile)
+{
+    struct plane *a = plane_open(&at, 0, "a", 1), *b = plane_open(&at, 1, "a", 2);
+    leave_all(a, 7);
+    expect_given(b, 0, 0);
+    b->session.refused = true;
+    fd_keeper_answered(&at.keeper, &b->session);
+    expect_given(b, 1, 1);
+    fd_keeper_answered(&at.keeper, &b->session);
+    expect_given(b, 1, 1);
+}
+
 Test(fd_keeper, a_list_that_is_not_whole_is_worth_nothing)
 {
     struct plane *a = plane_open(&at, 0, "a", 1);
