@@ -186,11 +186,12 @@ static void explain_to(struct control *c, const Gwp__Explain *question)
 
 static void begin_drain(struct control *c, enum worker_order first, const char *why);
 
-/* The stored snapshot, if nothing better came. The control plane may hang, and hold our sockets. */
+/* The stored snapshot, if nothing better came. Whoever has our addresses gets time to hand them out:
+ * the control plane may hang with them, or be away while another data plane, which is to be
+ * replaced, has them. */
 static void start_from_disk(struct control *c)
 {
-    ev_timer_stop(c->loop, &c->patience);
-    c->rollout.listeners.may_join = c->uplink.is_silent;
+    c->rollout.listeners.may_join = !uplink_is_open(&c->uplink) && !ev_is_active(&c->patience);
     if (!c->has_started && !rollout_is_busy(&c->rollout))
         rollout_start(&c->rollout);
     c->has_started = true;

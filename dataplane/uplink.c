@@ -156,7 +156,6 @@ static int on_welcome(struct uplink *u, const Gwp__Welcome *welcome, struct err 
     u->state = UPLINK_OPEN;
     u->pause_s = FIRST_PAUSE_S;
     u->told.text[0] = '\0';
-    u->is_silent = false;
     log_about(LOG_INFO, "uplink",
               LOG_FIELDS(about_address(u->path), about_version(welcome->version)),
               "control plane at %s greeted: version %s, protocol %u", u->path, welcome->version,
@@ -254,7 +253,6 @@ static void attempt(struct uplink *u)
 {
     struct err err;
     int fd = connect_to(u->path, &err);
-    u->is_silent = fd >= 0 || errno == EAGAIN; /* its backlog is full */
     if (fd < 0) {
         if (u->told.text[0] == '\0') {
             log_about(LOG_WARN, "uplink", LOG_FIELDS(about_address(u->path), about_cause(err.text)),

@@ -33,7 +33,6 @@ struct uplink {
     char instance_id[17];
     uint64_t started_ms;
     enum uplink_state state;
-    bool is_silent;          /* somebody listens there, and has not greeted since */
     struct channel *channel; /* owned; NULL when AWAY */
     ev_io io;
     ev_timer retry;     /* when AWAY: the next attempt; when GREETING: the end of patience */

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #define ASIDE ".kept"
@@ -51,6 +53,28 @@ bool beside_put_aside(const struct addr *addr)
     char aside[PATH_BYTES];
     path_aside(aside, addr);
     return is_orphaned(addr) && rename(addr->sa.un.sun_path, aside) == 0;
+}
+
+bool beside_is_aside(const struct addr *addr)
+{
+    struct addr aside = *addr;
+    char path[PATH_BYTES];
+    if (addr->sa.any.sa_family != AF_UNIX)
+        return false;
+    path_aside(path, addr);
+    if (access(path, F_OK) < 0)
+        return false;
+    if (strlen(path) >= sizeof(aside.sa.un.sun_path))
+        return true; /* nobody can be asked */
+    memcpy(aside.sa.un.sun_path, path, strlen(path) + 1);
+    aside.len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool is_there = fd < 0 || connect(fd, &aside.sa.any, aside.len) == 0 || errno != ECONNREFUSED;
+    if (fd >= 0)
+        close(fd);
+    if (!is_there)
+        unlink(path);
+    return is_there;
 }
 
 void beside_put_back(const struct addr *addr)

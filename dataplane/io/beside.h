@@ -25,5 +25,8 @@ void beside_steer(int fd, enum beside_place place);
 
 /* Of Unix sockets. False when somebody may be serving it, or it cannot be renamed. */
 MUST_CHECK bool beside_put_aside(const struct addr *addr);
+/* Is the first one there still? Whoever has put it aside may have died, too; a file that nobody
+ * listens on any more is removed. False for TCP. */
+MUST_CHECK bool beside_is_aside(const struct addr *addr);
 void beside_put_back(const struct addr *addr); /* over the second one's, which is to be closed */
 void beside_forget(const struct addr *addr);   /* the second one stays */

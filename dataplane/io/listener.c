@@ -156,7 +156,8 @@ static int open_fd(const struct addr *addr, const char *text, bool joins, struct
         if (fd < 0)
             err_set_errno(err, "%s could not be listened on", text);
     }
-    if (fd >= 0 && listen(fd, BACKLOG) < 0) {
+    bool waits = joins && addr->sa.any.sa_family != AF_UNIX; /* see listener_list() */
+    if (fd >= 0 && !waits && listen(fd, BACKLOG) < 0) {
         err_set_errno(err, "%s could not be listened on", text);
         close(fd);
         return -1;
@@ -171,7 +172,6 @@ static int open_beside(const struct addr *addr, const char *text, struct err *er
     int fd = open_fd(addr, text, true, err);
     if (fd < 0)
         return -1;
-    beside_steer(fd, BESIDE_SECOND);
     log_about(LOG_WARN, "listener", LOG_FIELDS(about_address(text)),
               "%s is held by a process that does not answer: it is opened beside it", text);
     return fd;
@@ -302,7 +302,7 @@ static struct listener *open_new(struct listener_set *set, const struct addr *ad
     if (fd < 0)
         return NULL;
     struct listener *l = listener_new(addr, text, fd);
-    l->is_beside = is_beside;
+    l->is_beside = is_beside || beside_is_aside(addr);
     return l;
 }
 
@@ -324,8 +324,19 @@ struct listener *listener_open(struct listener_set *set, const struct addr *addr
     return l;
 }
 
+/* Not before: other addresses may be refused, and who had come here meanwhile would be lost. */
+static void begin_beside(const struct listener *l)
+{
+    if (listen(l->fd, BACKLOG) < 0)
+        log_error("listener", "%s could not be listened on beside who holds it: %s", l->text,
+                  strerror(errno));
+    beside_steer(l->fd, BESIDE_SECOND);
+}
+
 void listener_list(struct listener *l, uint64_t publication)
 {
+    if (l->is_beside && l->listed_by == 0 && l->addr.sa.any.sa_family != AF_UNIX)
+        begin_beside(l);
     l->listed_by = publication;
     if (l->takes_back)
         beside_steer(l->fd, BESIDE_FIRST);
@@ -336,8 +347,11 @@ void listener_close_older(struct listener_set *set, uint64_t publication)
 {
     list_each_safe (node, &set->all) {
         struct listener *l = CONTAINER_OF(node, struct listener, link);
-        if (l->listed_by >= publication)
+        if (l->listed_by >= publication) {
+            l->is_beside = l->is_beside && (l->addr.sa.any.sa_family != AF_UNIX ||
+                                            beside_is_aside(&l->addr));
             continue;
+        }
         if (l->was_offered && l->listed_by == 0) {
             list_remove(&l->link);
             list_push_back(&set->offered, &l->link);

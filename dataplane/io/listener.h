@@ -8,10 +8,10 @@
  * (listener_offer) that another process has opened, and a snapshot that asks for its address takes
  * that one.
  *
- * But for one case: whoever keeps the socket hangs, and neither accepts from it nor hands it out.
- * Then (listener_set.may_join) a second one is opened beside it (beside.h), which gets all new
- * connections. When the first one is offered after all, the next snapshot takes that again, with
- * everybody who has waited there, and the second one is closed. */
+ * But for one case: whoever keeps the socket hangs, or has nobody to leave it with, and does not
+ * hand it out. Then (listener_set.may_join) a second one is opened beside it (beside.h), which gets
+ * all new connections once it is listed. When the first one is offered after all, the next snapshot
+ * takes that again, with everybody who has waited there, and the second one is closed. */
 #pragma once
 
 #include "proto/base/addr.h"

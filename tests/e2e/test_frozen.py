@@ -82,6 +82,33 @@ def test_data_plane_that_is_killed_while_the_control_plane_hangs_comes_back_alon
     pair.wait_ready()
 
 
+def test_data_plane_that_is_killed_twice_while_the_control_plane_hangs_forgets_nobody(make_pair, backend):
+    """Who waits at the kept sockets waits through both, and no file is left over."""
+    pair = make_pair([route("free", "/free", backend)], start=False)
+    front = str(pair.folder / "front.sock")
+    pair.server = {"addr": [f"127.0.0.1:{pair.port}", f"unix:{front}"]}
+    pair.start()
+    kept(pair)
+    with frozen(pair.controlplane):
+        pair.dataplane.kill()
+        waiting = [waiting_client(where) for where in (pair.address, front)]
+        for n in (1, 2):
+            pair.dataplane.start()
+            wait_until(lambda n=n: pair.dataplane.log().count("in force from the state directory") == n, "it serves")
+            for where in (pair.address, front):
+                with Client(where, DEADLINE) as c:
+                    assert c.request("GET", "/free").status == 200
+            if n == 1:
+                pair.dataplane.kill()
+    assert [c.read_response().status for c in waiting] == [200, 200]
+    for c in waiting:
+        c.close()
+    wait_until(lambda: listening_sockets(pair.port) == 1, "all is as it was")
+    assert sorted(p.name for p in pair.folder.glob("front*")) == ["front.sock"]
+    with Client(front, DEADLINE) as c:
+        assert c.request("GET", "/free").status == 200
+
+
 def test_control_plane_that_is_killed_while_the_data_plane_hangs_finds_it_again(make_pair, backend):
     """Clients wait for the data plane; generation, counts and limits are as before."""
     pair = make_pair([limited(backend, burst=3), route("free", "/free", backend)])

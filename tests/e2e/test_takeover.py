@@ -456,6 +456,30 @@ def test_replaced_data_plane_finishes_what_it_has(pair, backend):
     pair.wait_ready()
 
 
+def test_data_plane_is_replaced_without_a_control_plane(pair):
+    """The new one serves the same beside it; what is the old one's when the control plane is back is let go."""
+    kept(pair)
+    pair.controlplane.kill()
+    second = pair.make_dataplane("dp-1")
+    second.err_path = pair.folder / "second.err"
+    with Load(pair.address) as load:
+        try:
+            second.start()
+            wait_until(lambda: "in force from the state directory" in second.log(), "it serves")
+            assert pair.dataplane.stop() == 0
+            load.wait_for(50)
+            pair.controlplane.start()
+            kept(pair)
+            pair.dataplane.start()
+            assert second.wait() == 0
+            load.wait_for(50)
+        finally:
+            second.kill()
+    assert not load.refused and not load.failed, (load.refused[:3], load.failed[:3])
+    assert set(load.answers) == {200}
+    pair.wait_ready()
+
+
 def test_replaced_data_plane_may_be_stopped_as_well(pair, backend):
     """Whoever does it cannot know that it is leaving already: what is in flight is finished, idle clients are not waited for."""
     kept(pair)

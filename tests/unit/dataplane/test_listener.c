@@ -14,13 +14,14 @@
 static struct listener_set set;
 static struct err err;
 static char dir[] = "/tmp/gwp-listener-XXXXXX";
-static char path[64], unix_text[80];
+static char path[64], kept_path[80], unix_text[80];
 
 static void setup(void)
 {
     listener_set_init(&set);
     cr_assert(mkdtemp(dir));
     snprintf(path, sizeof(path), "%s/s", dir);
+    snprintf(kept_path, sizeof(kept_path), "%s.kept", path);
     snprintf(unix_text, sizeof(unix_text), "unix:%s", path);
 }
 
@@ -225,6 +226,10 @@ Test(listener, a_second_one_gets_what_comes_and_gives_it_back)
     set.may_join = true;
     struct listener *second = open_at(&set, text);
     cr_assert(second, "%s", err.text);
+    connect_some(&a, 2);
+    cr_assert_eq(accept_all(first), 5, "the second one has none until it is listed");
+    connect_some(&a, 3);
+    listener_list(second, 1);
     connect_some(&a, 20);
     cr_assert_eq(accept_all(second), 20);
     cr_assert_not(set.is_split);
@@ -234,11 +239,11 @@ Test(listener, a_second_one_gets_what_comes_and_gives_it_back)
     cr_assert(set.is_split);
     struct listener *again = open_at(&set, text);
     cr_assert_neq(again, second);
-    listener_list(again, 1);
+    listener_list(again, 2);
     connect_some(&a, 20);
     cr_assert_eq(accept_all(second), 0);
     cr_assert_eq(accept_all(again), 23, "and those who have waited");
-    listener_close_older(&set, 1);
+    listener_close_older(&set, 2);
     cr_assert_eq(open_at(&set, text), again);
     connect_some(&a, 20);
     cr_assert_eq(accept_all(again), 20);
@@ -279,6 +284,56 @@ Test(listener, a_unix_socket_whose_process_is_dead_is_opened_beside_it)
     connect_some(&a, 5);
     cr_assert_geq(accept_all(again), 7,
                   "those who have waited, and who have looked whether it is served");
+}
+
+/* The one before has put the first one's file aside, and died of kill -9. */
+Test(listener, a_unix_socket_that_was_put_aside_is_not_forgotten_with_who_did_that)
+{
+    struct addr a;
+    cr_assert_eq(addr_parse(&a, unix_text, &err), 0);
+    int kept = socket(AF_UNIX, SOCK_STREAM, 0);
+    cr_assert_eq(bind(kept, &a.sa.any, a.len), 0);
+    cr_assert_eq(listen(kept, 10), 0);
+    connect_some(&a, 2);
+    cr_assert_eq(rename(path, kept_path), 0);
+    struct listener *second = open_at(&set, unix_text);
+    cr_assert(second, "%s", err.text);
+    listener_list(second, 1);
+    listener_close_older(&set, 1);
+    cr_assert_eq(access(kept_path, F_OK), 0);
+    cr_assert_eq(listener_offer(&set, unix_text, kept, &err), 0, "%s", err.text);
+    cr_assert(set.is_split);
+    struct listener *again = open_at(&set, unix_text);
+    cr_assert_neq(again, second);
+    listener_list(again, 2);
+    listener_close_older(&set, 2);
+    cr_assert_eq(access(kept_path, F_OK), -1);
+    connect_some(&a, 5);
+    cr_assert_geq(accept_all(again), 7, "those who have waited, and who have looked");
+}
+
+/* Whoever kept it has died, too. */
+Test(listener, a_unix_socket_that_was_put_aside_goes_when_nobody_has_it)
+{
+    struct addr a;
+    cr_assert_eq(addr_parse(&a, unix_text, &err), 0);
+    int kept = socket(AF_UNIX, SOCK_STREAM, 0);
+    pid_t dead = fork();
+    if (dead == 0)
+        _exit(bind(kept, &a.sa.any, a.len) < 0 || listen(kept, 10) < 0);
+    cr_assert_eq(waitpid(dead, NULL, 0), dead);
+    set.may_join = true;
+    struct listener *second = open_at(&set, unix_text);
+    cr_assert(second, "%s", err.text);
+    listener_list(second, 1);
+    listener_close_older(&set, 1);
+    cr_assert_eq(access(kept_path, F_OK), 0);
+    close(kept);
+    listener_list(second, 2);
+    listener_close_older(&set, 2);
+    cr_assert_eq(access(kept_path, F_OK), -1);
+    connect_some(&a, 1);
+    cr_assert_eq(accept_all(second), 1);
 }
 
 Test(listener, a_unix_socket_whose_process_lives_is_left_alone)
