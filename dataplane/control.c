@@ -25,7 +25,8 @@
 #define REPORT_REST_MAX_US 5000000
 
 /* How long a control plane that accepts connections may take to say what is to be served. */
-#define PATIENCE_S 1.
+#define PATIENCE_S 0.95
+#define LISTEN_AGAIN_S 0.05
 
 /* For requests under way when the last idle clients of a data plane that was replaced are closed.
  */
@@ -56,6 +57,7 @@ struct control {
     uint64_t report_after_us; /* not on the timer before that */
     ev_timer news;            /* a report before its time */
     ev_timer patience;        /* for the control plane, at the start */
+    bool listens_again;       /* patience is over but for a moment */
     ev_timer alive, confirm;  /* signs of life for the service manager; see rollout_confirm() */
     bool has_started;         /* the stored snapshot was looked at, or is not needed */
     ev_prepare ended;         /* looks whether all is over, once it is ending */
@@ -209,9 +211,18 @@ static void on_confirm(struct ev_loop *loop, ev_timer *timer, int events)
         rollout_confirm(&c->rollout);
 }
 
+/* This process may have been held up itself. Then the timer is heard before what the control plane
+ * has said long ago: that gets another moment. */
 static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
 {
-    start_from_disk(timer->data);
+    struct control *c = timer->data;
+    if (c->listens_again) {
+        start_from_disk(c);
+        return;
+    }
+    c->listens_again = true;
+    ev_timer_set(timer, LISTEN_AGAIN_S, 0);
+    ev_timer_start(loop, timer);
 }
 
 static int take_kept(struct control *c, const struct message *m, struct err *err)

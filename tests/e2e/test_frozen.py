@@ -147,3 +147,20 @@ def test_data_plane_that_came_while_the_control_plane_was_held_up_is_seen_first(
             c.close()
     pair.wait_ready()
     assert pair.metric("gateway_stand_in_responses_total") == 0
+
+
+def test_data_plane_that_is_held_up_at_its_start_hears_the_control_plane_first(make_pair, backend):
+    """What was said to it meanwhile counts, not that its patience is over: limits go on."""
+    pair = make_pair([limited(backend, burst=3)])
+    kept(pair)
+    assert statuses(pair, 4) == [200, 200, 200, 429]
+    with frozen(pair.controlplane) as thaw:
+        pair.dataplane.kill()
+        pair.dataplane.start()
+        time.sleep(0.3)  # it has knocked
+        with frozen(pair.dataplane):
+            thaw()
+            time.sleep(1.3)  # more than it waits for
+    pair.wait_ready()
+    assert statuses(pair, 1) == [429]
+    assert "from the state directory" not in pair.dataplane.log()
