@@ -444,11 +444,25 @@ static void log_result(const struct session *s, const Gwp__SnapshotResult *r)
                   (unsigned long long)r->generation, r->reason);
 }
 
+/* A data plane that serves nothing yet goes on trying what it has refused, since its addresses may
+ * get free. When that was given up meanwhile, it serves what nobody else does. */
+static bool is_stray(const struct publisher *p, const struct session *s,
+                     const Gwp__SnapshotResult *r)
+{
+    const struct generation *now = p->generations.in_force;
+    return p->state != PUBLISHER_ANSWERS && r->accepted && !r->dry_run && now &&
+           r->generation == s->sent && r->generation != now->number;
+}
+
 void publisher_result(struct publisher *p, struct session *s, const Gwp__SnapshotResult *r)
 {
     const struct generation *g = p->generations.candidate;
     if (!r->dry_run)
         log_result(s, r);
+    if (is_stray(p, s, r)) {
+        send_rollback(p);
+        return;
+    }
     if (p->state != PUBLISHER_ANSWERS || r->generation != g->number ||
         (r->dry_run != 0) != p->push.dry_run)
         return;

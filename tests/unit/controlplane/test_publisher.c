@@ -201,6 +201,23 @@ Test(publisher, when_all_refuse_nothing_is_sent_again)
     cr_expect_eq(one.snapshots, 2);
 }
 
+/* It serves nothing yet, and its addresses were taken. */
+Test(publisher, who_accepts_after_all_what_was_given_up_is_brought_back)
+{
+    peer_join(&one, loop, socket_path, "dp-1");
+    LOOP_UNTIL(loop, one.snapshots == 1);
+    one.manner = PEER_REFUSES;
+    push(yaml("second"));
+    LOOP_UNTIL(loop, told.times == 1);
+    one.manner = PEER_ACCEPTS;
+    peer_answer(&one, 2, true, false);
+    LOOP_UNTIL(loop, one.last->generation == 3);
+    cr_expect_str_eq(one.last->routes[0]->name, "first");
+    cr_expect_eq(in_force(), 3);
+    sessions_each(s, &sessions) LOOP_UNTIL(loop, s->generation == 3);
+    cr_expect_eq(one.snapshots, 3);
+}
+
 Test(publisher, a_data_plane_that_does_not_answer_is_a_timeout)
 {
     peer_join(&one, loop, socket_path, "dp-1");
