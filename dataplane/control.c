@@ -24,8 +24,10 @@
 #define REPORT_REST 400 /* times as long as one took, until the next: a quarter of a percent */
 #define REPORT_REST_MAX_US 5000000
 
-/* How long a control plane that accepts connections may take to say what is to be served. */
-#define PATIENCE_S 0.95
+/* How long a control plane that accepts connections may take to say what is to be served. Less than
+ * MANNERS_S: who is stopped while another one is started in its place, without a control plane, is
+ * there still when that one opens the addresses beside it. */
+#define PATIENCE_S 0.75
 #define LISTEN_AGAIN_S 0.05
 
 /* For requests under way when the last idle clients of a data plane that was replaced are closed.

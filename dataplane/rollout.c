@@ -10,8 +10,10 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
-/* How soon a first snapshot is tried again whose addresses are taken: by a data plane that is being
- * replaced and has not gone yet. */
+/* How soon a first snapshot is tried again whose addresses are taken: at first by a data plane that
+ * is being replaced, and clients are refused from when it has gone. */
+#define RETRY_SOON_S 0.02
+#define RETRIES_SOON 100
 #define RETRY_S 0.2
 #define SAVE_AGAIN_S 1.
 
@@ -200,7 +202,7 @@ static void begin(struct rollout *ro, struct candidate c)
     }
     c.was_refused = true;
     ro->waiting = c;
-    ev_timer_set(&ro->retry, RETRY_S, 0);
+    ev_timer_set(&ro->retry, ro->retries++ < RETRIES_SOON ? RETRY_SOON_S : RETRY_S, 0);
     ev_timer_start(ro->loop, &ro->retry);
 }
 

@@ -77,6 +77,7 @@ struct rollout {
     bool have_closed;            /* the listening sockets, since every worker accepts no more */
     uint64_t published_at_us;
     bool are_kept; /* another process has the listening sockets as well */
+    unsigned retries; /* of the first snapshot */
     bool cannot_save, is_closed;
     ev_timer retry, save;
     ev_async poke; /* a worker has something to tell */
