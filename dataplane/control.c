@@ -9,6 +9,7 @@
 #include "dataplane/keeping.h"
 #include "dataplane/report/limit_report.h"
 #include "dataplane/report/report.h"
+#include "dataplane/report/untold.h"
 #include "dataplane/rollout.h"
 #include "dataplane/route/limit_redis.h"
 #include "dataplane/successor.h"
@@ -103,6 +104,30 @@ static void send_report(struct control *c, bool complete)
     }
 }
 
+/* The control plane is away, and will not hear from this process again. */
+static void keep_untold(const struct control *c)
+{
+    const struct stats *workers[MAX_WORKERS];
+    const struct rollout *ro = &c->rollout;
+    struct err err;
+    if (!c->options->state_dir || ro->worker_count == 0 || uplink_is_open(&c->uplink))
+        return;
+    for (unsigned i = 0; i < ro->worker_count; i++)
+        workers[i] = &ro->workers[i]->stats;
+    struct names *names = names_adopt(dup(registry_names(ro->registry)->fd), &err);
+    struct settlement s = {.workers = workers, .worker_count = ro->worker_count, .names = names};
+    if (!names || untold_keep(c->options->state_dir, &s, &err) < 0)
+        log_warn("control", "what was counted and not told is lost: %s", err.text);
+    if (names)
+        names_free(&names);
+}
+
+static void tell_untold(struct control *c)
+{
+    if (c->options->state_dir && uplink_is_open(&c->uplink) && !uplink_is_behind(&c->uplink))
+        untold_tell(c->options->state_dir, emit_report, c);
+}
+
 static void on_recount(void *owner)
 {
     send_report(owner, false);
@@ -114,6 +139,7 @@ static void on_report_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct control *c = timer->data;
     uint64_t began_us = clock_us();
+    tell_untold(c);
     if (began_us < c->report_after_us)
         return;
     send_report(c, false);
@@ -531,6 +557,7 @@ int control_run(const struct control_options *o)
     ev_run(c.loop, 0);
     rollout_conclude(&c.rollout);
     send_report(&c, false); /* the last counts */
+    keep_untold(&c);
     uplink_stop(&c.uplink);
     keeping_fini(&c.keeping);
     watchdog_fini(&c.watchdog);

@@ -354,6 +354,31 @@ def test_counters_survive_either_restart(pair):
     wait_until(lambda: total() == 7, "what happened meanwhile is counted")
 
 
+def test_counts_of_a_data_plane_that_ends_without_a_control_plane_are_told(pair):
+    """By the next one, from the state directory, once there is a control plane again."""
+    for _ in range(5):
+        assert pair.get("/").status == 200
+    wait_until(lambda: pair.metric("gateway_requests_total") == 5, "five requests")
+    pair.controlplane.kill()
+    total = 5
+    for n in (7, 11):
+        for _ in range(n):
+            assert pair.get("/").status == 200
+        total += n
+        assert pair.dataplane.stop() == 0
+        pair.dataplane.start()
+        wait_until(pair.can_connect, "it serves")
+    pair.controlplane.start()
+    pair.wait_ready()
+
+    def counted():
+        count = pair.metric("gateway_requests_total", route="all", status="200")
+        assert count == total, count
+        return True
+    wait_until(counted, f"{total} requests")
+    assert not list(pair.state.glob("untold*"))
+
+
 @pytest.mark.parametrize("algorithm", ["token_bucket", "sliding_window"])
 def test_limits_survive_a_kill(make_pair, backend, algorithm):
     """Who had used all of theirs has still used all of theirs."""
