@@ -257,6 +257,10 @@ static int take_kept(struct control *c, const struct message *m, struct err *err
 {
     const Gwp__Listeners *list = (const Gwp__Listeners *)(const void *)m->body;
     bool complete = false;
+    if (rollout_renew(&c->rollout)) {
+        report_free(&c->report);
+        c->report = report_new(c->rollout.registry);
+    }
     if (keeping_take(&c->keeping, list, m->fds, m->fd_count, &complete, err) < 0)
         return -1;
     if (!complete)
@@ -405,6 +409,7 @@ static void on_absent(void *owner)
 {
     struct control *c = owner;
     keeping_lost(&c->keeping);
+    rollout_retry(&c->rollout); /* in the middle of a list, nobody else would */
     start_from_disk(c);
 }
 

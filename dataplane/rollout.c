@@ -213,9 +213,44 @@ static struct candidate take_waiting(struct rollout *ro)
     return c;
 }
 
+/* Targets of a stored one are not new, they were served before; and there may be nobody to check
+ * them. */
+static Gwp__Snapshot *unpack(const uint8_t *packed, size_t len, bool is_stored)
+{
+    Gwp__Snapshot *message = gwp__snapshot__unpack(NULL, len, packed);
+    for (size_t i = 0; is_stored && message && i < message->n_routes; i++)
+        message->routes[i]->start_down = false;
+    return message;
+}
+
+bool rollout_renew(struct rollout *ro)
+{
+    if (!ro->waiting.snapshot || ro->worker_count > 0)
+        return false;
+    ev_timer_stop(ro->loop, &ro->retry);
+    snapshot_free(&ro->waiting.snapshot, ro->registry);
+    registry_free(&ro->registry);
+    ro->registry = registry_new();
+    return true;
+}
+
+static void compile_renewed(struct rollout *ro)
+{
+    struct err err;
+    struct candidate *c = &ro->waiting;
+    Gwp__Snapshot *message = unpack(c->packed, c->len, c->is_stored);
+    c->snapshot = message ? snapshot_compile(message, ro->registry, &err) : NULL;
+    if (message)
+        gwp__snapshot__free_unpacked(message, NULL);
+    if (!c->snapshot)
+        forget_packed(c);
+}
+
 void rollout_retry(struct rollout *ro)
 {
     ev_timer_stop(ro->loop, &ro->retry);
+    if (ro->waiting.packed && !ro->waiting.snapshot)
+        compile_renewed(ro);
     if (ro->waiting.snapshot && !ro->publishing.snapshot)
         begin(ro, take_waiting(ro));
 }
@@ -377,8 +412,10 @@ static void supersede_waiting(struct rollout *ro, uint64_t generation)
 {
     struct candidate c = take_waiting(ro);
     struct err why;
-    if (!c.snapshot)
+    if (!c.snapshot) {
+        forget_packed(&c);
         return;
+    }
     err_set(&why, "superseded by generation %llu", (unsigned long long)generation);
     if (!c.was_refused)
         refuse(ro, c.snapshot->generation, false, why.text);
@@ -454,10 +491,7 @@ void rollout_start(struct rollout *ro)
     uint8_t *packed = load(ro, &len);
     if (!packed)
         return;
-    Gwp__Snapshot *message = gwp__snapshot__unpack(NULL, len, packed);
-    /* Its targets are not new, they were served before; and there may be nobody to check them. */
-    for (size_t i = 0; message && i < message->n_routes; i++)
-        message->routes[i]->start_down = false;
+    Gwp__Snapshot *message = unpack(packed, len, true);
     if (message && !message->dry_run)
         take(ro, message, packed, len, true);
     else

@@ -76,7 +76,7 @@ struct rollout {
     bool is_from_disk;           /* that which is in force */
     bool have_closed;            /* the listening sockets, since every worker accepts no more */
     uint64_t published_at_us;
-    bool are_kept; /* another process has the listening sockets as well */
+    bool are_kept;    /* another process has the listening sockets as well */
     unsigned retries; /* of the first snapshot */
     bool cannot_save, is_closed;
     ev_timer retry, save;
@@ -97,6 +97,11 @@ bool rollout_is_busy(const struct rollout *ro);
 
 /* A first snapshot that could not be begun is tried again now: what was in its way may be gone. */
 void rollout_retry(struct rollout *ro);
+
+/* Before what is kept is taken over: a first snapshot that could not be begun has made breakers and
+ * limiters of its own. They go, with the registry, and rollout_retry() compiles it anew, for those
+ * that are taken over. False when there is none. */
+bool rollout_renew(struct rollout *ro);
 
 /* The control plane is there: what is in force, and stored, is as it wants it. */
 void rollout_confirm(struct rollout *ro);

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from harness import DEADLINE, route, wait_until
 from rawhttp import Client
+from test_breaker import breaker_route, trip
 from test_limit import limited, statuses
-from test_takeover import at_rest, kept
+from test_takeover import another, at_rest, kept
 
 
 @contextlib.contextmanager
@@ -89,6 +90,7 @@ def test_data_plane_that_is_killed_twice_while_the_control_plane_hangs_forgets_n
     pair.server = {"addr": [f"127.0.0.1:{pair.port}", f"unix:{front}"]}
     pair.start()
     kept(pair)
+    wait_until((pair.state / "snapshot").exists, "there is something to start with")
     with frozen(pair.controlplane):
         pair.dataplane.kill()
         waiting = [waiting_client(where) for where in (pair.address, front)]
@@ -164,3 +166,28 @@ def test_data_plane_that_is_held_up_at_its_start_hears_the_control_plane_first(m
     pair.wait_ready()
     assert statuses(pair, 1) == [429]
     assert "from the state directory" not in pair.dataplane.log()
+
+
+def test_data_plane_that_comes_before_the_one_it_replaces_is_back_goes_on_with_its_limits(make_pair, backend):
+    """The control plane is new and has nothing to give; breakers and limits come with the addresses, when they are left."""
+    pair = make_pair([breaker_route(backend, breaker={"open_duration_seconds": 300}), limited(backend, "few", "/few", burst=3)])
+    kept(pair)
+    trip(pair, backend)
+    assert statuses(pair, 4, target="/few")[-1] == 429
+    with frozen(pair.dataplane) as thaw:
+        pair.controlplane.kill()
+        pair.controlplane.start()
+        wait_until(pair.status, "it is there")
+        with another(pair) as second:
+            wait_until(lambda: "was refused" in second.log(), "its addresses are taken")
+            thaw()
+            assert pair.dataplane.wait() == 0
+            assert pair.get("/").json()["error"] == "breaker_open"
+            assert statuses(pair, 1, target="/few") == [429]
+            assert "is not used" not in second.log()
+            pair.expect_log("in use")
+            pair.dataplane.start()
+            assert second.wait() == 0
+    pair.wait_ready()
+    assert pair.get("/").json()["error"] == "breaker_open"
+    assert statuses(pair, 1, target="/few") == [429]

@@ -484,6 +484,7 @@ def test_replaced_data_plane_finishes_what_it_has(pair, backend):
 def test_data_plane_is_replaced_without_a_control_plane(pair):
     """The new one serves the same beside it; what is the old one's when the control plane is back is let go."""
     kept(pair)
+    wait_until((pair.state / "snapshot").exists, "there is something to start with")
     pair.controlplane.kill()
     second = pair.make_dataplane("dp-1")
     second.err_path = pair.folder / "second.err"
