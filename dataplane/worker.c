@@ -23,7 +23,6 @@
 #define ACCEPTS_PER_TURN 16
 #define ACCEPT_PAUSE_S 0.1
 #define LAST_ACCEPTS 1024  /* from one socket, when accepting ends */
-#define FRESH_MS 300       /* for the first request of who came last */
 #define SHED_PAUSE_S 0.005 /* long enough for another worker to close what is idle */
 #define IDLER_BY_S 0.05    /* what such a pause is worth while this worker has idle clients too */
 
@@ -390,7 +389,7 @@ static void close_idle_clients(struct worker *w)
         if (has_sent_something(c))
             continue;
         if (c->requests == 0)
-            wheel_set(&w->wheel, &c->deadline, worker_now(w), FRESH_MS);
+            wheel_set(&w->wheel, &c->deadline, worker_now(w), WORKER_FRESH_MS);
         else
             downstream_close(c, false);
     }

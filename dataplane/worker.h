@@ -35,6 +35,9 @@ enum worker_order {
     WORKER_STOP   /* end now */
 };
 
+/* While draining: for the first request of who came last, and for one more of who could not be told. */
+#define WORKER_FRESH_MS 300
+
 /* The one signal that workers take: see watchdog.h. */
 #define WORKER_STACK_SIGNAL SIGUSR2
 

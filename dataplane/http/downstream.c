@@ -256,12 +256,15 @@ void downstream_on_deadline(struct downstream *c)
 
 /* ---- receiving ---- */
 
+/* When the worker is leaving, the answer began before that and did not say so: the next request may
+ * be on its way. */
 static void go_idle(struct downstream *c)
 {
     struct worker *w = c->worker;
     buffer_give(&w->buffers, &c->in);
     file_under(c, &w->idle_clients);
-    wheel_set(&w->wheel, &c->deadline, worker_now(w), w->snapshot->server.idle_timeout_ms);
+    wheel_set(&w->wheel, &c->deadline, worker_now(w),
+              worker_is_leaving(w) ? WORKER_FRESH_MS : w->snapshot->server.idle_timeout_ms);
     transport_watch(&c->io, w->loop, EV_READ);
 }
 
@@ -330,7 +333,7 @@ static void process(struct downstream *c)
     c->processing = false;
     if (c->state != DOWN_OPEN)
         return;
-    if (!c->exchange && (c->ended || worker_is_leaving(w)))
+    if (!c->exchange && c->ended)
         downstream_close(c, false);
     else if (c->ended && c->exchange->request_state == REQ_HEAD)
         exchange_client_gone(c->exchange);

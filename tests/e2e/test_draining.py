@@ -114,6 +114,32 @@ def test_transfer_under_way_is_finished(make_pair, target):
         assert pair.dataplane.wait() == 0
 
 
+def test_client_of_a_transfer_under_way_may_ask_once_more(make_pair):
+    """The head was sent when nobody thought of leaving: a request that follows the body at once is answered, and told."""
+    go = []
+
+    def answer(request):
+        if request.target != "/long":
+            return ok()
+        request.peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        wait_until(lambda: go, "it may go on")
+        return b"half"
+    with RawBackend(answer) as backend:
+        pair = make_pair([backend.route()])
+        c, idle = pair.client(), pair.client()
+        assert idle.request("GET", "/").status == 200
+        c.send_request("GET", "/long")
+        head = c.read_head()
+        assert head.get("connection") is None
+        pair.dataplane.signal(signal.SIGTERM)
+        assert idle.is_closed()
+        go.append(1)
+        assert b"".join(c.read_pieces(head)) == b"halfhalf"
+        answer = c.request("GET", "/")
+        assert answer.status == 200 and answer.get("connection") == "close"
+        assert pair.dataplane.wait() == 0
+
+
 @pytest.mark.heavy
 def test_stop_during_the_start_lets_requests_finish(make_pair, backend, tmp_path):
     """The first worker serves while the second one starts: the grace is that of the snapshot under which it does."""
