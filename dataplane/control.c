@@ -216,8 +216,8 @@ static void explain_to(struct control *c, const Gwp__Explain *question)
 
 static void begin_drain(struct control *c, enum worker_order first, const char *why);
 
-/* The stored snapshot, if nothing better came. Whoever has our addresses gets time to hand them out:
- * the control plane may hang with them, or be away while another data plane, which is to be
+/* The stored snapshot, if nothing better came. Whoever has our addresses gets time to hand them
+ * out: the control plane may hang with them, or be away while another data plane, which is to be
  * replaced, has them. */
 static void start_from_disk(struct control *c)
 {
@@ -439,7 +439,8 @@ static void set_order(struct control *c, enum worker_order order, uint32_t next_
     ev_timer_start(c->loop, &c->order_timer);
 }
 
-/* Its settings hold for clients that are there: they may be served under it before it is in force. */
+/* Its settings hold for clients that are there: they may be served under it before it is in force.
+ */
 static const struct snapshot *newest(const struct control *c)
 {
     const struct snapshot *coming = c->rollout.publishing.snapshot;

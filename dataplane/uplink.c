@@ -16,7 +16,8 @@
 #include "proto/base/version.h"
 
 #define FIRST_PAUSE_S 0.05
-#define LAST_PAUSE_S 2.
+#define LAST_PAUSE_S                                                                               \
+    0.5 /* less than a second: who leaves then is back in time to leave its sockets */
 #define GREETING_S 5.
 #define SILENCE_S 10. /* at least; a busy control plane is no dead one */
 #define SILENT_BEATS 4

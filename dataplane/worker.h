@@ -35,7 +35,8 @@ enum worker_order {
     WORKER_STOP   /* end now */
 };
 
-/* While draining: for the first request of who came last, and for one more of who could not be told. */
+/* While draining: for the first request of who came last, and for one more of who could not be
+ * told. */
 #define WORKER_FRESH_MS 300
 
 /* The one signal that workers take: see watchdog.h. */

@@ -348,8 +348,8 @@ void listener_close_older(struct listener_set *set, uint64_t publication)
     list_each_safe (node, &set->all) {
         struct listener *l = CONTAINER_OF(node, struct listener, link);
         if (l->listed_by >= publication) {
-            l->is_beside = l->is_beside && (l->addr.sa.any.sa_family != AF_UNIX ||
-                                            beside_is_aside(&l->addr));
+            l->is_beside =
+                l->is_beside && (l->addr.sa.any.sa_family != AF_UNIX || beside_is_aside(&l->addr));
             continue;
         }
         if (l->was_offered && l->listed_by == 0) {
