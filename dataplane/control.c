@@ -3,6 +3,7 @@
 #include <ev.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "dataplane/explain.h"
@@ -253,11 +254,20 @@ static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
     ev_timer_start(loop, timer);
 }
 
+/* Who leaves anything to go on with leaves breakers. */
+static bool is_to_go_on_with(const Gwp__Listeners *list)
+{
+    for (size_t i = 0; i < list->n_segments; i++)
+        if (strcmp(list->segments[i]->kind, "breakers") == 0)
+            return true;
+    return false;
+}
+
 static int take_kept(struct control *c, const struct message *m, struct err *err)
 {
     const Gwp__Listeners *list = (const Gwp__Listeners *)(const void *)m->body;
     bool complete = false;
-    if (rollout_renew(&c->rollout)) {
+    if (is_to_go_on_with(list) && rollout_renew(&c->rollout)) {
         report_free(&c->report);
         c->report = report_new(c->rollout.registry);
     }
