@@ -94,7 +94,6 @@ static void be_patient(struct fd_keeper *k, double until)
 {
     double seconds = MAX(until - clock_s(), 0.);
     k->patient_until = until;
-    ev_now_update(k->loop); /* or it is early by as much as this turn has lasted */
     ev_timer_stop(k->loop, &k->patience);
     ev_now_update(k->loop); /* a timer counts from the loop's time: after long work that is past */
     ev_timer_set(&k->patience, seconds, 0.);
