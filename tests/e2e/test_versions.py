@@ -174,7 +174,7 @@ def test_required_feature_that_is_not_known_is_refused_by_name(make_pair, backen
     pair.dataplane.kill()
     pair.dataplane.start()
     wait_until(lambda: pair.get("/").status == 200, "the stored snapshot is served")
-    assert "from the state directory" in pair.dataplane.log()
+    wait_until(lambda: "from the state directory" in pair.dataplane.log(), "it says so")
     required[:] = ["keeping", "limits"]
     assert pair.push(pair.yaml([route("new", "/new", backend)]), "&wait=10").status == 200
     assert pair.get("/new").status == 200 and pair.get("/").status == 404
