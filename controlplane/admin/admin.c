@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "controlplane/admin/api.h"
+#include "controlplane/admin/documents.h"
 #include "controlplane/admin/stream.h"
 #include "controlplane/files.h"
 #include "proto/base/addr.h"
@@ -179,6 +180,13 @@ void request_reply_empty(struct request *rq, unsigned status)
 
 void request_reply_json(struct request *rq, unsigned status, json_t *document)
 {
+    /* There is none where a string of it is no UTF-8: whoever asked caused that, and must not end
+     * the process by it. */
+    if (!document) {
+        request_fail(rq, MHD_HTTP_INTERNAL_SERVER_ERROR, "failed",
+                     "the answer would hold bytes that are no UTF-8");
+        return;
+    }
     char *text = must(json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(15)));
     size_t len = strlen(text);
     json_decref(document);
@@ -194,7 +202,10 @@ void request_fail(struct request *rq, unsigned status, const char *code, const c
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
-    request_reply_json(rq, status, json_pack("{s:s, s:s}", "error", code, "message", message));
+    /* It may quote what a client sent, or half a character of it. */
+    request_reply_json(
+        rq, status,
+        must(json_pack("{s:s, s:o}", "error", code, "message", document_text(message))));
 }
 
 /* ---- who may ---- */
@@ -337,6 +348,7 @@ static enum MHD_Result on_request(void *owner, struct MHD_Connection *c, const c
         rq->visit = visit_of(c);
         guard_allow(rq->visit, GUARD_BODY_SECONDS);
         rq->may_write = f->is_private;
+        rq->is_head = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
         begin(rq, method, path);
         /* A small body of a refused request is read first, so that the answer is not lost in a
          * reset. */
@@ -375,6 +387,12 @@ static void on_completed(void *owner, struct MHD_Connection *c, void **slot,
 }
 
 static void on_library_log(void *owner, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
+
+/* What holds a zero byte stays as it came, since it would end there: it is found nowhere. */
+static size_t on_unescape(void *owner, struct MHD_Connection *c, char *text)
+{
+    return strstr(text, "%00") ? strlen(text) : MHD_http_unescape(text);
+}
 
 static void on_library_log(void *owner, const char *fmt, va_list ap)
 {
@@ -415,7 +433,8 @@ static struct front *front_new(struct admin *a, int fd, bool is_private, struct 
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
         (unsigned)TIMEOUT_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION,
-        on_connection, f, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+        on_connection, f, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL,
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
     if (f->daemon) {
         front_watch(f);
         return f;

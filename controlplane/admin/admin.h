@@ -88,7 +88,7 @@ struct request {
     char *body;                        /* owned, terminated */
     size_t body_len, body_room;
     size_t skipped; /* bytes of a body that is too large */
-    bool may_write, is_asleep;
+    bool may_write, is_asleep, is_head;
     unsigned status;
     struct MHD_Response *response; /* owned; NULL = not answered yet */
     bool is_stream;

@@ -13,6 +13,7 @@
 #include "proto/base/log.h"
 
 #define LIMIT_KEY_MAX_BYTES 1024
+#define SOURCE_BYTES 201
 #define WAIT_MAX_SECONDS 3600.
 #define EXPLAIN_MAX_BYTES (1u << 20)
 
@@ -108,7 +109,11 @@ static void get_events(struct request *rq)
     const char *kind = request_argument(rq, "kind");
     uint64_t since = events_since(rq);
     if (wants_stream(rq)) {
-        stream_reply(rq, since, kind);
+        if (rq->is_head) { /* libmicrohttpd would end a body that there is not */
+            request_reply_empty(rq, MHD_HTTP_OK);
+            request_add_header(rq, "Content-Type", "text/event-stream");
+        } else
+            stream_reply(rq, since, kind);
         return;
     }
     json_t *list = json_array();
@@ -166,16 +171,22 @@ static bool read_wait(struct request *rq, double *seconds)
     return false;
 }
 
-/* Names the text in messages; what could garble a log line does not get into one. */
+/* One line of UTF-8 of less than that many bytes? Nothing else gets into logs and documents. */
+static bool is_line(const char *text, size_t bytes)
+{
+    json_t *t = json_string(text); /* NULL when it is no UTF-8 */
+    bool ok = t && json_string_length(t) < bytes;
+    for (const char *c = text; ok && *c; c++)
+        ok = (unsigned char)*c >= 0x20 && *c != 0x7f;
+    json_decref(t);
+    return ok;
+}
+
+/* Names the text in messages. */
 static const char *read_source(const struct request *rq)
 {
     const char *source = request_argument(rq, "source");
-    if (!source || !*source || strlen(source) > 200)
-        return "config";
-    for (const char *c = source; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            return "config";
-    return source;
+    return source && *source && is_line(source, SOURCE_BYTES) ? source : "config";
 }
 
 static struct view body_of(const struct request *rq)
@@ -186,14 +197,10 @@ static struct view body_of(const struct request *rq)
 /* "?message=": what the user says about it, one line of text. */
 static bool read_message(struct request *rq, char out[HISTORY_MESSAGE_BYTES])
 {
-    const char *text = request_argument(rq, "message");
-    json_t *t = json_string(text ? text : ""); /* NULL when it is no UTF-8 */
-    bool ok = t && json_string_length(t) < HISTORY_MESSAGE_BYTES;
-    for (const char *c = text; ok && c && *c; c++)
-        ok = (unsigned char)*c >= 0x20 && *c != 0x7f;
-    json_decref(t);
+    const char *given = request_argument(rq, "message"), *text = given ? given : "";
+    bool ok = is_line(text, HISTORY_MESSAGE_BYTES);
     if (ok)
-        snprintf(out, HISTORY_MESSAGE_BYTES, "%s", text ? text : "");
+        snprintf(out, HISTORY_MESSAGE_BYTES, "%s", text);
     else
         request_fail(rq, MHD_HTTP_BAD_REQUEST, "bad_argument",
                      "message is one line of text of less than %d bytes", HISTORY_MESSAGE_BYTES);

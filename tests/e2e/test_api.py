@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+import urllib.parse
 
 import jsonschema
 import pytest
@@ -120,6 +121,34 @@ def test_options_and_other_methods_tell_what_is_allowed(pair):
     assert put.status == 405 and put.get("allow") == "GET, HEAD, OPTIONS"
     head = tcp(pair, "HEAD", "/api/v1/status")
     assert head.status == 200 and head.body == b"" and int(head.get("content-length")) > 100
+
+
+def test_bytes_that_are_no_text_are_answered(make_pair, backend):
+    """Not UTF-8, half a character where a message is cut, zero bytes: an answer, and the control plane lives."""
+    pair = make_pair([route("all", "/", backend, rate_limit={"rate": 1, "burst": 1})])
+    cut = "x" * 198 + "\u00e4"
+    for target in ("/%ff%fe", "/" + urllib.parse.quote(cut), "/healthz%00", "/%00", "/api/v1/events?kind=%ff"):
+        answer = tcp(pair, "GET", target)
+        assert answer.status == (200 if "events" in target else 404) and answer.json(), target
+    text = pair.yaml().encode()
+    for name in ("%ff", "%c3%28", "%e2%80%a8", "a%00b"):
+        assert pair.admin("POST", f"/api/v1/config?source={name}", text).status == 200
+        assert pair.admin("GET", "/api/v1/limits").json()["limits"], name
+    for path in ("/api/v1/endpoints/%ff/drain", "/api/v1/dataplanes/%ff/replace", "/api/v1/limits/reset?route=%ff",
+                 "/api/v1/diff?from=%ff", "/api/v1/config?message=%ff"):
+        assert 400 <= pair.admin("POST", path, b"x").status < 500, path
+    assert pair.controlplane.running
+
+
+def test_an_answer_to_head_has_no_body(pair):
+    """Nor has one whose body would never end."""
+    with Client(("127.0.0.1", pair.admin_port), DEADLINE) as c:
+        for target in ("/api/v1/events?stream=1", "/metrics", "/nowhere"):
+            c.send_request("HEAD", target)
+            head = c.read_head()
+            assert head.status == (404 if target == "/nowhere" else 200), target
+            assert (head.get("content-type") == "text/event-stream") == ("stream" in target)
+        assert c.request("GET", "/healthz").json() == {"status": "ok"}
 
 
 def test_every_answer_has_the_headers_that_browsers_obey(pair):
