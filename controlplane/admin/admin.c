@@ -26,6 +26,7 @@
     (64u * 1024 * 1024) /* read away so that a client gets to see why it was refused */
 #define LINGER_SECONDS 3.
 #define SPEAK_SECONDS 1.
+#define LAST_TURNS 4 /* a stream takes one to wake up and others to say its end */
 #define ANSWERING_MAX_BYTES ((size_t)256 * 1024 * 1024) /* of answers that nobody takes */
 
 static void *must(void *memory)
@@ -85,7 +86,8 @@ static void front_free(struct front **fp)
     if (!f)
         return;
     streams_end(f->admin, f);
-    MHD_run(f->daemon);
+    for (int i = 0; i < LAST_TURNS; i++)
+        MHD_run(f->daemon);
     ev_io_stop(f->admin->loop, &f->io);
     ev_timer_stop(f->admin->loop, &f->turn);
     ev_timer_stop(f->admin->loop, &f->linger);

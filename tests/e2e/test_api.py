@@ -271,7 +271,7 @@ def test_streams_are_bounded_and_end_with_the_control_plane(pair):
     refused.close()
     assert pair.controlplane.stop() == 0
     for sock, stream in streams:
-        stream.read()
+        assert stream.read().endswith(b"\r\n0\r\n\r\n"), "the last chunk"
         sock.close()
     pair.controlplane.start()
     pair.wait_synced()
