@@ -201,7 +201,7 @@ void intake_rollback(struct publisher *p, const struct push *push, uint64_t numb
         err_set(&err, "there is no generation before the one in force");
     char *text = e ? history_read(&p->history, e, &err) : NULL;
     if (!text) {
-        publisher_tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
+        publisher_tell(p, push, &(struct push_outcome){e ? PUSH_FAILED : PUSH_UNKNOWN, err.text});
         return;
     }
     named.origin = ORIGIN_ROLLBACK;

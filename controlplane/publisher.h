@@ -39,6 +39,7 @@ enum push_verdict {
     PUSH_TIMEOUT,  /* not every data plane answered */
     PUSH_BUSY,     /* others are under way, for too long */
     PUSH_CONFLICT, /* another generation is in force than the push was made for */
+    PUSH_UNKNOWN,  /* there is no such generation */
     PUSH_FAILED,   /* by the control plane itself: see message */
 };
 

@@ -150,7 +150,7 @@ static void on_pushed(void *owner, const struct push_outcome *outcome)
         [PUSH_ACCEPTED] = MHD_HTTP_OK,       [PUSH_INVALID] = MHD_HTTP_UNPROCESSABLE_CONTENT,
         [PUSH_REFUSED] = MHD_HTTP_CONFLICT,  [PUSH_TIMEOUT] = MHD_HTTP_GATEWAY_TIMEOUT,
         [PUSH_BUSY] = MHD_HTTP_CONFLICT,     [PUSH_FAILED] = MHD_HTTP_INTERNAL_SERVER_ERROR,
-        [PUSH_CONFLICT] = MHD_HTTP_CONFLICT,
+        [PUSH_CONFLICT] = MHD_HTTP_CONFLICT, [PUSH_UNKNOWN] = MHD_HTTP_NOT_FOUND,
     };
     request_reply_json(owner, statuses[outcome->verdict], document_outcome(outcome));
 }

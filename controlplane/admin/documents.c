@@ -496,10 +496,10 @@ static json_t *accepted_outcome(const struct push_outcome *o)
 json_t *document_outcome(const struct push_outcome *o)
 {
     static const char *const codes[] = {
-        [PUSH_ACCEPTED] = "",        [PUSH_INVALID] = "invalid_config",
-        [PUSH_REFUSED] = "refused",  [PUSH_TIMEOUT] = "timeout",
-        [PUSH_BUSY] = "busy",        [PUSH_FAILED] = "failed",
-        [PUSH_CONFLICT] = "conflict"};
+        [PUSH_ACCEPTED] = "",         [PUSH_INVALID] = "invalid_config",
+        [PUSH_REFUSED] = "refused",   [PUSH_TIMEOUT] = "timeout",
+        [PUSH_BUSY] = "busy",         [PUSH_FAILED] = "failed",
+        [PUSH_CONFLICT] = "conflict", [PUSH_UNKNOWN] = "unknown_generation"};
     if (o->verdict == PUSH_ACCEPTED)
         return accepted_outcome(o);
     json_t *document =

@@ -91,7 +91,9 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
     check(openapi, "/api/v1/generations/{number}", pair.admin("GET", "/api/v1/generations/99999"))
     check(openapi, "/api/v1/diff", pair.admin("POST", "/api/v1/diff?from=previous&to=current"), "post")
     check(openapi, "/api/v1/rollback", pair.admin("POST", "/api/v1/rollback"), "post")
-    check(openapi, "/api/v1/rollback", pair.admin("POST", "/api/v1/rollback?generation=99999"), "post")
+    unknown = pair.admin("POST", "/api/v1/rollback?generation=99999")
+    assert unknown.status == 404
+    check(openapi, "/api/v1/rollback", unknown, "post")
     assert pair.admin("POST", "/api/v1/reload").status == 200  # as in the beginning
     check(openapi, "/api/v1/loglevel", pair.admin("POST", "/api/v1/loglevel?level=warn"), "post")
     check(openapi, "/api/v1/loglevel", pair.admin("POST", "/api/v1/loglevel?level=loud"), "post")
@@ -107,6 +109,36 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
     os.kill(replaced.json()["new_pid"], signal.SIGTERM)  # nobody else knows of it
     check(openapi, "/api/v1/dataplanes/{name}/replace", replaced, "post")
     assert pair.dataplane.wait() == 0
+
+
+def test_refusals_are_what_the_description_says(make_pair, backend, openapi):
+    """Of every path that needs the token: without one, with a wrong one, with a body that is too large; and bad arguments."""
+    pair = make_pair([route("all", "/", backend)], start=False)
+    secured = [(m, p) for p, item in openapi["paths"].items() for m in item if "security" in item[m]]
+    assert len(secured) > 15
+    fill = lambda path: re.sub(r"\{\w+\}", "1", path)
+    pair.sections["admin"] = {**pair.document()["admin"], "token": "open-sesame-and-be-quick"}
+    pair.start()
+    for method, path in secured:
+        for token in ([], [("Authorization", "Bearer open-sesame-and-be-quicK")]):
+            answer = pair.admin(method.upper(), fill(path), headers=token, private=False)
+            assert answer.status == 401 and answer.get("www-authenticate") == "Bearer", path
+            check(openapi, path, answer, method)
+        with Client(str(pair.admin_socket), DEADLINE) as c:
+            answer = c.request(method.upper(), fill(path), [("Content-Length", "99999999999")])
+            assert answer.status == 413, path
+            check(openapi, path, answer, method)
+    for path in ("/api/v1/config?wait=x", "/api/v1/reload?if_generation=x", "/api/v1/rollback?generation=x", "/api/v1/loglevel",
+                 "/api/v1/endpoints/{address}/weight?weight=0", "/api/v1/dataplanes/{name}/replace?wait=-1", "/api/v1/limits/reset",
+                 "/api/v1/explain?client=" + "1" * 65):
+        answer = pair.admin("POST", fill(path))
+        assert answer.status == 400, path
+        check(openapi, path.split("?")[0], answer, "post")
+    assert pair.push(pair.yaml(admin={**pair.sections["admin"], "token": ""})).status == 200
+    for method, path in secured:
+        answer = tcp(pair, method.upper(), fill(path))
+        assert answer.status == 403, path
+        check(openapi, path, answer, method)
 
 
 # ---- methods, headers, pages ----

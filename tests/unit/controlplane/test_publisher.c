@@ -370,7 +370,7 @@ Test(publisher, what_was_in_force_is_kept_and_can_be_gone_back_to)
     cr_expect_str_eq(e->user, "anna");
     cr_expect_str_eq(e->message, "no");
     rollback(77);
-    cr_expect_eq(told.verdict, PUSH_FAILED);
+    cr_expect_eq(told.verdict, PUSH_UNKNOWN);
     cr_expect(strstr(told.message, "no generation 77"));
 }
 
