@@ -472,7 +472,7 @@ static void on_expiry(struct ev_loop *loop, ev_timer *timer, int events)
 /* ---- life ---- */
 
 void fd_keeper_init(struct fd_keeper *k, struct ev_loop *loop, struct sessions *sessions,
-                    double keep_seconds)
+                    double keep_seconds, ledger_count *answered)
 {
     memset(k, 0, sizeof(*k));
     k->loop = loop;
@@ -480,7 +480,7 @@ void fd_keeper_init(struct fd_keeper *k, struct ev_loop *loop, struct sessions *
     k->keep_seconds = keep_seconds;
     k->absent_since = clock_s();
     list_init(&k->deposits);
-    stand_in_init(&k->stand_in, loop);
+    stand_in_init(&k->stand_in, loop, answered);
     ev_timer_init(&k->patience, on_patience, 0., 0.);
     ev_timer_init(&k->expiry, on_expiry, EXPIRY_SECONDS, EXPIRY_SECONDS);
     k->patience.data = k->expiry.data = k;
@@ -502,7 +502,7 @@ void fd_keeper_fini(struct fd_keeper *k)
 struct fd_keeper_view fd_keeper_look(const struct fd_keeper *k)
 {
     struct fd_keeper_view v = {.stands_in = k->stand_in.socket_count > 0,
-                               .answered = k->stand_in.answered};
+                               .answered = ledger_read(k->stand_in.answered)};
     list_each (node, &k->deposits) {
         const struct deposit *d = CONTAINER_OF(node, struct deposit, link);
         for (size_t i = 0; i < d->count; i++) {

@@ -45,8 +45,9 @@ struct fd_keeper {
     struct stand_in stand_in;
 };
 
+/* `answered` counts what the stand-in answers; borrowed. */
 void fd_keeper_init(struct fd_keeper *k, struct ev_loop *loop, struct sessions *sessions,
-                    double keep_seconds);
+                    double keep_seconds, ledger_count *answered);
 void fd_keeper_fini(struct fd_keeper *k);
 
 /* From the sessions. `snapshot_follows`: it is sent one next. */

@@ -286,7 +286,8 @@ static int run_with_state(struct controlplane *cp)
     limit_queries_init(&cp->limits, cp->loop, &cp->sessions);
     inquiries_init(&cp->inquiries, cp->loop, &cp->sessions);
     endpoints_init(&cp->endpoints, cp->loop, &cp->sessions, &cp->ledger, cp->state_dir);
-    fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds);
+    fd_keeper_init(&cp->keeper, cp->loop, &cp->sessions, cp->keep_seconds,
+                   ledger_find(&cp->ledger, "stand_in_responses"));
     succession_init(&cp->succession, cp->loop, &cp->sessions);
     if (publisher_init(p, cp->loop, cp->config, cp->state_dir, &names, &cp->sessions, &err) < 0) {
         log_error("main", "%s", err.text);

@@ -56,7 +56,7 @@ static void answer(struct client *c)
     uint64_t id = 0;
     char body[256], response[640];
     if (getrandom(&id, sizeof(id), GRND_NONBLOCK) != sizeof(id))
-        id = si->answered;
+        id = ledger_read(si->answered);
     int len = snprintf(body, sizeof(body),
                        "{\"error\":\"no_data_plane\",\"message\":\"" MESSAGE
                        "\",\"request_id\":\"%016llx\"}",
@@ -68,7 +68,7 @@ static void answer(struct client *c)
                          "Connection: close\r\n\r\n%s",
                          len, (unsigned long long)id, has_body ? body : "");
     c->answered = true;
-    si->answered++;
+    ledger_add(si->answered, 1);
     if (send(c->io.fd, response, (size_t)total, MSG_NOSIGNAL | MSG_DONTWAIT) != total ||
         shutdown(c->io.fd, SHUT_WR) < 0) {
         client_close(c);
@@ -164,10 +164,11 @@ static void on_socket(struct ev_loop *loop, ev_io *io, int events)
 
 /* ---- life ---- */
 
-void stand_in_init(struct stand_in *si, struct ev_loop *loop)
+void stand_in_init(struct stand_in *si, struct ev_loop *loop, ledger_count *answered)
 {
     memset(si, 0, sizeof(*si));
     si->loop = loop;
+    si->answered = answered;
     list_init(&si->clients);
     ev_timer_init(&si->pause, on_pause, 0., 0.);
     si->pause.data = si;

@@ -13,6 +13,7 @@
 
 #include <ev.h>
 
+#include "controlplane/ledger.h"
 #include "proto/base/list.h"
 
 #define STAND_IN_CLIENTS 256
@@ -25,10 +26,10 @@ struct stand_in {
     ev_timer pause;        /* when descriptors ran out */
     struct list clients;   /* owned */
     unsigned client_count;
-    uint64_t answered;
+    ledger_count *answered; /* borrowed */
 };
 
-void stand_in_init(struct stand_in *si, struct ev_loop *loop);
+void stand_in_init(struct stand_in *si, struct ev_loop *loop, ledger_count *answered);
 void stand_in_fini(struct stand_in *si);
 
 /* The sockets are borrowed until stand_in_stop(); those beyond the bound are left alone. */

@@ -182,6 +182,10 @@ def test_missing_data_plane_is_answered_503(pair):
     before = pair.metric("gateway_stand_in_responses_total")
     assert {pair.get("/").status for _ in range(50)} == {200}
     assert pair.metric("gateway_stand_in_responses_total") == before and pair.metric("gateway_stand_in") == 0
+    pair.controlplane.kill()
+    pair.controlplane.start()
+    pair.wait_synced()
+    assert pair.metric("gateway_stand_in_responses_total") == before, "it does not step back"
 
 
 def test_crash_loop_is_answered_503(pair):

@@ -22,6 +22,7 @@ struct rig {
     struct succession succession;
     struct session all[SESSIONS];
     struct channel *far[SESSIONS];
+    ledger_count answered;
     unsigned asked, outcomes;
 };
 
@@ -61,7 +62,7 @@ static void rig_init(struct rig *r)
     r->loop = ev_loop_new(EVFLAG_AUTO);
     r->sessions.loop = r->loop;
     list_init(&r->sessions.all);
-    fd_keeper_init(&r->keeper, r->loop, &r->sessions, 600);
+    fd_keeper_init(&r->keeper, r->loop, &r->sessions, 600, &r->answered);
     succession_init(&r->succession, r->loop, &r->sessions);
 }
 

@@ -27,6 +27,7 @@ struct plane {
 struct rig {
     struct ev_loop *loop;
     struct sessions sessions;
+    ledger_count answered;
     struct fd_keeper keeper;
     struct plane planes[PLANES];
 };
@@ -63,7 +64,7 @@ static inline void rig_init(struct rig *at)
     at->loop = ev_loop_new(EVFLAG_AUTO);
     at->sessions.loop = at->loop;
     list_init(&at->sessions.all);
-    fd_keeper_init(&at->keeper, at->loop, &at->sessions, 600);
+    fd_keeper_init(&at->keeper, at->loop, &at->sessions, 600, &at->answered);
 }
 
 /* It says Hello; `started_ms` tells who began later. */

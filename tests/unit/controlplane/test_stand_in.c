@@ -10,6 +10,7 @@
 
 static struct ev_loop *loop;
 static struct stand_in si;
+static ledger_count answered;
 static struct sockaddr_in where;
 static int listening;
 
@@ -17,7 +18,7 @@ static void setup(void)
 {
     socklen_t len = sizeof(where);
     loop = ev_loop_new(EVFLAG_AUTO);
-    stand_in_init(&si, loop);
+    stand_in_init(&si, loop, &answered);
     where = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     listening = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     cr_assert_eq(bind(listening, (struct sockaddr *)&where, len), 0);
@@ -71,7 +72,7 @@ Test(stand_in, a_request_is_answered_503_and_the_connection_is_over)
     cr_expect(strstr(text, "HTTP/1.1 503 ") == text, "%s", text);
     cr_expect(strstr(text, "\r\nRetry-After: 1\r\n") && strstr(text, "\r\nConnection: close\r\n"));
     cr_expect(strstr(text, "\r\n\r\n{\"error\":\"no_data_plane\""));
-    cr_expect_eq(si.answered, 1);
+    cr_expect_eq(ledger_read(&answered), 1);
     close(fd);
     LOOP_UNTIL(loop, si.client_count == 0);
 }
@@ -82,7 +83,7 @@ Test(stand_in, a_head_in_pieces_is_one_and_that_of_a_HEAD_gets_no_body)
     stand_in_start(&si, &listening, 1);
     int fd = client();
     for (size_t i = 0; i < sizeof(request) - 1; i++) {
-        cr_expect_eq(si.answered, 0, "not before its end");
+        cr_expect_eq(ledger_read(&answered), 0, "not before its end");
         cr_assert_eq(send(fd, request + i, 1, MSG_NOSIGNAL), 1);
         ev_run(loop, EVRUN_NOWAIT);
     }
@@ -111,7 +112,7 @@ Test(stand_in, a_head_without_end_is_answered_too)
         cr_assert_gt(send(fd, piece, sizeof(piece), MSG_NOSIGNAL), 0);
         ev_run(loop, EVRUN_NOWAIT);
     }
-    LOOP_UNTIL(loop, si.answered == 1);
+    LOOP_UNTIL(loop, ledger_read(&answered) == 1);
     close(fd);
 }
 
@@ -144,7 +145,7 @@ Test(stand_in, accepts_nobody_once_it_was_stopped_but_answers_who_was_accepted)
     say(second, "GET / HTTP/1.1\r\n\r\n");
     cr_expect(strstr(answer_of(first), " 503 "));
     ev_run(loop, EVRUN_NOWAIT);
-    cr_expect_eq(si.answered, 1);
+    cr_expect_eq(ledger_read(&answered), 1);
     int taken = accept(listening, NULL, NULL);
     cr_expect_geq(taken, 0, "it waits for whoever comes");
     close(taken);
