@@ -198,6 +198,7 @@ static void start_signals_and_timers(struct controlplane *cp)
     cp->again.data = cp;
     ev_timer_start(cp->loop, &cp->again);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN); /* to whoever rotates logs both programs are one */
     ev_signal_init(&cp->terminate, on_stop, SIGTERM);
     ev_signal_init(&cp->interrupt, on_stop, SIGINT);
     ev_signal_init(&cp->hangup, on_hangup, SIGHUP);

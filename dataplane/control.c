@@ -548,6 +548,7 @@ int control_run(const struct control_options *o)
 {
     struct control c = {.order = WORKER_RUN, .options = o};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);  /* it asks for another configuration, which comes without asking */
     signal(SIGCHLD, SIG_IGN); /* a successor that dies early is nobody's zombie */
     c.loop = ev_loop_new(EVFLAG_AUTO | EVFLAG_NOENV);
     if (!c.loop)

@@ -102,6 +102,17 @@ def test_sigterm_lets_requests_finish(pair, backend):
     assert pair.dataplane.wait() == 0
 
 
+def test_signals_for_the_other_program_end_nothing(pair):
+    """Whoever sends SIGHUP or SIGUSR1 to both."""
+    before = pair.status()["config"]["last_reload"]["at"]
+    for program in (pair.dataplane, pair.controlplane):
+        program.signal(signal.SIGUSR1)
+        program.signal(signal.SIGHUP)
+    wait_until(lambda: pair.status()["config"]["last_reload"]["at"] != before, "the file is read again")
+    assert pair.get("/").status == 200
+    assert pair.dataplane.running and pair.controlplane.running
+
+
 def test_sigterm_does_not_wait_for_ever(make_pair, backend):
     """shutdown_grace_seconds is the end of patience."""
     pair = make_pair([route("all", "/", backend, timeout_seconds=60)],
