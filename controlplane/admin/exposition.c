@@ -93,17 +93,25 @@ static double weight_of(const char *at, const char *end)
     return 1;
 }
 
+static bool is_range(const char *at, const char *end, const char *range)
+{
+    return (size_t)(end - at) == strlen(range) && strncasecmp(at, range, strlen(range)) == 0;
+}
+
 enum exposition_format exposition_negotiate(const char *accept)
 {
-    static const char openmetrics[] = "application/openmetrics-text";
     double best[] = {[EXPOSITION_TEXT] = 0, [EXPOSITION_OPENMETRICS] = 0};
     while (accept && *accept) {
         accept += strspn(accept, " \t,");
         const char *end = accept + strcspn(accept, ",");
-        const char *parameters = accept + strcspn(accept, ";, ");
-        bool is_openmetrics = strncasecmp(accept, openmetrics, sizeof(openmetrics) - 1) == 0;
-        double *to = &best[is_openmetrics ? EXPOSITION_OPENMETRICS : EXPOSITION_TEXT];
-        *to = fmax(*to, weight_of(parameters, end));
+        const char *parameters = accept + strcspn(accept, ";, \t");
+        double weight = weight_of(parameters, end);
+        if (is_range(accept, parameters, "application/openmetrics-text"))
+            best[EXPOSITION_OPENMETRICS] = fmax(best[EXPOSITION_OPENMETRICS], weight);
+        /* What we do not speak (Prometheus' protobuf) says nothing about what we do. */
+        if (is_range(accept, parameters, "text/plain") || is_range(accept, parameters, "text/*") ||
+            is_range(accept, parameters, "*/*"))
+            best[EXPOSITION_TEXT] = fmax(best[EXPOSITION_TEXT], weight);
         accept = end;
     }
     return best[EXPOSITION_OPENMETRICS] > 0 && best[EXPOSITION_OPENMETRICS] >= best[EXPOSITION_TEXT]

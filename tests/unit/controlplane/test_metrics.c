@@ -114,7 +114,14 @@ Test(metrics, openmetrics_is_what_asks_for_it)
          EXPOSITION_OPENMETRICS},
         {"application/openmetrics-text;q=0.4, text/plain;q=0.5", EXPOSITION_TEXT},
         {"application/openmetrics-text; q=0", EXPOSITION_TEXT},
-        {",,;q=1,application/openmetrics-text ; q=0.9", EXPOSITION_TEXT},
+        {",,;q=1,application/openmetrics-text ; q=0.9", EXPOSITION_OPENMETRICS},
+        {"application/"
+         "vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;"
+         "q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4",
+         EXPOSITION_OPENMETRICS},
+        {"APPLICATION/OpenMetrics-Text;q=0.3,text/plain;q=0.2", EXPOSITION_OPENMETRICS},
+        {"application/openmetrics-text2", EXPOSITION_TEXT},
+        {"image/png", EXPOSITION_TEXT},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++)
         cr_expect_eq(exposition_negotiate(cases[i].accept), cases[i].format, "%s", cases[i].accept);
