@@ -14,6 +14,7 @@
 #define REWRITE_BYTES ((size_t)8 * 1024 * 1024)
 #define REWRITE_GENERATIONS 1000 /* rows more than were left by the last rewriting */
 #define NS_PER_S 1e9
+#define MAX_SECONDS 1.8e10 /* as many nanoseconds as 64 bits hold: 570 years of waiting clients */
 
 static void *must(void *memory)
 {
@@ -38,7 +39,7 @@ static uint64_t advance(uint64_t *last, uint64_t now)
 
 static uint64_t nanoseconds(double seconds)
 {
-    return seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * NS_PER_S) : 0;
+    return seconds > 0 && seconds < MAX_SECONDS ? (uint64_t)(seconds * NS_PER_S) : 0;
 }
 
 /* ---- sources ---- */

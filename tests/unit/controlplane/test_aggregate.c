@@ -129,6 +129,15 @@ Test(aggregate, data_planes_are_summed)
     aggregate_fini(&a);
 }
 
+Test(aggregate, centuries_of_seconds_are_summed)
+{
+    struct aggregate a = fresh();
+    start(&a);
+    take(&a, "one", 1, 17000000000);
+    cr_expect_eq(buckets(&a)[3], 17000000000 * 1000000000ull);
+    aggregate_fini(&a);
+}
+
 Test(aggregate, the_same_report_again_changes_nothing)
 {
     struct aggregate a = fresh();
