@@ -4,6 +4,8 @@
 
 #define STATE_MAX_MEMBERS 32
 #define KEY_MAX_BYTES 256
+#define TENANT_MAX_BYTES 241
+#define SYSTEM_MAX_BYTES 14
 #define VALUE_MAX_BYTES 256
 
 /* ---- traceparent ---- */
@@ -49,18 +51,23 @@ static bool is_key_byte(char c)
            c == '/';
 }
 
+static bool is_name(const char *at, size_t len, size_t max)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!is_key_byte(at[i]))
+            return false;
+    return len > 0 && len <= max;
+}
+
 /* "vendor" or "tenant@system". */
 static bool is_key(struct view key)
 {
-    unsigned ats = 0;
-    if (key.len == 0 || key.len > KEY_MAX_BYTES || !is_key_byte(key.at[0]))
-        return false;
-    for (size_t i = 0; i < key.len; i++) {
-        ats += key.at[i] == '@';
-        if (key.at[i] != '@' && !is_key_byte(key.at[i]))
-            return false;
-    }
-    return ats == 0 || (ats == 1 && key.at[key.len - 1] != '@' && key.at[0] != '@');
+    const char *sign = key.len > 0 ? memchr(key.at, '@', key.len) : NULL;
+    size_t before = sign ? (size_t)(sign - key.at) : key.len;
+    if (!sign)
+        return is_name(key.at, key.len, KEY_MAX_BYTES);
+    return is_name(key.at, before, TENANT_MAX_BYTES) &&
+           is_name(sign + 1, key.len - before - 1, SYSTEM_MAX_BYTES);
 }
 
 static bool is_value(struct view value)
@@ -96,13 +103,12 @@ static bool is_member(struct view member)
            is_value((struct view){equals + 1, member.len - len - 1});
 }
 
-bool trace_is_state(struct view v)
+bool trace_is_state(struct view v, unsigned *members)
 {
-    unsigned members = 0;
     while (v.len > 0) {
         const char *comma = memchr(v.at, ',', v.len);
         size_t len = comma ? (size_t)(comma - v.at) : v.len;
-        if (++members > STATE_MAX_MEMBERS || !is_member((struct view){v.at, len}))
+        if (++*members > STATE_MAX_MEMBERS || !is_member((struct view){v.at, len}))
             return false;
         len += comma != NULL;
         v.at += len;
@@ -123,9 +129,10 @@ static void leave_out(struct head *h, enum field_id id)
 
 static bool are_states(const struct head *h, const struct buffer *b)
 {
+    unsigned members = 0;
     for (unsigned i = h->at[FIELD_TRACESTATE]; i > 0 && i <= h->field_count; i++)
         if (h->fields[i - 1].id == FIELD_TRACESTATE &&
-            !trace_is_state(field_value(b, &h->fields[i - 1])))
+            !trace_is_state(field_value(b, &h->fields[i - 1]), &members))
             return false;
     return true;
 }

@@ -14,8 +14,9 @@ enum trace { TRACE_NONE, TRACE_RECEIVED, TRACE_MADE };
  */
 bool trace_is_parent(struct view value);
 
-/* One field's list of vendors: "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE". */
-bool trace_is_state(struct view value);
+/* One field's list of vendors: "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE". Several fields are one
+ * list, so `members` goes on from field to field; it begins with 0. */
+bool trace_is_state(struct view value, unsigned *members);
 
 /* TRACE_RECEIVED when the request has a valid traceparent; else its fields of both names are marked
  * (FIELD_LOOKALIKE), so that they are not passed on. A bad tracestate alone is left out alone. */

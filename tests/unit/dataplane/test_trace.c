@@ -4,6 +4,12 @@
 
 #include "dataplane/http/trace.h"
 
+static bool is_state(const char *text)
+{
+    unsigned members = 0;
+    return trace_is_state(view_of(text), &members);
+}
+
 #define GOOD "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
 
 Test(trace, a_parent_is_what_the_recommendation_says)
@@ -61,13 +67,37 @@ Test(trace, a_state_is_a_list_of_vendors)
         {"a b=1", false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++)
-        cr_expect_eq(trace_is_state(view_of(cases[i].text)), cases[i].valid, "%s", cases[i].text);
+        cr_expect_eq(is_state(cases[i].text), cases[i].valid, "%s", cases[i].text);
     char many[400] = "";
     for (int i = 0; i < 32; i++)
         snprintf(many + strlen(many), sizeof(many) - strlen(many), "%sk%d=1", i ? "," : "", i);
-    cr_expect(trace_is_state(view_of(many)));
+    cr_expect(is_state(many));
     strcat(many, ",k33=1");
-    cr_expect_not(trace_is_state(view_of(many)));
+    cr_expect_not(is_state(many));
+}
+
+Test(trace, several_fields_are_one_list)
+{
+    unsigned members = 0;
+    for (int i = 0; i < 32; i++)
+        cr_expect(trace_is_state(view_of("a=1"), &members));
+    cr_expect_not(trace_is_state(view_of("a=1"), &members));
+}
+
+Test(trace, keys_have_bounds)
+{
+    static const struct {
+        int tenant, system; /* 0: there is no "@" */
+        bool valid;
+    } cases[] = {
+        {256, 0, true}, {257, 0, false}, {241, 14, true}, {242, 14, false}, {1, 15, false}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char key[300], letters[300];
+        memset(letters, 'k', sizeof(letters));
+        snprintf(key, sizeof(key), "%.*s%s%.*s=1", cases[i].tenant, letters,
+                 cases[i].system ? "@" : "", cases[i].system, letters);
+        cr_expect_eq(is_state(key), cases[i].valid, "%s", key);
+    }
 }
 
 Test(trace, what_is_made_is_valid_and_new)
