@@ -59,6 +59,12 @@ static bool is_c1_control(const unsigned char *p, size_t left)
     return left >= 2 && p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0;
 }
 
+/* U+2028 and U+2029: JSON takes them, but to much that reads lines they end one. */
+static bool is_separator(const unsigned char *p, size_t left)
+{
+    return left >= 3 && p[0] == 0xE2 && p[1] == 0x80 && (p[2] == 0xA8 || p[2] == 0xA9);
+}
+
 size_t json_escape(char *out, size_t cap, struct view text)
 {
     const unsigned char *p = (const unsigned char *)text.at;
@@ -71,6 +77,10 @@ size_t json_escape(char *out, size_t cap, struct view text)
         } else if (is_c1_control(p + i, text.len - i)) {
             step = 2;
             len = escape_control(piece, p[i + 1]);
+        } else if (is_separator(p + i, text.len - i)) {
+            step = 3;
+            len = 6;
+            memcpy(piece, p[i + 2] == 0xA8 ? "\\u2028" : "\\u2029", len);
         } else if ((step = utf8_length(p + i, text.len - i)) > 0) {
             len = step;
             memcpy(piece, p + i, len);
