@@ -213,14 +213,19 @@ static void put_json(struct line *l, const struct access_record *r)
     PUT(l, "}\n");
 }
 
-/* A word of a console line; "-" keeps the columns where there is nothing. */
+/* A word of a console line; "-" keeps the columns where there is nothing, quotes do where a client
+ * has sent spaces. */
 static void put_column(struct line *l, struct view v)
 {
-    *l->at++ = ' ';
+    bool has_spaces = v.len > 0 && memchr(v.at, ' ', v.len);
+    PUT(l, " ");
     if (v.len == 0)
-        *l->at++ = '-';
-    else
-        put_escaped(l, v);
+        PUT(l, "-");
+    if (has_spaces)
+        PUT(l, "\"");
+    put_escaped(l, v);
+    if (has_spaces)
+        PUT(l, "\"");
 }
 
 #define PUT_PAIR(l, name, value)                                                                   \

@@ -97,6 +97,8 @@ def test_console_lines_are_for_eyes(make_pair, backend):
     pair.get("/x\x1b"[:2] + "?a=b", [("X-Request-ID", "console")])
     line = wait_until(lambda: pair.access_log.exists() and pair.access_log.read_text(), "a line is there")
     assert re.match(r"\S+Z info 127\.0\.0\.1 GET \S+ /x\?a=b HTTP/1\.1 200 ok [\d.]+ms in=0 out=\d+ route=all endpoint=\S+ id=console\n", line)
+    assert pair.get("/", host="a GET b").status == 400
+    wait_until(lambda: ' GET "a GET b" / HTTP/1.1 400 bad_request ' in pair.access_log.read_text(), "spaces make no columns")
     assert re.search(r"^\S+Z info  gwp-dataplane rollout: ", pair.dataplane.log(), re.M)
     assert re.search(r"^\S+Z info  gwp-controlplane publisher: ", pair.controlplane.log(), re.M)
 
