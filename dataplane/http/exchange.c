@@ -38,6 +38,7 @@ struct exchange *exchange_begin(struct downstream *c)
     ex->client = c;
     ex->replayable = true;
     ex->connect_s = ex->upstream_s = -1;
+    ex->began_s = worker_now(w);
     http1_parser_init(&ex->request, false, &ex->head, w->snapshot->server.max_headers);
     c->exchange = ex;
     stats_add(&w->stats, STAT_downstream_requests_active, 1);
@@ -48,11 +49,11 @@ static void count(const struct exchange *ex, double now_s)
 {
     const struct stats_exchange x = {
         .route_slot = ex->route_state ? ex->route_state->slot : STATS_NO_ROUTE,
-        .method = method_label(ex->head.method),
+        .method = ex->head.target_len > 0 ? method_label(ex->head.method) : METHOD_OTHER,
         .status = ex->status,
         .reason = ex->reason,
         .generation = ex->generation,
-        .seconds = now_s - ex->started_s,
+        .seconds = now_s - ex->began_s,
         .upstream_seconds = ex->upstream_s,
     };
     stats_request(&exchange_worker(ex)->stats, &x);
@@ -67,12 +68,12 @@ static void write_log(const struct exchange *ex, double now_s)
         .time = ex->wall_s,
         .request_id = {ex->request_id, ex->request_id_len},
         .client = {ex->client_ip, ex->client_ip_len},
-        .method = h->bytes ? head_method(h, b) : (struct view){NULL, 0},
+        .method = h->target_len > 0 ? head_method(h, b) : (struct view){NULL, 0},
         .host = head_value(h, b, FIELD_HOST),
         .path = head_view(b, h->target_at, h->target_len),
-        .protocol = h->bytes == 0 ? (struct view){NULL, 0}
-                    : h->minor    ? (struct view){"HTTP/1.1", 8}
-                                  : (struct view){"HTTP/1.0", 8},
+        .protocol = h->bytes == 0 || h->major != 1 ? (struct view){NULL, 0}
+                    : h->minor                     ? (struct view){"HTTP/1.1", 8}
+                                                   : (struct view){"HTTP/1.0", 8},
         .user_agent = head_value(h, b, FIELD_USER_AGENT),
         .referer = head_value(h, b, FIELD_REFERER),
         .traceparent = ex->trace == TRACE_MADE
@@ -86,7 +87,7 @@ static void write_log(const struct exchange *ex, double now_s)
         .upstream_status = ex->upstream_status,
         .bytes_in = ex->body_in,
         .bytes_out = ex->body_out,
-        .duration_s = now_s - ex->started_s,
+        .duration_s = now_s - ex->began_s,
         .upstream_s = ex->upstream_s,
         .connect_s = ex->connect_s,
         .attempts = ex->attempts,

@@ -77,6 +77,7 @@ struct exchange {
     uint16_t upstream_status; /* 0 = none */
     enum reason reason;
     const char *detail;            /* static words, or NULL */
+    double began_s;                /* its first byte had come; monotonic */
     double started_s, wall_s;      /* the head was complete; monotonic, wall clock */
     double attempt_s, connected_s; /* monotonic; 0 = not yet */
     double connect_s, upstream_s;  /* durations, negative = did not happen */

@@ -11,12 +11,27 @@ static uint32_t offset(const struct http1_parser *p, const char *at)
     return (uint32_t)(at - p->buffer->data);
 }
 
+/* When its target begins the method is known: heads that never become complete are counted and
+ * logged with theirs. */
+static void note_method(struct http1_parser *p)
+{
+    struct head *h = p->head;
+    if (p->extension) {
+        h->method = METHOD_EXTENSION;
+    } else if (!p->is_response) {
+        h->method = p->llhttp.method;
+        h->method_len = (uint8_t)strlen(llhttp_method_name((llhttp_method_t)h->method));
+    }
+}
+
 static int on_target(llhttp_t *l, const char *at, size_t len)
 {
     struct http1_parser *p = l->data;
     struct head *h = p->head;
-    if (h->target_len == 0)
+    if (h->target_len == 0) {
         h->target_at = offset(p, at);
+        note_method(p);
+    }
     h->target_len = offset(p, at) + (uint32_t)len - h->target_at;
     return 0;
 }
@@ -222,12 +237,6 @@ enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
         return has_no_version(p, b) ? refuse(p, R_BAD_REQUEST, "no HTTP version") : PARSE_AGAIN;
     if (e != HPE_PAUSED || !p->head_done)
         return refuse_head(p, e);
-    if (p->extension) {
-        h->method = METHOD_EXTENSION;
-    } else if (!p->is_response) {
-        h->method = p->llhttp.method;
-        h->method_len = (uint8_t)strlen(llhttp_method_name((llhttp_method_t)h->method));
-    }
     h->major = p->llhttp.http_major;
     h->minor = p->llhttp.http_minor;
     h->status = p->llhttp.status_code;

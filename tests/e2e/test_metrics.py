@@ -111,6 +111,23 @@ def test_bytes_are_those_that_clients_count(pair):
     wait_until(lambda: sums() == (sum(map(len, asked)), told), "they are counted")
 
 
+def test_what_never_became_a_request_is_counted_with_its_method(make_pair, backend):
+    """As far as it came: in time and with the method that stood there, or with OTHER."""
+    pair = make_pair([route("all", "/", backend)], server={"header_timeout_seconds": 1})
+    for head in ("GET /half HTTP/1.1\r\n", "PUT /" + "x" * 100000, "get / HTTP/1.1\r\n\r\n", "G"):
+        with pair.client() as c:
+            c.send(head)
+            assert c.read_response().status >= 400
+    count = lambda **labels: pair.metric("gateway_requests_total", route="none", **labels)
+    wait_until(lambda: count() == 4, "all are counted")
+    assert count(method="GET", status=408) == count(method="PUT", status=414) == 1
+    assert count(method="OTHER", status=501) == count(method="OTHER", status=408) == 1
+    lines = {(line["status"], line.get("method")): line for line in pair.access_lines()}
+    assert set(lines) == {(408, "GET"), (414, "PUT"), (501, None), (408, None)}
+    assert all(line["duration_ms"] >= 1000 for (status, _), line in lines.items() if status == 408)
+    assert pair.metric("gateway_request_duration_seconds_sum", route="none") >= 2
+
+
 def test_limits_connections_and_backends_have_series(busy):
     """Decisions by route; connections by endpoint; the time at backends apart from the whole."""
     decision = lambda d: busy.metric("gateway_limit_decisions_total", route="few", decision=d)
