@@ -11,6 +11,7 @@
 
 #include "controlplane/files.h"
 #include "proto/base/clock.h"
+#include "proto/base/json.h"
 #include "proto/base/log.h"
 #include "proto/base/version.h"
 
@@ -202,11 +203,26 @@ static int send_welcome(struct session *s, uint32_t protocol, struct err *err)
     return channel_send(s->channel, MSG_WELCOME, &welcome.base, NULL, 0, err) ? 0 : -1;
 }
 
+/* Text that needs no escape anywhere: it is a label of metrics, and one that is no UTF-8 would cost
+ * the whole scrape. */
+static bool is_plain(const char *text)
+{
+    char escaped[1024];
+    struct view v = view_of(text);
+    size_t len = json_escape(escaped, sizeof(escaped), v);
+    return view_equal((struct view){escaped, len}, v);
+}
+
 static int on_hello(struct session *s, const Gwp__Hello *hello, struct err *err)
 {
     struct sessions *ss = s->sessions;
     if (hello->instance_id[0] == '\0' || hello->name[0] == '\0')
         return err_set(err, "a Hello without name or instance id");
+    if (!is_plain(hello->name) || !is_plain(hello->instance_id) || !is_plain(hello->version)) {
+        err_set(err, "a data plane's name (--id) is text in UTF-8 without control characters, "
+                     "quotes and backslashes");
+        return refuse(s, "name", err);
+    }
     uint32_t protocol = channel_negotiate(GWP_PROTOCOL_MIN, GWP_PROTOCOL_MAX, hello->protocol_min,
                                           hello->protocol_max, err);
     if (protocol == 0)

@@ -161,9 +161,24 @@ def test_both_programs_are_told_of(busy):
         assert name in busy.metrics(), name
 
 
+def test_a_data_plane_whose_name_is_no_label_is_refused(pair):
+    """It is told why, and the scrape of the others is whole."""
+    other = pair.make_dataplane("dp-2")
+    other.argv = [os.fsencode(a) for a in other.argv]
+    other.argv[-1], other.argv[other.argv.index(b"--state-dir") + 1] = b"\xff\xfe", os.fsencode(pair.folder / "other-state")
+    other.start()
+    try:
+        wait_until(lambda: "it refused: a data plane's name" in other.log(), "it is told why")
+        answer = scrape(pair)
+        assert b"\xff" not in answer.body and promtool(answer.body) == (0, "")
+    finally:
+        other.kill()
+
+
 def test_untouched_routes_have_no_series(busy):
     """They cost nothing until they are used."""
-    text = busy.yaml([*busy.routes, route("untouched", "/untouched", "http://127.0.0.1:2", health_check={"enabled": False})])
+    text = busy.yaml([*busy.routes, route("untouched", "/untouched", "http://127.0.0.1:2", health_check={"enabled": False},
+                                          circuit_breaker={})])
     assert busy.push(text).status == 200
     named = {name for name, samples in busy.metrics().items() if any(("route", "untouched") in p for p in samples)}
     assert "gateway_endpoint_health" in named
