@@ -506,10 +506,14 @@ static void print_breakers(const struct endpoint_lines *lines, struct exposition
     exposition_family(x, "gateway_breaker_transitions_total", METRIC_COUNTER,
                       "Changes of the endpoint's circuit breaker, by the state it entered");
     for (size_t i = 0; i < lines->count; i++) {
-        for (unsigned to = 0; lines->at[i].has_breaker && to < AGGREGATE_BREAKER_STATES; to++) {
-            begin_line(x, &lines->at[i]);
+        const struct endpoint_line *line = &lines->at[i];
+        /* From its first request on, with zeros: a first change is seen as one. */
+        if (!line->has_breaker || (line->sum.requests == 0 && line->sum.moved_to[1] == 0))
+            continue;
+        for (unsigned to = 0; to < AGGREGATE_BREAKER_STATES; to++) {
+            begin_line(x, line);
             exposition_label(x, "to", words[to]);
-            exposition_count(x, lines->at[i].sum.moved_to[to]);
+            exposition_count(x, line->sum.moved_to[to]);
         }
     }
 }

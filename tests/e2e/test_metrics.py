@@ -182,7 +182,9 @@ def test_untouched_routes_have_no_series(busy):
     assert busy.push(text).status == 200
     named = {name for name, samples in busy.metrics().items() if any(("route", "untouched") in p for p in samples)}
     assert "gateway_endpoint_health" in named
-    assert not [n for n in named if not n.startswith("gateway_endpoint_") or n.endswith("_total")], "only what its endpoint is like"
+    assert named <= {"gateway_endpoint_health", "gateway_endpoint_draining", "gateway_endpoint_weight", "gateway_breaker_state"}
+    touched = [dict(p) for p in busy.metrics()["gateway_breaker_transitions_total"]]
+    assert {(p["route"], p["to"]) for p in touched} == {("all", to) for to in ("closed", "open", "half_open")}, "zeros, once used"
 
 
 def generations(pair):
