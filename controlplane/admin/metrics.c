@@ -295,8 +295,9 @@ static void print_dataplanes(const struct admin_context *c, struct exposition *x
         exposition_label(x, "version", s->version);
         exposition_count(x, 1);
     }
-    EACH_DATAPLANE(c, x, "gateway_dataplane_generation", METRIC_GAUGE,
-                   "Generation that the data plane serves", s, s->generation);
+    EACH_DATAPLANE_WHERE(c, x, "gateway_dataplane_generation", METRIC_GAUGE,
+                         "Generation that the data plane serves, unless it is draining", s,
+                         !s->leaving, s->generation);
     EACH_DATAPLANE(c, x, "gateway_control_channel_lag_seconds", METRIC_GAUGE,
                    "How long the data plane's last heartbeat was under way", s, s->lag_seconds);
     EACH_PROCESS(c, x, "gateway_dataplane_resident_memory_bytes", METRIC_GAUGE,

@@ -530,6 +530,40 @@ def test_replaced_data_plane_may_be_stopped_as_well(pair, backend):
     pair.wait_ready()
 
 
+def test_changes_do_not_wait_for_who_is_leaving(make_pair, backend):
+    """One that finishes what it has is not asked, whether another has taken its place or not; until then it takes what comes."""
+    pair = make_pair([route("all", "/", backend)], server={"drain_delay_seconds": 2, "shutdown_grace_seconds": 60})
+    kept(pair)
+    versions = iter(range(20, 100))
+
+    def push():
+        answer = pair.push(pair.yaml([route("all", "/", backend, timeout_seconds=next(versions))]))
+        assert answer.status == 200, answer
+        return [plane["accepted"] for plane in answer.json()["dataplanes"]]
+    tunnel = pair.client()
+    tunnel.send_request("GET", "/upgrade", [("Connection", "Upgrade"), ("Upgrade", "echo")])
+    assert tunnel.read_head().status == 101
+    with another(pair) as second:
+        roles = lambda: sorted(p["role"] for p in pair.status()["dataplanes"])
+        wait_until(lambda: roles() == ["draining", "serving"], "one serves, one is told to drain")
+        assert push() == [True]
+        assert pair.metric("gateway_dataplane_generation") == pair.generation(), "of the one that serves"
+        idle = pair.client()
+        assert idle.request("GET", "/").status == 200
+        second.signal(signal.SIGTERM)
+        wait_until(lambda: "shutting down" in second.log(), "it tells its clients to go")
+        assert push() == [True]
+        idle.send_request("GET", "/delay/4")
+        wait_until(lambda: roles() == ["draining", "draining"], "it accepts no more")
+        assert push() == []
+        assert idle.read_response().status == 200
+        assert second.wait() == 0
+    tunnel.close()
+    assert pair.dataplane.wait() == 0
+    pair.dataplane.start()
+    pair.wait_ready()
+
+
 def test_limits_and_breakers_go_along(make_pair, backend):
     """Both count in one memory while one replaces the other."""
     pair = make_pair([limited(backend, burst=3)], server={"shutdown_grace_seconds": 1})
