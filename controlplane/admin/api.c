@@ -24,6 +24,17 @@ static void get_healthz(struct request *rq)
     request_reply_json(rq, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
 }
 
+/* Is there one that takes new requests? */
+static bool is_served(const struct sessions *ss)
+{
+    sessions_each(s, ss)
+    {
+        if (!s->leaving && s->generation > 0)
+            return true;
+    }
+    return false;
+}
+
 static void get_readyz(struct request *rq)
 {
     const struct admin_context *c = &rq->admin->context;
@@ -32,6 +43,9 @@ static void get_readyz(struct request *rq)
         json_array_append_new(reasons, json_string("no generation in force"));
     if (c->sessions->open_count == 0)
         json_array_append_new(reasons, json_string("no data plane connected"));
+    else if (!is_served(c->sessions))
+        json_array_append_new(reasons, json_string("no data plane serves: those that are connected "
+                                                   "are draining or have no configuration yet"));
     bool serves = true;
     json_t *warnings = document_dead_routes(c, &serves);
     enum ready_routes wanted = rq->admin->ready_routes;

@@ -548,6 +548,7 @@ def test_changes_do_not_wait_for_who_is_leaving(make_pair, backend):
         wait_until(lambda: roles() == ["draining", "serving"], "one serves, one is told to drain")
         assert push() == [True]
         assert pair.metric("gateway_dataplane_generation") == pair.generation(), "of the one that serves"
+        assert pair.admin("GET", "/readyz").status == 200
         idle = pair.client()
         assert idle.request("GET", "/").status == 200
         second.signal(signal.SIGTERM)
@@ -556,6 +557,8 @@ def test_changes_do_not_wait_for_who_is_leaving(make_pair, backend):
         idle.send_request("GET", "/delay/4")
         wait_until(lambda: roles() == ["draining", "draining"], "it accepts no more")
         assert push() == []
+        ready = pair.admin("GET", "/readyz")
+        assert ready.status == 503 and ready.json()["reasons"][0].startswith("no data plane serves")
         assert idle.read_response().status == 200
         assert second.wait() == 0
     tunnel.close()
