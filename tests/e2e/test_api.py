@@ -25,7 +25,7 @@ def tcp(pair, method, target, headers=()):
 # ---- the description ----
 
 def as_json_schema(node):
-    """OpenAPI 3.0 says nullable where JSON Schema has a type."""
+    """OpenAPI 3.0 says nullable where JSON Schema has a type; and what is not described may not be there."""
     if isinstance(node, list):
         return [as_json_schema(n) for n in node]
     if not isinstance(node, dict):
@@ -33,6 +33,8 @@ def as_json_schema(node):
     made = {k: as_json_schema(v) for k, v in node.items() if k != "nullable"}
     if node.get("nullable"):
         made["type"] = [made["type"], "null"]
+    if node.get("type") == "object" and "properties" in node:
+        made.setdefault("additionalProperties", False)
     return made
 
 
@@ -84,6 +86,7 @@ def test_answers_are_what_the_description_says(make_pair, backend, openapi):
     check(openapi, "/api/v1/endpoints/{address}/drain", pair.admin("POST", "/api/v1/endpoints/1.2.3.4:5/drain"), "post")
     check(openapi, "/api/v1/config", pair.push(pair.yaml([route("all", "/", backend)])), "post")
     check(openapi, "/api/v1/config", pair.push("nonsense: 1"), "post")
+    check(openapi, "/api/v1/config", pair.push(pair.yaml(), "&if_generation=99999"), "post")
     check(openapi, "/api/v1/explain", pair.admin("POST", "/api/v1/explain", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "post")
     check(openapi, "/api/v1/validate", pair.admin("POST", "/api/v1/validate", b"nonsense: 1"), "post")
     check(openapi, "/api/v1/reload", pair.admin("POST", "/api/v1/reload"), "post")
