@@ -88,8 +88,8 @@ void attempt_end(struct exchange *ex, enum reason why)
     settle(ex, why == R_SERVED ? verdict_on_answer(ex) : verdict_on_reason(why), why);
 }
 
-/* The breaker hears of it before the client does: whoever has seen an answer and asks again, perhaps
- * by another worker, meets the state that it led to. */
+/* The breaker hears of it before the client does: whoever has seen an answer and asks again,
+ * perhaps by another worker, meets the state that it led to. */
 void attempt_answered(struct exchange *ex)
 {
     ex->response_state = RES_DONE;
