@@ -49,8 +49,10 @@ static struct view nearest_request_variable(const char *name)
     return suggest_best(&near);
 }
 
-static void unset(const char *name, bool in_header, struct err *advice, struct err *err)
+static void unset(const char *name, bool in_header, struct env_fault *f)
 {
+    struct err *advice = &f->advice;
+    *advice->text = '\0'; /* of a "$HOME" before it */
     struct view near = in_header ? nearest_request_variable(name) : (struct view){NULL, 0};
     if (near.len > 0)
         snprintf(advice->text, sizeof(advice->text), "did you mean \"${%.*s}\"?", VIEW_ARG(near));
@@ -59,28 +61,30 @@ static void unset(const char *name, bool in_header, struct err *advice, struct e
                  "outside header values it must be set, or have a default: ${%s:-default}", name);
     if (!*advice->text)
         snprintf(advice->text, sizeof(advice->text), "set it, or write ${%s:-default}", name);
-    err_set(err, "environment variable %s is not set", name);
+    err_set(&f->why, "environment variable %s is not set", name);
 }
 
-/* `v` begins behind "${". Returns what was read of it, "}" included; 0 with `err` if it is wrong.
+/* `v` begins behind "${". Returns what was read of it, "}" included; 0 with a fault if it is wrong.
  */
-static size_t expand_one(struct out *o, struct view v, struct err *advice, struct err *err)
+static size_t expand_one(struct out *o, struct view v, struct env_fault *f)
 {
     size_t len = name_length(v);
     const char *close = memchr(v.at, '}', v.len);
+    f->piece = (struct view){v.at - 2, v.len + 2};
     if (!close) {
-        snprintf(advice->text, sizeof(advice->text), "write $$ for a dollar");
-        err_set(err, "\"${\" without \"}\"");
+        snprintf(f->advice.text, sizeof(f->advice.text), "write $$ for a dollar");
+        err_set(&f->why, "\"${\" without \"}\"");
         return 0;
     }
     struct view inside = {v.at, (size_t)(close - v.at)};
+    f->piece.len = inside.len + 3;
     bool has_default = len + 2 <= inside.len && memcmp(inside.at + len, ":-", 2) == 0;
     struct view preset = {inside.at + len + 2, has_default ? inside.len - len - 2 : 0};
     if (len == 0 || len >= NAME_MAX_BYTES || (len != inside.len && !has_default) ||
         memchr(inside.at, '$', inside.len)) {
-        snprintf(advice->text, sizeof(advice->text),
+        snprintf(f->advice.text, sizeof(f->advice.text),
                  "write ${NAME} or ${NAME:-default}, or $$ for a dollar");
-        err_set(err, "\"${%.*s}\" is not a variable", (int)MIN(inside.len, 60), inside.at);
+        err_set(&f->why, "\"${%.*s}\" is not a variable", (int)MIN(inside.len, 60), inside.at);
         return 0;
     }
 
@@ -93,14 +97,14 @@ static size_t expand_one(struct out *o, struct view v, struct err *advice, struc
         return inside.len + 1;
     }
     if (!value && !has_default) {
-        unset(name, o->keep_request_variables, advice, err);
+        unset(name, o->keep_request_variables, f);
         return 0;
     }
     put(o, has_default && (!value || !*value) ? preset : view_of(value));
     return inside.len + 1;
 }
 
-static int expand(struct out *o, struct view text, struct err *advice, struct err *err)
+static int expand(struct out *o, struct view text, struct env_fault *f)
 {
     for (size_t i = 0; i < text.len;) {
         const char *dollar = memchr(text.at + i, '$', text.len - i);
@@ -111,7 +115,7 @@ static int expand(struct out *o, struct view text, struct err *advice, struct er
             break;
         struct view rest = {text.at + i + 1, text.len - i - 1};
         if (rest.len > 0 && rest.at[0] == '{') {
-            size_t n = expand_one(o, (struct view){rest.at + 1, rest.len - 1}, advice, err);
+            size_t n = expand_one(o, (struct view){rest.at + 1, rest.len - 1}, f);
             if (n == 0)
                 return -1;
             i += 2 + n;
@@ -121,7 +125,7 @@ static int expand(struct out *o, struct view text, struct err *advice, struct er
         bool doubled = rest.len > 0 && rest.at[0] == '$';
         int name = doubled ? 0 : (int)MIN(name_length(rest), NAME_MAX_BYTES);
         if (name > 0)
-            snprintf(advice->text, sizeof(advice->text),
+            snprintf(f->advice.text, sizeof(f->advice.text),
                      "write ${%.*s} for the variable, or $$ for a dollar", name, rest.at);
         i += doubled ? 2 : 1;
     }
@@ -129,14 +133,14 @@ static int expand(struct out *o, struct view text, struct err *advice, struct er
 }
 
 struct view env_expand(struct arena *a, struct view text, bool keep_request_variables,
-                       struct err *advice, struct err *err)
+                       struct env_fault *fault)
 {
     struct out o = {NULL, 0, keep_request_variables};
-    *advice->text = '\0';
-    if (expand(&o, text, advice, err))
+    *fault->advice.text = '\0';
+    if (expand(&o, text, fault))
         return (struct view){NULL, 0};
     o = (struct out){arena_alloc(a, o.len + 1), 0, keep_request_variables};
-    if (expand(&o, text, advice, err))
+    if (expand(&o, text, fault))
         return (struct view){NULL, 0};
     return (struct view){o.at, o.len};
 }

@@ -7,6 +7,7 @@
 #include "controlplane/config/env.h"
 #include "controlplane/config/scan.h"
 #include "controlplane/config/symbols.h"
+#include "controlplane/config/written.h"
 #include "proto/base/pace.h"
 
 #define PAIRWISE_MAX 16 /* maps up to here are checked for duplicate keys without a table */
@@ -15,8 +16,9 @@
 struct loader {
     yaml_parser_t parser;
     struct scan scan;
-    bool scans, gave_up; /* events come from `scan`; it cannot read this text */
-    struct view text;
+    bool scans, gave_up;      /* events come from `scan`; it cannot read this text */
+    struct view text, masked; /* the second is what libyaml reads, written_mask()ed */
+    struct written written;
     struct arena *nodes, *texts; /* borrowed */
     struct diagnostics *d;       /* borrowed */
     struct symbols anchors;      /* name -> struct anchor */
@@ -44,19 +46,14 @@ static uint32_t length_of(const yaml_event_t *e)
 
 /* ---- what libyaml refuses ---- */
 
-/* For bytes that are not text libyaml gives an offset only. */
-static struct place place_at_offset(struct view text, size_t offset)
+/* For bytes that are not text libyaml gives an offset only; where a character is cut off it is that
+ * of the byte behind. */
+static struct place place_of_bytes(const struct loader *l, bool cut_off)
 {
-    struct place p = {1, 1};
-    for (size_t i = 0; i < offset && i < text.len; i++) {
-        if (text.at[i] == '\n') {
-            p.line++;
-            p.column = 1;
-        } else if (((unsigned char)text.at[i] & 0xc0) != 0x80) {
-            p.column++;
-        }
-    }
-    return p;
+    const char *from = l->masked.at, *at = from + MIN(l->parser.problem_offset, l->masked.len);
+    while (cut_off && at > from && (unsigned char)*--at < 0xc0)
+        ;
+    return written_place((struct place){1, 1}, from, at);
 }
 
 static char byte_at(const struct loader *l, yaml_mark_t mark)
@@ -75,7 +72,7 @@ static void report_syntax(struct loader *l)
     if (p->error == YAML_MEMORY_ERROR) {
         diagnostics_add(l->d, SEVERITY_ERROR, (struct place){0, 0}, 0, NULL, "out of memory");
     } else if (p->error == YAML_READER_ERROR) {
-        diagnostics_add(l->d, SEVERITY_ERROR, place_at_offset(l->text, p->problem_offset), 0,
+        diagnostics_add(l->d, SEVERITY_ERROR, place_of_bytes(l, strstr(problem, "trailing")), 0,
                         "the file must be UTF-8 text", "not text: %s", problem);
     } else if (byte_at(l, p->problem_mark) == '\t') {
         diagnostics_add(l->d, SEVERITY_ERROR, place_of(p->problem_mark), 0, "use spaces",
@@ -157,20 +154,50 @@ static struct anchor *define_anchor(struct loader *l, const yaml_char_t *name, s
     return a;
 }
 
-static void expand_variables(struct loader *l, struct node *n)
+static uint32_t characters(struct view v)
 {
-    struct err err, advice;
-    struct view expanded = env_expand(l->texts, n->text, l->in_headers, &advice, &err);
-    const char *suggestion = *advice.text ? advice.text : NULL;
-    if (!expanded.at) {
-        n->bad = true;
-        node_error(l->d, n, suggestion, "%s", err.text);
+    return written_place((struct place){1, 0}, v.at, v.at + v.len).column;
+}
+
+/* `rest` is what is left of the scalar as it is written, from `place` on: there the piece stands,
+ * unless escapes or line breaks hide it. */
+static void report_fault(struct loader *l, struct node *n, const struct env_fault *f,
+                         struct view *rest, struct place *place)
+{
+    const char *suggestion = *f->advice.text ? f->advice.text : NULL;
+    const char *at = memmem(rest->at, rest->len, f->piece.at, f->piece.len);
+    n->bad = true;
+    if (!at) {
+        node_error(l->d, n, suggestion, "%s", f->why.text);
         return;
     }
-    if (suggestion)
-        node_warning(l->d, n, suggestion, "a variable without braces is not expanded");
-    l->expanded_bytes += expanded.len;
-    n->text = expanded;
+    *place = written_place(*place, rest->at, at);
+    diagnostics_add(l->d, SEVERITY_ERROR, *place, characters(f->piece), suggestion, "%s",
+                    f->why.text);
+    const char *behind = at + f->piece.len;
+    *place = written_place(*place, at, behind);
+    *rest = (struct view){behind, (size_t)(rest->at + rest->len - behind)};
+}
+
+/* Reports all that is wrong with a scalar's variables, each where it stands. */
+static void expand_variables(struct loader *l, struct node *n, const yaml_event_t *e)
+{
+    struct env_fault fault;
+    struct view text = n->text, rest = {NULL, 0}, out;
+    struct place place = n->place;
+    while (!(out = env_expand(l->texts, text, l->in_headers, &fault)).at) {
+        if (!rest.at)
+            rest = written_between(&l->written, e->start_mark.index, e->end_mark.index);
+        report_fault(l, n, &fault, &rest, &place);
+        const char *behind = fault.piece.at + fault.piece.len;
+        text = (struct view){behind, (size_t)(text.at + text.len - behind)};
+    }
+    if (n->bad)
+        return;
+    if (*fault.advice.text)
+        node_warning(l->d, n, fault.advice.text, "a variable without braces is not expanded");
+    l->expanded_bytes += out.len;
+    n->text = out;
 }
 
 static bool is_null(struct view text)
@@ -189,12 +216,13 @@ static struct node *read_scalar(struct loader *l, const yaml_event_t *e, bool is
     check_tag(l, e->data.scalar.tag, n);
     n->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     n->null = n->plain && !is_key && is_null(text);
-    n->text = (struct view){arena_copy(is_key ? l->nodes : l->texts, text), text.len};
+    char *copy = arena_copy(is_key ? l->nodes : l->texts, text);
+    n->text = (struct view){copy, l->masked.at ? written_unmask(copy, text.len) : text.len};
     if (memchr(text.at, '\0', text.len)) {
         n->bad = true;
         node_error(l->d, n, NULL, "a NUL byte can be part of no value");
     } else if (env_concerns(text)) {
-        expand_variables(l, n);
+        expand_variables(l, n, e);
     }
     if (l->expanded_bytes > LOAD_MAX_EXPANDED_BYTES) {
         node_error(l->d, n, NULL, "environment variables make this file longer than %u MiB",
@@ -491,8 +519,9 @@ static struct node *parse_tree(struct loader *l)
         diagnostics_add(l->d, SEVERITY_ERROR, (struct place){0, 0}, 0, NULL, "out of memory");
         return NULL;
     }
+    l->masked = written_mask(l->nodes, l->text);
     yaml_parser_set_encoding(&l->parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&l->parser, (const unsigned char *)l->text.at, l->text.len);
+    yaml_parser_set_input_string(&l->parser, (const unsigned char *)l->masked.at, l->masked.len);
     struct node *root = read_stream(l);
     yaml_parser_delete(&l->parser);
     return root;
@@ -501,8 +530,12 @@ static struct node *parse_tree(struct loader *l)
 struct node *load_tree(struct view text, struct arena *nodes, struct arena *texts,
                        struct diagnostics *d)
 {
-    const struct loader fresh = {
-        .text = text, .nodes = nodes, .texts = texts, .d = d, .anchors = {.arena = nodes}};
+    const struct loader fresh = {.text = text,
+                                 .written = {text, 0, 0},
+                                 .nodes = nodes,
+                                 .texts = texts,
+                                 .d = d,
+                                 .anchors = {.arena = nodes}};
     struct loader l = fresh;
     if (text.len > LOAD_MAX_BYTES) {
         diagnostics_add(d, SEVERITY_ERROR, (struct place){0, 0}, 0, NULL,

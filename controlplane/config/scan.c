@@ -14,7 +14,7 @@ static uint8_t is_odd(char c)
 bool scan_init(struct scan *s, struct view text)
 {
     memset(s, 0, offsetof(struct scan, levels));
-    s->at = s->line_start = text.at;
+    s->begin = s->at = s->line_start = text.at;
     s->end = text.at + text.len;
     uint8_t odd = 0;
     for (const char *p = s->at; p < s->end; p++) /* no way out: compilers do sixteen at once */
@@ -112,6 +112,8 @@ static void mark(const struct scan *s, yaml_event_t *e, yaml_event_type_t type, 
     e->start_mark.line = e->end_mark.line = s->line;
     e->start_mark.column = column(s, from);
     e->end_mark.column = column(s, to);
+    e->start_mark.index = (size_t)(from - s->begin);
+    e->end_mark.index = (size_t)(to - s->begin);
 }
 
 static bool put_scalar(struct scan *s, yaml_event_t *e, struct view text, yaml_scalar_style_t style,

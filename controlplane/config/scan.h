@@ -35,7 +35,7 @@ enum scan_state {
 };
 
 struct scan {
-    const char *at, *end;
+    const char *begin, *at, *end;
     const char *line_start;
     uint32_t line; /* from 0 */
     enum scan_state state;

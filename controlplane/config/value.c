@@ -160,7 +160,9 @@ static bool read_seconds(const struct value_reader *r, const struct key *k, cons
     size_t len = scan_number(n->text, &number);
     if (len > 0 && len < n->text.len)
         return value_mismatch(
-            r, k, n, advise_seconds(r, number, (struct view){n->text.at + len, n->text.len - len}));
+            r, k, n,
+            advise_seconds(r, number,
+                           view_trim((struct view){n->text.at + len, n->text.len - len})));
     if (has_leading_zero(n->text))
         return value_mismatch(r, k, n, "write it without leading zeros");
     if (len > 0 && is_go_zero(r, k, n, number))

@@ -16,7 +16,7 @@ BEYOND = {"addresses_without_brackets", "admin_default_taken", "numbers_of_octal
           "duplicate_keys_at_every_level", "duplicate_listeners", "duplicate_route_names", "escaped_nul",
           "listens_nowhere", "malformed_variables", "no_routes", "ports_out_of_range", "prefixes_that_match_nothing",
           "request_variable_elsewhere", "routes_left_empty", "same_requests", "secrets_are_not_quoted",
-          "unset_variable", "unset_variables_in_lists"}
+          "unset_variable", "unset_variables_in_lists", "variables_each_where_it_stands"}
 
 
 @pytest.fixture(name="validator", scope="module")

@@ -4,7 +4,7 @@
 #include "controlplane/config/env.h"
 
 static struct arena *arena;
-static struct err advice, err;
+static struct env_fault fault;
 
 static void setup(void)
 {
@@ -24,7 +24,7 @@ TestSuite(env, .init = setup, .fini = teardown);
 
 static const char *expand(const char *text)
 {
-    return env_expand(arena, view_of(text), false, &advice, &err).at;
+    return env_expand(arena, view_of(text), false, &fault).at;
 }
 
 Test(env, variables_are_put_in)
@@ -59,8 +59,8 @@ Test(env, what_comes_out_is_not_looked_at_again)
 Test(env, an_unset_variable_is_an_error_that_names_it)
 {
     cr_expect_null(expand("${T_UNSET}"));
-    cr_expect_str_eq(err.text, "environment variable T_UNSET is not set");
-    cr_expect_str_eq(advice.text, "set it, or write ${T_UNSET:-default}");
+    cr_expect_str_eq(fault.why.text, "environment variable T_UNSET is not set");
+    cr_expect_str_eq(fault.advice.text, "set it, or write ${T_UNSET:-default}");
 }
 
 Test(env, what_is_no_variable_is_an_error)
@@ -74,7 +74,20 @@ Test(env, what_is_no_variable_is_an_error)
 Test(env, a_dollar_without_braces_stays_and_is_worth_a_word)
 {
     cr_expect_str_eq(expand("a$T_NAME"), "a$T_NAME");
-    cr_expect_str_eq(advice.text, "write ${T_NAME} for the variable, or $$ for a dollar");
+    cr_expect_str_eq(fault.advice.text, "write ${T_NAME} for the variable, or $$ for a dollar");
     cr_expect_str_eq(expand("5$"), "5$");
-    cr_expect_str_eq(advice.text, "");
+    cr_expect_str_eq(fault.advice.text, "");
+}
+
+Test(env, the_piece_that_is_wrong_is_told_so_that_others_behind_it_are_found)
+{
+    static const char text[] = "a ${T_NAME} ${T_UNSET} $T_NAME ${1}";
+    cr_expect_null(expand(text));
+    cr_expect_str_eq(fault.why.text, "environment variable T_UNSET is not set");
+    cr_expect(view_equal(fault.piece, view_of("${T_UNSET}")));
+    cr_expect_null(expand(fault.piece.at + fault.piece.len));
+    cr_expect(view_equal(fault.piece, view_of("${1}")));
+    cr_expect_str_eq(fault.advice.text, "write ${NAME} or ${NAME:-default}, or $$ for a dollar");
+    cr_expect_null(expand("$T_NAME ${T_UNSET}"));
+    cr_expect_str_eq(fault.advice.text, "set it, or write ${T_UNSET:-default}");
 }
