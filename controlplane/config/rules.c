@@ -361,12 +361,14 @@ static bool takes_every_method(const struct match *first)
 static const struct route_config *find_shadowed(struct rules *r, const struct route_config *route,
                                                 const struct match *first)
 {
-    struct view path = view_of(route->path_prefix);
+    const char *key = arena_printf(r->scratch, "%s %s", route->host, route->path_prefix);
+    size_t host_len = strlen(route->host) + 1;
+    struct view path = view_of(key + host_len);
     while (path.len > 1) {
         const char *slash = memrchr(path.at, '/', path.len);
         path.len = slash > path.at ? (size_t)(slash - path.at) : 1;
-        const char *key = arena_printf(r->scratch, "%s %.*s", route->host, VIEW_ARG(path));
-        for (const struct match *m = symbols_get(&r->matches, view_of(key)); m; m = m->next)
+        struct view shorter = {key, host_len + path.len};
+        for (const struct match *m = symbols_get(&r->matches, shorter); m; m = m->next)
             if (m->route->methods.count == 0 || !takes_all_of(first, &m->route->methods))
                 return m->route;
     }

@@ -7,7 +7,7 @@ import time
 import pytest
 import yaml
 
-from harness import DEADLINE, SCALE, free_port, route, wait_until
+from harness import BUILD, DEADLINE, SCALE, free_port, route, run_ctl, wait_until
 from rawhttp import Client
 
 
@@ -224,11 +224,24 @@ def test_ten_thousand_routes_are_taken(make_pair, backend):
         assert best < 1 and max(most) < 100, (best, most)
 
 
+def test_deep_prefixes_cost_no_more_than_their_text(tmp_path):
+    """Whoever is below whom is asked of every route, for every segment of its prefix."""
+    path = tmp_path / "deep.yaml"
+    path.write_text("routes:\n" + "".join(
+        f"  - {{name: r{i}, path_prefix: /{i}{'/a' * 500}, methods: [GET], backends: [{{url: http://h}}]}}\n" for i in range(1500)))
+    bound = "ulimit -v 200000; " if SCALE == 1 else ""  # KiB
+    answer = run_ctl(["sh", "-c", bound + 'exec "$@"', "sh", BUILD / "gwpctl", "validate", path])
+    assert answer.code == 0 and "1500 routes" in answer.out, answer
+
+
 def test_environment_is_expanded(make_pair, backend, monkeypatch):
     """${VAR} and ${VAR:-default}."""
     monkeypatch.setenv("E2E_BACKEND", backend.url)
     pair = make_pair([route("all", "/", "${E2E_BACKEND}")])
     assert pair.get("/").status == 200
+    between_braces = pair.yaml([]).replace("routes: []", "routes: [{path_prefix: /flow, backends: [{url: ${E2E_BACKEND}}]}]")
+    assert pair.push(between_braces, "&wait=10").status == 200
+    assert pair.get("/flow").status == 200
     pair.expect_refusal()
     refused = pair.push(pair.yaml([route("all", "/", "${E2E_MISSING}")]))
     assert refused.status == 422 and "E2E_MISSING" in refused.json()["text"]
