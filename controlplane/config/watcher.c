@@ -29,21 +29,34 @@ static bool same_identity(const struct file_identity *a, const struct file_ident
            a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
 }
 
-/* Whatever had been watched under this path, from now on it is the directory that is there now. */
-static void watch_directory(struct watcher *w)
+/* Of the directory that the path leads to when its symlinks are followed; -1 if to none. */
+static int watch_target(const struct watcher *w)
+{
+    char *target = realpath(w->path, NULL);
+    int watch = target ? inotify_add_watch(w->events.fd, dirname(target), EVENTS) : -1;
+    free(target);
+    return watch;
+}
+
+/* Whatever had been watched under this path, from now on it is the directories that are there now.
+ */
+static void watch_directories(struct watcher *w)
 {
     if (w->events.fd < 0)
         return;
-    int fresh = inotify_add_watch(w->events.fd, w->dir, EVENTS);
-    if (w->directory_watch >= 0 && fresh != w->directory_watch)
-        inotify_rm_watch(w->events.fd, w->directory_watch);
-    w->directory_watch = fresh;
+    int before[] = {w->directory_watch, w->target_watch};
+    w->directory_watch = inotify_add_watch(w->events.fd, w->dir, EVENTS);
+    w->target_watch = watch_target(w);
+    for (size_t i = 0; i < COUNT_OF(before); i++)
+        if (before[i] >= 0 && before[i] != w->directory_watch && before[i] != w->target_watch)
+            inotify_rm_watch(w->events.fd, before[i]);
 }
 
 static void on_settled(struct ev_loop *loop, ev_timer *t, int revents)
 {
     struct watcher *w = t->data;
     ev_timer_stop(loop, t);
+    watch_directories(w);
     w->seen = identify(w->path);
     if (w->seen.size >= 0) /* while it is away there is nothing to read: it will come back */
         w->changed(w->owner);
@@ -102,7 +115,7 @@ static void on_poll(struct ev_loop *loop, ev_timer *t, int revents)
 {
     struct watcher *w = t->data;
     struct file_identity now = identify(w->path);
-    watch_directory(w);
+    watch_directories(w);
     if (!same_identity(&now, &w->seen) && !ev_is_active(&w->settle))
         settle(w, WATCHER_SETTLE_SECONDS);
 }
@@ -122,12 +135,12 @@ void watcher_init(struct watcher *w, struct ev_loop *loop, const char *path, wat
         log_fatal("watcher", "out of memory");
     const char *slash = strrchr(w->path, '/');
     w->base = slash ? slash + 1 : w->path;
-    w->directory_watch = -1;
+    w->directory_watch = w->target_watch = -1;
     w->seen = identify(path);
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     ev_io_init(&w->events, on_events, fd, EV_READ);
     w->events.data = w;
-    watch_directory(w);
+    watch_directories(w);
     if (fd >= 0)
         ev_io_start(loop, &w->events);
     if (w->directory_watch < 0)

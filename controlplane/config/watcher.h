@@ -1,6 +1,7 @@
 /* watcher: says when a configuration file may have new content. Watches the file's directory, not
  * the file, because editors and config managers replace it: written in place, renamed over, deleted
  * and made again, or a symlink swapped somewhere on the way to it, as a ConfigMap's `..data` is.
+ * The directory that a symlink leads to in the end is watched as well.
  * Speaks only when it has been quiet for a moment, so that half of a write is not read: a short one
  * behind a file that was closed, and the shortest behind one that was renamed into its place, which
  * is complete then; and at the latest a quarter of a second after the first sign, whoever goes on
@@ -41,6 +42,7 @@ struct watcher {
     char *path, *dir;    /* owned */
     const char *base;    /* its name in the directory, within path */
     int directory_watch; /* of inotify, -1 = the directory is not watched now */
+    int target_watch;    /* of the directory that symlinks lead to in the end; the same, or -1 */
     ev_io events;
     ev_timer settle, poll;
     double first_at; /* loop time of the first sign that has not been told */

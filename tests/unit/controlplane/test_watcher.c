@@ -96,6 +96,30 @@ Test(watcher, tells_of_a_symlink_swapped_on_the_way)
     LOOP_UNTIL(loop, told == 1);
 }
 
+/* Long before the slow look. */
+Test(watcher, what_a_symlink_leads_to_is_watched_where_it_is)
+{
+    cr_assert_eq(mkdir(in_dir("etc"), 0755), 0);
+    cr_assert_eq(mkdir(in_dir("store"), 0755), 0);
+    write_file(in_dir("store/one"), "a");
+    write_file(in_dir("store/two"), "other");
+    cr_assert_eq(symlink("../store/one", in_dir("etc/gateway.yaml")), 0);
+    watcher_init(&watcher, loop, in_dir("etc/gateway.yaml"), on_changed, NULL);
+    ev_timer_stop(loop, &watcher.poll);
+    write_file(in_dir("store/one"), "longer");
+    LOOP_UNTIL(loop, told == 1);
+    cr_assert_eq(rename(in_dir("store/two"), in_dir("store/one")), 0);
+    LOOP_UNTIL(loop, told == 2);
+    cr_assert_eq(mkdir(in_dir("next"), 0755), 0);
+    write_file(in_dir("next/three"), "more");
+    cr_assert_eq(symlink("../next/three", in_dir("etc/new")), 0);
+    cr_assert_eq(rename(in_dir("etc/new"), in_dir("etc/gateway.yaml")), 0);
+    LOOP_UNTIL(loop, told == 3);
+    write_file(in_dir("next/three"), "much more");
+    LOOP_UNTIL(loop, told == 4);
+    cr_expect(watcher.directory_watch >= 0 && watcher.target_watch >= 0);
+}
+
 Test(watcher, many_writes_are_told_once)
 {
     write_file(file, "a");
