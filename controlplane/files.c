@@ -130,7 +130,7 @@ char *files_read(const char *path, size_t max_bytes, size_t *len, struct err *er
 {
     struct stat st;
     char *text = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* no pipe shall keep us waiting */
     if (fd < 0 || fstat(fd, &st) < 0) {
         err_set_errno(err, "%s cannot be read", path);
         goto out;

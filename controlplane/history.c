@@ -1,6 +1,7 @@
 #include "controlplane/history.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,7 +139,8 @@ char *history_read(const struct history *h, const struct history_entry *entry, s
 static int glance(const char *path, struct history_entry *e, struct err *err)
 {
     char head[HEAD_BYTES];
-    FILE *in = fopen(path, "re");
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a pipe would keep us waiting */
+    FILE *in = fd < 0 ? NULL : fdopen(fd, "r");
     if (!in)
         return err_set_errno(err, "%s cannot be read", path);
     size_t len = fread(head, 1, sizeof(head), in), offset = read_head((struct view){head, len}, e);
@@ -148,11 +150,15 @@ static int glance(const char *path, struct history_entry *e, struct err *err)
     return whole ? 0 : err_set(err, "%s is damaged: it is not as it was written", path);
 }
 
-static int check(const char *path, struct history_entry *e, size_t *checked, struct err *err)
+static int check(const char *path, uint64_t number, struct history_entry *e, size_t *checked,
+                 struct err *err)
 {
     size_t offset;
     if (glance(path, e, err) < 0)
         return -1;
+    if (e->number != number)
+        return err_set(err, "%s holds generation %llu: a copy under another name", path,
+                       (unsigned long long)e->number);
     if (*checked > CHECKED_MAX_BYTES)
         return 0;
     *checked += e->bytes;
@@ -229,8 +235,9 @@ void history_open(struct history *h, const char *state_dir)
     int count = scandir(h->folder, &names, is_entry, by_name);
     for (int i = 0; i < count; i++) {
         struct history_entry e = {0};
-        path_of(h, strtoull(names[i]->d_name, NULL, 10), path);
-        if (check(path, &e, &checked, &err) == 0)
+        uint64_t number = strtoull(names[i]->d_name, NULL, 10);
+        snprintf(path, sizeof(path), "%s/%s", h->folder, names[i]->d_name);
+        if (check(path, number, &e, &checked, &err) == 0)
             *make_room(h) = e;
         else
             log_warn("history", "a generation is left out: %s", err.text);

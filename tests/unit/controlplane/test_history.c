@@ -181,6 +181,35 @@ Test(history, half_written_files_of_a_crash_are_removed)
     history_close(&h);
 }
 
+/* Such as what a person copied, or a pipe, which would keep us waiting. */
+Test(history, what_is_no_entry_is_left_out_whatever_its_name)
+{
+    char one[128], path[128];
+    size_t len;
+    history_open(&h, dir);
+    add(1, "routes: []\n");
+    path_of(1, one);
+    char *text = slurp(one, &len);
+    path_of(2, path);
+    spill(path, text, len);
+    path_of(UINT64_MAX, path);
+    spill(path, text, len);
+    snprintf(path, sizeof(path), "%s/generations/99999999999999999999.yaml", dir);
+    spill(path, text, len);
+    path_of(3, path);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    path_of(4, path);
+    cr_assert_eq(mkdir(path, 0700), 0);
+    path_of(5, path);
+    cr_assert_eq(symlink("/dev/zero", path), 0);
+    path_of(6, path);
+    cr_assert_eq(symlink("nowhere", path), 0);
+    reopen();
+    cr_expect_eq(h.count, 1);
+    cr_expect_eq(history_newest(&h)->number, 1);
+    history_close(&h);
+}
+
 Test(history, what_is_damaged_later_is_told_when_it_is_read)
 {
     char path[128];
