@@ -229,7 +229,10 @@ static char *read_file(struct publisher *p, const struct push *push, size_t *len
               LOG_FIELDS(about_origin(origin_word(push->origin)), about_user(push->user),
                          about_cause(err.text)),
               "the configuration stays as it is: %s", err.text);
+    if (!p->intake.unread)
+        p->intake.before_unread = p->last_reload;
     publisher_remember(p, false, err.text);
+    p->intake.unread = true;
     publisher_tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
     return NULL;
 }
@@ -260,6 +263,9 @@ void intake_file_changed(struct publisher *p)
         return;
     uint64_t hash = XXH3_64bits(text, len);
     if (hash == p->generations.file_hash) {
+        if (p->intake.unread)
+            p->last_reload = p->intake.before_unread; /* what was said of this text still holds */
+        p->intake.unread = false;
         free(text);
         return;
     }

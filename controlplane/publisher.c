@@ -24,6 +24,7 @@ static uint64_t now_ms(void)
 
 void publisher_remember(struct publisher *p, bool ok, const char *message)
 {
+    p->intake.unread = false;
     p->last_reload.ok = ok;
     p->last_reload.at = ev_time();
     snprintf(p->last_reload.message, sizeof(p->last_reload.message), "%s", message);

@@ -451,6 +451,31 @@ Test(publisher, a_broken_text_changes_nothing_and_is_remembered)
     cr_expect(publisher.last_reload.ok);
 }
 
+/* A file that went unreadable for a while, as when a folder stands in its place. */
+Test(publisher, what_was_said_of_the_file_holds_again_once_it_can_be_read)
+{
+    intake_file_changed(&publisher);
+    for (int broken = 0; broken < 2; broken++) {
+        struct last_reload before = publisher.last_reload;
+        cr_expect_eq(before.ok, !broken);
+        for (int twice = 0; twice < 2; twice++) {
+            cr_assert(unlink(file) == 0 || rmdir(file) == 0);
+            cr_assert_eq(mkdir(file, 0755), 0);
+            intake_file_changed(&publisher);
+            cr_expect(!publisher.last_reload.ok &&
+                      strstr(publisher.last_reload.message, "is not a file"));
+        }
+        cr_assert_eq(rmdir(file), 0);
+        write_config(broken ? "routes: 7\n" : yaml("first"));
+        intake_file_changed(&publisher);
+        cr_expect_eq(publisher.last_reload.ok, before.ok);
+        cr_expect_str_eq(publisher.last_reload.message, before.message);
+        write_config("routes: 7\n");
+        intake_file_changed(&publisher);
+    }
+    cr_expect_eq(in_force(), 1);
+}
+
 Test(publisher, a_push_lasts_until_the_file_changes_or_a_reload_is_asked_for)
 {
     push(yaml("pushed"));
