@@ -263,15 +263,6 @@ static void post_reload(struct request *rq)
         intake_reload(rq->admin->context.publisher, &push);
 }
 
-static void post_rollback(struct request *rq)
-{
-    struct push push = {.origin = ORIGIN_ROLLBACK};
-    uint64_t number = 0;
-    bool given;
-    if (read_push(rq, &push) && read_number(rq, "generation", &given, &number))
-        intake_rollback(rq->admin->context.publisher, &push, number);
-}
-
 /* ---- generations ---- */
 
 static void get_generations(struct request *rq)
@@ -298,6 +289,18 @@ static const struct history_entry *find_entry(struct request *rq, const char *wo
                      "there is no generation %.40s in the history; gwpctl history lists them",
                      word);
     return e;
+}
+
+static void post_rollback(struct request *rq)
+{
+    struct push push = {.origin = ORIGIN_ROLLBACK};
+    const struct history_entry *e = NULL;
+    uint64_t number;
+    bool given;
+    if (!read_push(rq, &push) || !read_number(rq, "generation", &given, &number) ||
+        (given && !(e = find_entry(rq, request_argument(rq, "generation")))))
+        return;
+    intake_rollback(rq->admin->context.publisher, &push, e ? e->number : 0);
 }
 
 /* Its text, owned by the caller. NULL: it has been answered. */

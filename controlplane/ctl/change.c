@@ -135,12 +135,14 @@ int change_push(const struct invocation *in)
 int change_rollback(const struct invocation *in)
 {
     char more[4000], target[4200];
-    const char *number = in->operands[0] ? in->operands[0] : "0";
-    if (!*number || strspn(number, "0123456789") != strlen(number) || strlen(number) > 18)
+    const char *number = in->operands[0];
+    if (number &&
+        (!*number || strspn(number, "0123456789") != strlen(number) || strlen(number) > 18))
         return call_complain(EXIT_USAGE, "a generation is a number; gwpctl history lists them");
     if (!describe(in, more, sizeof(more)))
         return call_complain(EXIT_USAGE, "the message is too long");
-    snprintf(target, sizeof(target), "/api/v1/rollback?generation=%s&%s", number, more);
+    snprintf(target, sizeof(target), "/api/v1/rollback?%s%s%s%s", number ? "generation=" : "",
+             number ? number : "", number ? "&" : "", more);
     return change(in, target, (struct view){NULL, 0});
 }
 

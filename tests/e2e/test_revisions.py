@@ -112,7 +112,10 @@ def test_rollback_brings_back_what_was_before(pair, backend):
     assert newest["origin"] == "rollback" and newest["again"] == 3 and newest["message"] == "c was wrong"
     assert pair.ctl("rollback", "1", "--dry-run").code == 0 and pair.get("/b").status == 200
     assert pair.ctl("rollback", "1").code == 0 and pair.get("/").status == 200
-    assert pair.ctl("rollback", "999").code == 1
+    for absent in ("999", "0", "00"):
+        answer = pair.ctl("rollback", absent)
+        assert answer.code == 1 and f"no generation {absent} in the history" in answer.err
+    assert pair.admin("POST", "/api/v1/rollback?generation=0").status == 404
     assert pair.ctl("rollback", "soon").code == 64
     assert pair.generation() == newest["generation"] + 1
 
