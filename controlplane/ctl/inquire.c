@@ -21,23 +21,22 @@
 /* ---- the request ---- */
 
 /* "http://host:port/path?query", "host/path", or "/path": what a client would put into Host and
- * into the request line. */
+ * into the request line, which begins with "/" whatever the URL does. */
 struct url_parts {
     struct view host, target;
+    const char *slash; /* before the target */
 };
 
 static struct url_parts split(const char *url)
 {
-    const char *scheme = strstr(url, "://");
-    const char *host = url[0] == '/' || url[0] == '*' ? NULL : scheme ? scheme + 3 : url;
-    const char *target = host ? strchr(host, '/') : url;
-    const char *end = target ? target : host ? host + strlen(host) : url;
-    struct url_parts p = {{"", 0}, {"/", 1}};
-    if (host)
-        p.host = (struct view){host, (size_t)(end - host)};
-    if (target)
-        p.target = (struct view){target, strcspn(target, "#")};
-    return p;
+    const char *host = url + strcspn(url, ":/?#");
+    host = strncmp(host, "://", 3) == 0 ? host + 3 : url;
+    size_t host_len = *url == '*' ? 0 : strcspn(host, "/?#");
+    const char *target = host + host_len, *at = memrchr(host, '@', host_len);
+    const char *name = at ? at + 1 : host; /* who logs in says so in a header */
+    return (struct url_parts){{name, (size_t)(target - name)},
+                              {target, strcspn(target, "#")},
+                              *target == '/' || *target == '*' ? "" : "/"};
 }
 
 /* A line break would end the head, or add to it. */
@@ -64,7 +63,7 @@ static char *write_head(const struct invocation *in, size_t *len)
     bool ok = is_one_line(in->operands[0]) && is_one_line(in->operands[1]);
     if (!out)
         log_fatal("inquire", "out of memory");
-    fprintf(out, "%s %.*s HTTP/1.1\r\n", in->operands[0], VIEW_ARG(url.target));
+    fprintf(out, "%s %s%.*s HTTP/1.1\r\n", in->operands[0], url.slash, VIEW_ARG(url.target));
     if (!gives_host(a))
         fprintf(out, "Host: %.*s\r\n", VIEW_ARG(url.host));
     for (size_t i = 0; i < a->given_count && ok; i++) {
@@ -108,7 +107,7 @@ static void show_outcome(const json_t *d, FILE *out, bool color)
     print_text(out, text_of(d, "path"));
     fputs("\", client ", out);
     print_text(out, text_of(d, "client"));
-    fputs(json_is_true(json_object_get(d, "peer_trusted")) ? ", whom a trusted proxy names\n"
+    fputs(json_is_true(json_object_get(d, "peer_trusted")) ? ", the peer is a trusted proxy\n"
                                                            : "\n",
           out);
     fprintf(out, "by generation %s it ", print_value(d, "generation", room));

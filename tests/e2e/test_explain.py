@@ -178,6 +178,19 @@ def test_a_file_is_explained_without_a_gateway(trio, tmp_path):
     assert broken.code == 1 and "next.yaml:1:11" in broken.err
 
 
+@pytest.mark.parametrize("url, host, target", [
+    ("/p?q=http://other/", "", "/p?q=http://other/"), ("*", "", "*"), ("", "", "/"), ("?q", "", "/?q"), ("/p#f", "", "/p"),
+    ("http://H:81/p?q#f", "H:81", "/p?q"), ("http://h", "h", "/"), ("http://h?q=a/b", "h", "/?q=a/b"), ("http://h#f", "h", "/"),
+    ("h/p?u=http://other/x", "h", "/p?u=http://other/x"), ("https://u:p@h/a@b", "h", "/a@b"), ("http://[::1]:80/", "[::1]:80", "/"),
+])
+def test_urls_are_taken_apart_as_clients_do(tmp_path, url, host, target):
+    """The host goes into its field, the rest into the request line."""
+    path = tmp_path / "g.yaml"
+    path.write_text("routes: [{path_prefix: /, preserve_host: true, backends: [{url: http://127.0.0.1:1}]}]")
+    answer = run_ctl([CTL, "explain", "OPTIONS", url, "--file", path, "-o", "json"])
+    assert answer.json()["forwarded"].startswith(f"OPTIONS {target} HTTP/1.1\r\nHost: {host or '127.0.0.1:1'}\r\n"), answer
+
+
 def test_nonsense_is_refused_before_it_is_asked(pair):
     """A line break would add to the head."""
     assert pair.ctl("explain", "GET", "/", "-H", "A: b\r\nC: d").code == 64
