@@ -30,8 +30,11 @@ static void refuse_text(struct publisher *p, const struct push *push)
     struct err why;
     while (first->severity != SEVERITY_ERROR)
         first++;
-    err_set(&why, "%s has %zu error%s; the first, in line %u: %s", push->source, d->errors,
-            d->errors == 1 ? "" : "s", first->place.line, first->message);
+    char where[32] = "";
+    if (first->place.line > 0)
+        snprintf(where, sizeof(where), ", in line %u", first->place.line);
+    err_set(&why, "%s has %zu error%s; the first%s: %s", push->source, d->errors,
+            d->errors == 1 ? "" : "s", where, first->message);
     if (!push->dry_run) {
         diagnostics_log(d);
         log_about(LOG_ERROR, "publisher",

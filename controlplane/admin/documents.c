@@ -481,6 +481,8 @@ static json_t *accepted_outcome(const struct push_outcome *o)
                   "previous", (json_int_t)o->previous, "dry_run", (int)o->dry_run, "unchanged",
                   (int)o->unchanged, "changes", sentences_of(&o->changes), "warnings",
                   diagnostics_of(o->diagnostics, true), "dataplanes", answers_of(o));
+    if (o->diagnostics && o->diagnostics->count > 0)
+        json_object_set_new(document, "text", printed(o->diagnostics));
     if (o->unkept && o->unkept[0])
         json_object_set_new(document, "note",
                             json_sprintf("in force, but lost if the control plane ends before it "

@@ -43,15 +43,14 @@ static const struct field push_fields[] = {
     {"unchanged", "it was in force already"},
     {"changes[]", "sentences: what is different from the one before"},
     {"warnings[]", "severity, source, line, column, length, message, suggestion (or null)"},
-    {"dataplanes[]", "name, role (starting, serving, draining), instance_id, accepted (null = no "
-                     "answer yet), reason, compile_us, "
+    {"dataplanes[]", "name, instance_id, accepted (null = no answer yet), reason, compile_us, "
                      "swap_us"},
     {"note", "a sentence, where there is something to be said"},
     {"error", "only when it was refused: invalid_config, refused, timeout, busy, conflict, failed"},
     {"in_force", "with refused, timeout and conflict: the generation in force"},
     {"message", "with error: why, in a sentence"},
     {"diagnostics[]", "with invalid_config: as warnings"},
-    {"text", "with invalid_config: the diagnostics as people read them"},
+    {"text", "warnings or diagnostics as people read them, where there are any"},
     {NULL, NULL},
 };
 

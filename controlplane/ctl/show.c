@@ -463,8 +463,8 @@ static void show_answers(const json_t *planes, FILE *out, bool color)
                              json_is_true(accepted) ? "yes" : "no");
         else
             print_table_cell(t, TINT_WARN, "no answer yet");
-        add_microseconds(t, plane, "compile_us");
-        add_microseconds(t, plane, "swap_us");
+        add_microseconds(t, json_is_null(accepted) ? NULL : plane, "compile_us");
+        add_microseconds(t, json_is_null(accepted) ? NULL : plane, "swap_us");
         add_value(t, plane, "reason");
     }
     write_and_free(t, out, color);
@@ -480,10 +480,20 @@ static void show_list(const json_t *list, FILE *out)
     }
 }
 
-/* dry_run | unchanged | sentence
- *   no    |   no      | generation 7 is in force, it was 6
- *   no    |   yes     | nothing changed: generation 6 stays in force
- *   yes   |   either  | would be taken; nothing was changed
+static bool is_pending(const json_t *document)
+{
+    const json_t *planes = json_object_get(document, "dataplanes");
+    for (size_t i = 0; i < json_array_size(planes); i++)
+        if (json_is_null(json_object_get(json_array_get(planes, i), "accepted")))
+            return true;
+    return false;
+}
+
+/* dry_run | unchanged | pending | sentence
+ *   yes   |   either  | either  | would be taken; nothing was changed
+ *   no    |   yes     | either  | nothing changed: generation 6 stays in force
+ *   no    |   no      |   yes   | generation 7 is sent; 6 stays in force until ...
+ *   no    |   no      |   no    | generation 7 is in force, it was 6
  */
 static void show_outcome(const json_t *document, FILE *out)
 {
@@ -494,6 +504,10 @@ static void show_outcome(const json_t *document, FILE *out)
         fputs("the configuration is valid and would be taken; nothing was changed\n", out);
     else if (json_is_true(json_object_get(document, "unchanged")))
         fprintf(out, "nothing changed: generation %s stays in force\n", generation);
+    else if (is_pending(document))
+        fprintf(out,
+                "generation %s is sent; %s stays in force until every data plane has taken it\n",
+                generation, previous);
     else if (*previous && strcmp(previous, "0") != 0)
         fprintf(out, "generation %s is in force, it was %s\n", generation, previous);
     else

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness import DEADLINE, SCALE, route, wait_until
+from harness import BUILD, DEADLINE, SCALE, route, run_ctl, wait_until
 from rawhttp import Cut
 
 
@@ -40,6 +40,23 @@ def test_every_accepted_configuration_is_in_the_history(pair, backend):
     assert newest["generation"] > pushed["generation"] > first["generation"]
     table = pair.ctl("history").out
     assert f"push by {getpass.getuser()}" in table and "a comes in" in table and "in force" in table
+
+
+def test_warnings_are_printed_alike(pair, backend, tmp_path):
+    """By --check, validate, and a push that goes through: with the line and what is underlined."""
+    text = pair.yaml([route("a", "/a", backend)]) + "  timeout_seconds:\n"
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    check = run_ctl([BUILD / "gwp-controlplane", "--check", "--config", path])
+    validate = run_ctl([BUILD / "gwpctl", "validate", path])
+    for words in (["push", "config", path, "--dry-run"], ["push", "config", path], ["push", "config", path]):
+        pushed = pair.ctl(*words)
+        assert pushed.code == 0 and pushed.err == validate.err == check.err and "^~~~" in pushed.err, pushed
+    pair.write_config(text + "# again\n")
+    assert pair.ctl("reload").err == validate.err
+    assert pair.ctl("rollback", "1").err == "" and pair.ctl("rollback").err == validate.err
+    pair.expect_refusal()
+    assert "the first: the file is empty" in pair.ctl("push", "config", "-", stdin="").err
 
 
 def test_show_prints_what_was_in_force_byte_for_byte(pair, backend):

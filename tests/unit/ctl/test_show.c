@@ -48,6 +48,16 @@ Test(show, push_tells_generation_and_changes)
                  "dp-1        yes       1.5 ms    80 us    -\n");
 }
 
+Test(show, what_nobody_has_answered_to_is_not_said_to_be_in_force)
+{
+    expect_shown(show_push,
+                 "{\"generation\":7,\"previous\":6,\"dataplanes\":[{\"name\":\"dp-1\","
+                 "\"accepted\":null,\"reason\":\"\",\"compile_us\":0,\"swap_us\":0}]}",
+                 "generation 7 is sent; 6 stays in force until every data plane has taken it\n"
+                 "DATA PLANE  ACCEPTED       COMPILED  SWAPPED  REASON\n"
+                 "dp-1        no answer yet  -         -        -\n");
+}
+
 Test(show, dry_run_and_no_change_are_told_as_such)
 {
     expect_shown(show_push, "{\"generation\":7,\"dry_run\":true,\"changes\":[\"route a removed\"]}",
