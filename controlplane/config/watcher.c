@@ -115,8 +115,10 @@ static void on_poll(struct ev_loop *loop, ev_timer *t, int revents)
 {
     struct watcher *w = t->data;
     struct file_identity now = identify(w->path);
+    bool rests = same_identity(&now, &w->looked_at);
+    w->looked_at = now;
     watch_directories(w);
-    if (!same_identity(&now, &w->seen) && !ev_is_active(&w->settle))
+    if (rests && !same_identity(&now, &w->seen) && !ev_is_active(&w->settle))
         settle(w, WATCHER_SETTLE_SECONDS);
 }
 

@@ -7,7 +7,8 @@
  * is complete then; and at the latest a quarter of a second after the first sign, whoever goes on
  * writing. A slow look at the file's identity (device, inode, size, time) is the second line, for
  * what inotify does not tell: other hosts' writes on a network file system, a directory that is
- * itself replaced.
+ * itself replaced. It speaks when it finds the same twice: who fills a file for long has not closed
+ * it yet, and a configuration that is cut off may well be valid.
  *
  * It may speak although nothing is different; whoever listens compares content. Owned by main.c; on
  * the loop. */
@@ -23,7 +24,7 @@
 #define WATCHER_COMPLETE_SECONDS 0.003
 #define WATCHER_SETTLE_SECONDS 0.015
 #define WATCHER_PATIENCE_SECONDS 0.25
-#define WATCHER_POLL_SECONDS 2.
+#define WATCHER_POLL_SECONDS 1.
 
 typedef void watcher_fn(void *owner);
 
@@ -45,8 +46,8 @@ struct watcher {
     int target_watch;    /* of the directory that symlinks lead to in the end; the same, or -1 */
     ev_io events;
     ev_timer settle, poll;
-    double first_at; /* loop time of the first sign that has not been told */
-    struct file_identity seen;
+    double first_at;                      /* loop time of the first sign that has not been told */
+    struct file_identity seen, looked_at; /* when it was told; by the slow look before */
 };
 
 /* Without inotify (none left for this user) a warning is logged and the slow look is all there is.

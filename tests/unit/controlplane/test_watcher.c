@@ -168,6 +168,23 @@ Test(watcher, who_never_stops_writing_is_read_all_the_same)
     }
 }
 
+/* Its first half may be a valid configuration. */
+Test(watcher, who_fills_the_file_for_long_is_waited_for)
+{
+    write_file(file, "a");
+    watcher_init(&watcher, loop, file, on_changed, NULL);
+    int fd = open(file, O_WRONLY | O_TRUNC);
+    double end = ev_time() + 2.5 * WATCHER_POLL_SECONDS;
+    while (ev_time() < end) {
+        cr_assert_eq(write(fd, "line", 4), 4);
+        ev_run(loop, EVRUN_NOWAIT);
+        usleep(50000);
+    }
+    cr_expect_eq(told, 0);
+    close(fd);
+    LOOP_UNTIL(loop, told == 1);
+}
+
 /* What inotify does not tell, as of other hosts on a network file system. */
 Test(watcher, a_time_that_changes_by_itself_is_seen_by_the_slow_look)
 {
