@@ -47,10 +47,10 @@ static void refuse_text(struct publisher *p, const struct push *push)
     publisher_tell(p, push, &(struct push_outcome){PUSH_INVALID, why.text, .diagnostics = d});
 }
 
-/* Checks a text, which is taken over. */
-static void take_text(struct publisher *p, const struct push *push, char *text, size_t len)
+/* Checks a text, which is taken over. NULL: it is refused, which has been told. */
+static struct config *check_text(struct publisher *p, const struct push *push, char *text,
+                                 size_t len)
 {
-    const struct generation *before = p->generations.in_force;
     diagnostics_fini(&p->diagnostics);
     diagnostics_init(&p->diagnostics);
     free(p->diagnosed_text);
@@ -58,22 +58,28 @@ static void take_text(struct publisher *p, const struct push *push, char *text, 
     uint64_t begun = clock_us();
     struct config *cfg = config_load(push->source, (struct view){text, len}, &p->diagnostics);
     p->load_us = clock_us() - begun;
-    if (!cfg) {
+    if (!cfg)
         refuse_text(p, push);
-        return;
-    }
-    if (!push->dry_run)
+    else if (!push->dry_run)
         diagnostics_log(&p->diagnostics);
-    if (before && before->config->hash == cfg->hash) {
+    return cfg;
+}
+
+/* Brings a text, which is taken over, into force. */
+static void take_text(struct publisher *p, const struct push *push, char *text, size_t len)
+{
+    const struct generation *before = p->generations.in_force;
+    struct config *cfg = check_text(p, push, text, len);
+    if (cfg && before && before->config->hash == cfg->hash) {
         config_free(&cfg);
         if (!push->dry_run)
             publisher_remember(p, true, "");
         publisher_tell(p, push,
                        &(struct push_outcome){PUSH_ACCEPTED, .unchanged = true,
                                               .diagnostics = &p->diagnostics});
-        return;
+    } else if (cfg) {
+        publisher_propose(p, generation_new(cfg, push->origin), push);
     }
-    publisher_propose(p, generation_new(cfg, push->origin), push);
 }
 
 /* ---- turns ---- */
@@ -232,8 +238,6 @@ static char *read_file(struct publisher *p, const struct push *push, size_t *len
               LOG_FIELDS(about_origin(origin_word(push->origin)), about_user(push->user),
                          about_cause(err.text)),
               "the configuration stays as it is: %s", err.text);
-    if (!p->intake.unread)
-        p->intake.before_unread = p->last_reload;
     publisher_remember(p, false, err.text);
     p->intake.unread = true;
     publisher_tell(p, push, &(struct push_outcome){PUSH_FAILED, err.text});
@@ -265,11 +269,15 @@ void intake_file_changed(struct publisher *p)
     if (!text)
         return;
     uint64_t hash = XXH3_64bits(text, len);
-    if (hash == p->generations.file_hash) {
-        if (p->intake.unread)
-            p->last_reload = p->intake.before_unread; /* what was said of this text still holds */
-        p->intake.unread = false;
+    if (hash == p->generations.file_hash && !p->intake.unread) {
         free(text);
+        return;
+    }
+    if (hash == p->generations.file_hash) { /* there again: what is said of it, and no more */
+        struct config *cfg = check_text(p, &push, text, len);
+        if (cfg)
+            publisher_remember(p, true, "");
+        config_free(&cfg);
         return;
     }
     generations_saw_file(&p->generations, hash);

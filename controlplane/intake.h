@@ -8,7 +8,6 @@
 
 #include <ev.h>
 
-#include "proto/base/err.h"
 #include "proto/base/list.h"
 #include "proto/base/str.h"
 
@@ -18,19 +17,11 @@
 struct publisher;
 struct push;
 
-/* What became of the last configuration that was not a dry run. */
-struct last_reload {
-    bool ok;
-    double at; /* wall clock, seconds; 0 = there was none */
-    char message[ERR_MAX_BYTES];
-};
-
 struct intake {
     struct list waiting; /* of struct turn: pushes that came meanwhile, and the file; owned */
     size_t waiting_count;
     ev_timer patience; /* until one of them has waited too long */
     bool unread;       /* the last that happened: the file could not be read */
-    struct last_reload before_unread;
 };
 
 void intake_init(struct publisher *p);

@@ -523,6 +523,7 @@ void publisher_begin(struct publisher *p, struct start *s)
                   "%s: generation %llu is begun with instead", s->refused.text,
                   (unsigned long long)s->entry);
         publisher_remember(p, false, s->refused.text);
+        p->intake.unread = s->unread;
     }
     struct generation *g = generation_new(s->config, s->origin);
     g->entry = s->entry;

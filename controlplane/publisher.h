@@ -74,6 +74,13 @@ struct push {
     void *owner;
 };
 
+/* What became of the last configuration that was not a dry run. */
+struct last_reload {
+    bool ok;
+    double at; /* wall clock, seconds; 0 = there was none */
+    char message[ERR_MAX_BYTES];
+};
+
 enum publisher_state { PUBLISHER_IDLE, PUBLISHER_NAMES, PUBLISHER_ANSWERS };
 
 struct start; /* start.h */

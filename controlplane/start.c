@@ -79,7 +79,8 @@ int start_choose(struct start *s, const char *path, struct generations *gs, cons
     memset(s, 0, sizeof(*s));
     diagnostics_init(&s->diagnostics);
     char *text = files_read(path, CONFIG_MAX_BYTES, &len, &s->refused);
-    if (!text)
+    s->unread = !text;
+    if (s->unread)
         fprintf(out, "%s\n", s->refused.text);
     uint64_t hash = text ? XXH3_64bits(text, len) : 0;
     if (text && is_order(newest) && hash == gs->file_hash)

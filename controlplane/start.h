@@ -24,6 +24,7 @@ struct start {
     struct diagnostics
         diagnostics;    /* owned: of the text that was taken; its text is the config's */
     struct err refused; /* why not the file; "" when it was taken, or was not the one to take */
+    bool unread;        /* it could not be read */
 };
 
 /* -1: there is nothing to begin with; what is wrong has been printed on `out`. */

@@ -181,6 +181,25 @@ def test_status_tells_what_the_next_start_begins_with(pair, backend):
     assert f"next start: with {pair.config_path}" in pair.ctl("status").out
 
 
+def test_a_file_that_was_missing_at_the_start_is_well_again_once_it_is_back(pair, backend):
+    """What was pushed goes on; a file that comes back broken is told as such, though it is none that has changed."""
+    pair.expect_log('"module":"(start|config|publisher)"')
+    away = pair.folder / "away.yaml"
+    assert push(pair, [route("a", "/a", backend)]).code == 0
+    def reload():
+        return pair.status()["config"]["last_reload"]
+    for text, seen in ((pair.config_path.read_text(), ""), ("routes: 7\n", "gateway.yaml has 1 error")):
+        pair.config_path.write_text(text)
+        wait_until(lambda seen=seen: seen in reload()["message"], "it is seen")
+        pair.config_path.rename(away)
+        pair.controlplane.stop()
+        pair.controlplane.start()
+        wait_until(lambda: "cannot be read" in reload()["message"], "it is missed")
+        away.rename(pair.config_path)
+        wait_until(lambda seen=seen: reload()["ok"] is not bool(seen) and seen in reload()["message"], "it is seen again")
+        assert pair.get("/a").status == 200
+
+
 def test_a_refusal_by_one_data_plane_is_undone_in_all(make_pair, backend):
     """None serves it any more, the reason is told, the history does not know it."""
     pair = make_pair([route("all", "/", backend)], start=False)
