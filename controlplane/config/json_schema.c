@@ -60,6 +60,12 @@ static json_t *either(json_t *a, json_t *b)
     return a;
 }
 
+/* ${VAR} may stand for anything. */
+static json_t *or_variable(json_t *t)
+{
+    return either(t, literal("{\"type\": \"string\", \"pattern\": \"\\\\$\\\\{\"}"));
+}
+
 /* A key without value stands for its default. An object or list then is one, or null: so that what
  * is wrong within it is still told. */
 static json_t *or_null(json_t *t)
@@ -93,7 +99,7 @@ static json_t *value_of(const struct key *k)
     case VALUE_FLOAT:
         return bounded("number", k);
     case VALUE_FLOATS:
-        return list_of(bounded("number", k));
+        return list_of(or_variable(bounded("number", k)));
     case VALUE_WORD:
         return words_of(k);
     case VALUE_PREFIX:
@@ -114,7 +120,7 @@ static json_t *value_of(const struct key *k)
     case VALUE_HEADER_NAMES:
         return list_of(text(NULL));
     case VALUE_STATUSES:
-        return either(status(), list_of(status()));
+        return either(status(), list_of(or_variable(status())));
     case VALUE_HEADER_FIELDS:
         return literal(
             "{\"type\": \"object\", \"additionalProperties\": {\"anyOf\": [{\"type\": " TEXTS
@@ -144,8 +150,8 @@ static json_t *key_of(const struct section_key *k)
         t = value_of(k->key);
     if (!(k->key->flags & KEY_REQUIRED))
         t = or_null(t);
-    if (!k->section) /* ${VAR} may stand for anything */
-        t = either(t, literal("{\"type\": \"string\", \"pattern\": \"\\\\$\\\\{\"}"));
+    if (!k->section)
+        t = or_variable(t);
     json_object_set_new(t, "description", json_string(k->key->doc));
     if (k->key->preset && !(k->key->flags & KEY_SECRET))
         json_object_set_new(t, "default", preset_of(k->key));

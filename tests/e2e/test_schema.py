@@ -49,6 +49,14 @@ def test_broken_files_are_refused(validator):
     assert refused >= 40 and passed >= 15
 
 
+def test_variables_stand_for_any_value(validator):
+    """Of a key, and within lists."""
+    document = {"metrics": {"duration_buckets_seconds": ["${A}", 1]}, "server": {"workers": "${W:-2}", "addr": ["${B}"]},
+                "routes": [{"path_prefix": "${P}", "strip_prefix": "${S}", "backends": [{"url": "${U}", "weight": "${X}"}],
+                            "circuit_breaker": {"failure_status": [500, "${F}"]}}]}
+    assert not list(validator.iter_errors(document))
+
+
 def test_what_it_says_is_where_it_is_wrong(validator):
     """The path to the key, for editors."""
     document = {"routes": [{"path_prefix": "/", "backends": [{"url": "http://h", "weigth": 1}], "retries": 99}]}
