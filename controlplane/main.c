@@ -220,8 +220,7 @@ static int check(const struct controlplane *cp)
     diagnostics_fini(&d);
     if (!cfg)
         return EXIT_FAILURE;
-    printf("%s is valid: %zu route%s\n", cp->config, cfg->route_count,
-           cfg->route_count == 1 ? "" : "s");
+    config_print_validity(cfg, stdout);
     config_free(&cfg);
     return EXIT_SUCCESS;
 }

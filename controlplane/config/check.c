@@ -261,6 +261,15 @@ struct config *config_load_file(const char *path, struct diagnostics *d)
     return failed ? NULL : config_load(source, text, d);
 }
 
+void config_print_validity(const struct config *cfg, FILE *out)
+{
+    size_t backends = 0;
+    for (size_t i = 0; i < cfg->route_count; i++)
+        backends += cfg->routes[i].backend_count;
+    fprintf(out, "%s is valid: %zu route%s, %zu backend%s\n", cfg->source, cfg->route_count,
+            cfg->route_count == 1 ? "" : "s", backends, backends == 1 ? "" : "s");
+}
+
 void config_free(struct config **cfg)
 {
     if (!*cfg)

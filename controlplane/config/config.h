@@ -4,6 +4,8 @@
  * Places point into the YAML, so that every later message can name its line. */
 #pragma once
 
+#include <stdio.h>
+
 #include "proto/base/arena.h"
 
 struct diagnostics; /* diagnostics.h: every error and warning of one text, with places */
@@ -158,5 +160,8 @@ struct config *config_load(const char *source, struct view text, struct diagnost
 
 /* The same for a file; "-" is standard input. */
 struct config *config_load_file(const char *path, struct diagnostics *d);
+
+/* "gateway.yaml is valid: 1 route, 2 backends" */
+void config_print_validity(const struct config *cfg, FILE *out);
 
 void config_free(struct config **cfg); /* nulls *cfg; NULL is allowed */

@@ -115,7 +115,7 @@ static int split_authority(struct view v, struct view *host, uint16_t *port, str
     *host = (struct view){v.at, end};
     if (end + 1 < v.len && v.at[end] == ':' && memchr(v.at + end + 1, ':', v.len - end - 1))
         return err_set(err, "\"%.*s\" has two colons: an IPv6 address goes in brackets, [::1]:80",
-                       VIEW_ARG(v));
+                       (int)MIN(v.len, 120), v.at);
     if (url_check_host(*host, err))
         return -1;
     if (end == v.len)

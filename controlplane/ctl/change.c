@@ -181,13 +181,8 @@ int change_validate(const struct invocation *in)
         print_verdict(&d, is_valid);
     } else {
         diagnostics_print(&d, stderr, in->color_err);
-        if (config) {
-            size_t backends = 0;
-            for (size_t i = 0; i < config->route_count; i++)
-                backends += config->routes[i].backend_count;
-            printf("%s is valid: %zu route%s, %zu backend%s\n", config->source, config->route_count,
-                   config->route_count == 1 ? "" : "s", backends, backends == 1 ? "" : "s");
-        }
+        if (config)
+            config_print_validity(config, stdout);
     }
     config_free(&config);
     diagnostics_fini(&d);

@@ -11,7 +11,7 @@ static int parse_unix(struct addr *a, const char *path, struct err *err)
 {
     size_t len = strlen(path);
     if (len == 0 || len >= sizeof(a->sa.un.sun_path))
-        return err_set(err, "\"unix:%s\": the path must have 1 to %zu bytes", path,
+        return err_set(err, "\"unix:%.120s\": the path must have 1 to %zu bytes", path,
                        sizeof(a->sa.un.sun_path) - 1);
     a->sa.un.sun_family = AF_UNIX;
     memcpy(a->sa.un.sun_path, path, len + 1);
@@ -40,7 +40,8 @@ int addr_parse(struct addr *a, const char *text, struct err *err)
     const char *colon = strrchr(text, ':');
     in_port_t port;
     if (!colon || !parse_port(colon + 1, &port))
-        return err_set(err, "\"%s\" is not an address: write host:port, :port or unix:/path", text);
+        return err_set(err, "\"%.120s\" is not an address: write host:port, :port or unix:/path",
+                       text);
 
     char host[64];
     size_t len = (size_t)(colon - text);
@@ -50,7 +51,7 @@ int addr_parse(struct addr *a, const char *text, struct err *err)
         len -= 2;
     }
     if (len >= sizeof(host))
-        return err_set(err, "\"%s\" is not an address: the host is too long", text);
+        return err_set(err, "\"%.120s\" is not an address: the host is too long", text);
     memcpy(host, text, len);
     host[len] = '\0';
 

@@ -49,6 +49,7 @@ def test_warnings_are_printed_alike(pair, backend, tmp_path):
     path.write_text(text)
     check = run_ctl([BUILD / "gwp-controlplane", "--check", "--config", path])
     validate = run_ctl([BUILD / "gwpctl", "validate", path])
+    assert check.out == validate.out and check.code == validate.code == 0
     for words in (["push", "config", path, "--dry-run"], ["push", "config", path], ["push", "config", path]):
         pushed = pair.ctl(*words)
         assert pushed.code == 0 and pushed.err == validate.err == check.err and "^~~~" in pushed.err, pushed

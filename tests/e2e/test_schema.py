@@ -14,7 +14,7 @@ BEYOND = {"addresses_without_brackets", "admin_default_taken", "numbers_of_octal
           "backends_that_are_the_gateway", "bad_hosts", "bad_names", "bad_proxies",
           "bad_sliding_window", "block_scalars", "bucket_counts", "duplicate_backends", "duplicate_keys",
           "duplicate_keys_at_every_level", "duplicate_listeners", "duplicate_route_names", "escaped_nul",
-          "listens_nowhere", "malformed_variables", "no_routes", "ports_out_of_range", "prefixes_that_match_nothing",
+          "listens_nowhere", "long_texts", "malformed_variables", "no_routes", "ports_out_of_range", "prefixes_that_match_nothing",
           "request_variable_elsewhere", "routes_left_empty", "same_requests", "secrets_are_not_quoted",
           "unset_variable", "unset_variables_in_lists", "variables_each_where_it_stands"}
 
