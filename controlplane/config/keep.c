@@ -185,6 +185,11 @@ const char *keep_address(const struct value_reader *r, const struct key *k, cons
     const char *text = n->text.at, *suggestion = NULL;
     if (n->text.len == 0 && k->type == VALUE_LISTEN)
         return "";
+    if (strncmp(text, "unix:", 5) == 0 && text[5] != '/' && text[5] != '\0') {
+        node_error(r->d, n, arena_printf(r->d->arena, "write \"unix:/%.100s\"", text + 5),
+                   "\"%.60s\": the path of a socket begins with \"/\"", text);
+        return NULL;
+    }
     if (strncmp(text, "localhost:", 10) == 0)
         text = arena_printf(r->arena, "127.0.0.1%s", text + 9);
     if (addr_parse(&addr, text, &err) == 0)

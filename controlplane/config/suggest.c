@@ -32,9 +32,24 @@ unsigned suggest_distance(struct view a, struct view b)
     return row[a.len % 3][b.len];
 }
 
+/* "timeout" was meant to be "timeout_seconds": a unit that is left out is no distance. */
+static struct view without_unit(struct view word)
+{
+    static const char *const units[] = {"_seconds", "_bytes", "_percent", "_ms"};
+    for (size_t i = 0; i < COUNT_OF(units); i++) {
+        size_t len = strlen(units[i]);
+        if (word.len > len && memcmp(word.at + word.len - len, units[i], len) == 0)
+            return (struct view){word.at, word.len - len};
+    }
+    return word;
+}
+
 void suggest_consider(struct suggest *s, struct view word)
 {
     unsigned distance = suggest_distance(s->wanted, word);
+    unsigned bare = suggest_distance(s->wanted, without_unit(word));
+    if (bare <= 1)
+        distance = MIN(distance, bare);
     if (s->best.len == 0 || distance < s->distance) {
         s->best = word;
         s->distance = distance;

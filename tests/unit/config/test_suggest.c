@@ -47,3 +47,15 @@ Test(suggest, only_a_near_word_is_suggested)
     cr_expect_eq(nearest("", words, 3).len, 0);
     cr_expect_eq(nearest("x", words, 0).len, 0);
 }
+
+Test(suggest, a_unit_that_is_left_out_is_no_distance)
+{
+    static const char *const words[] = {"timeout_seconds", "max_body_bytes", "panic_percent",
+                                        "name"};
+    cr_expect(view_equal(nearest("timeout", words, 4), view_of("timeout_seconds")));
+    cr_expect(view_equal(nearest("timeuot", words, 4), view_of("timeout_seconds")));
+    cr_expect(view_equal(nearest("max_body", words, 4), view_of("max_body_bytes")));
+    cr_expect(view_equal(nearest("panic", words, 4), view_of("panic_percent")));
+    cr_expect_eq(nearest("port", words, 4).len, 0);
+    cr_expect_eq(nearest("_seconds", words, 4).len, 0);
+}
