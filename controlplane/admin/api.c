@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "controlplane/admin/documents.h"
+#include "controlplane/changes.h"
 #include "controlplane/admin/metrics.h"
 #include "controlplane/admin/pages.h"
 #include "controlplane/admin/stream.h"
@@ -349,7 +350,7 @@ static void post_diff(struct request *rq)
     struct config *now = before ? load_side(rq, to ? to : "current") : NULL;
     if (now) {
         struct changes changes = compare_configs(before, now, now->arena);
-        request_reply_json(rq, MHD_HTTP_OK, document_changes(&changes, before, now));
+        request_reply_json(rq, MHD_HTTP_OK, changes_document(&changes, before, now));
     }
     config_free(&before);
     config_free(&now);

@@ -550,32 +550,3 @@ json_t *document_entry(const struct admin_context *c, const struct history_entry
     json_object_set_new(document, "text", text_of(text));
     return document;
 }
-
-static json_t *place_of(const char *source, uint32_t line)
-{
-    return line > 0 ? json_sprintf("%s:%u", source, line) : json_null();
-}
-
-static json_t *text_or_null(const char *text)
-{
-    return text ? text_of(text) : json_null();
-}
-
-json_t *document_changes(const struct changes *changes, const struct config *before,
-                         const struct config *now)
-{
-    static const char *const kinds[] = {
-        [CHANGE_ADDED] = "added", [CHANGE_REMOVED] = "removed", [CHANGE_CHANGED] = "changed"};
-    json_t *list = json_array();
-    for (size_t i = 0; i < changes->count; i++) {
-        const struct change *one = &changes->at[i];
-        json_array_append_new(
-            list, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "change",
-                            kinds[one->kind], "route", text_or_null(one->route), "backend",
-                            text_or_null(one->backend), "key", text_or_null(one->key), "from",
-                            text_or_null(one->from), "to", text_or_null(one->to), "from_place",
-                            place_of(before->source, one->from_line), "to_place",
-                            place_of(now->source, one->to_line), "text", text_of(one->sentence)));
-    }
-    return json_pack("{s:o, s:I}", "changes", list, "more", (json_int_t)changes->dropped);
-}

@@ -30,10 +30,6 @@ json_t *document_history(const struct admin_context *c);
 json_t *document_entry(const struct admin_context *c, const struct history_entry *e,
                        const char *text);
 
-/* What is different between the two. */
-json_t *document_changes(const struct changes *changes, const struct config *before,
-                         const struct config *now);
-
 /* {"valid": true, "diagnostics": [...], "text": "..."} */
 json_t *document_validity(const struct diagnostics *d);
 

@@ -288,18 +288,18 @@ const struct command commands[] = {
     {
         .name = "diff",
         .summary = "show what is different between two configurations",
-        .text =
-            "Each is a generation (a number, current, previous) or a file (\"-\" is standard "
-            "input). Without any: what the last change was. With one generation: what has "
-            "changed since. With one file: what a push of it would change. Routes, backends and "
-            "keys are compared by what they mean, with -u by their lines.",
+        .text = "Each is a generation (a number, current, previous) or a file (\"-\" is standard "
+                "input). Without any: what the last change was. With one generation: what has "
+                "changed since. With one file: what a push of it would change. Two files need no "
+                "control plane; ${VAR}s are then those of here. Routes, backends and keys are "
+                "compared by what they mean, with -u by their lines.",
         .operands = {{"GEN|FILE", "a generation or a file", .is_optional = true, .is_file = true,
                       .words = "current previous"},
                      {"GEN|FILE", "a generation or a file", .is_optional = true, .is_file = true,
                       .words = "current previous"}},
         .takes = TAKES(UNIFIED),
         .examples = {"gwpctl diff", "gwpctl diff 12", "gwpctl diff 12 14 -u",
-                     "gwpctl diff gateway.yaml"},
+                     "gwpctl diff gateway.yaml", "gwpctl diff old.yaml new.yaml"},
         .fields = diff_fields,
         .run = revisions_diff,
     },

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controlplane/changes.h"
+#include "controlplane/config/diagnostics.h"
 #include "controlplane/ctl/call.h"
 #include "controlplane/ctl/change.h"
 #include "controlplane/ctl/print.h"
@@ -78,6 +80,12 @@ struct side {
     size_t len;
 };
 
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : strcmp(path, "-") == 0 ? "stdin" : path;
+}
+
 static int open_side(struct side *s, const char *word, struct err *err)
 {
     *s = (struct side){.word = word, .is_file = !is_generation(word)};
@@ -105,9 +113,8 @@ static int diff_texts(const struct invocation *in, struct side sides[2])
     int code = EXIT_OK;
     for (size_t i = 0; i < 2; i++) {
         struct side *s = &sides[i];
-        const char *slash = strrchr(s->word, '/');
         snprintf(names[i], sizeof(names[i]), "%s%.40s", s->is_file ? "" : "generation ",
-                 s->is_file && slash ? slash + 1 : s->word);
+                 s->is_file ? base_name(s->word) : s->word);
         if (s->is_file)
             continue;
         json_t *document = fetch(in, s->word, &code);
@@ -128,16 +135,43 @@ static int diff_texts(const struct invocation *in, struct side sides[2])
     return EXIT_OK;
 }
 
+/* NULL: it is refused, which has been told. */
+static struct config *load_side(const struct invocation *in, const struct side *s)
+{
+    struct diagnostics d;
+    diagnostics_init(&d);
+    struct config *cfg = config_load(base_name(s->word), (struct view){s->text, s->len}, &d);
+    if (!cfg)
+        diagnostics_print(&d, stderr, in->color_err);
+    diagnostics_fini(&d);
+    return cfg;
+}
+
+/* Two files need no control plane; ${VAR}s are those of here. */
+static int diff_files(const struct invocation *in, const struct side sides[2])
+{
+    struct config *before = load_side(in, &sides[0]), *now = load_side(in, &sides[1]);
+    bool both = before && now;
+    if (both) {
+        struct changes changes = compare_configs(before, now, now->arena);
+        json_t *document = changes_document(&changes, before, now);
+        if (in->wants_json)
+            print_json(stdout, document);
+        else
+            show_changes(document, stdout, in->color_out);
+        json_decref(document);
+    }
+    config_free(&before);
+    config_free(&now);
+    return both ? EXIT_OK : EXIT_NO;
+}
+
 /* By meaning: the control plane compares, since ${VAR}s are its own. */
 static int diff_meanings(const struct invocation *in, const struct side sides[2])
 {
     char source[1024] = "", target[1500];
     const struct side *file = sides[0].is_file ? &sides[0] : sides[1].is_file ? &sides[1] : NULL;
-    if (sides[0].is_file && sides[1].is_file)
-        return call_complain(EXIT_USAGE, "two files are compared with -u only: what they mean "
-                                         "depends on the control plane's environment");
-    const char *slash = file ? strrchr(file->word, '/') : NULL;
-    if (file && !client_encode(source, sizeof(source), slash ? slash + 1 : file->word))
+    if (file && !client_encode(source, sizeof(source), base_name(file->word)))
         return call_complain(EXIT_USAGE, "the name of the file is too long");
     snprintf(target, sizeof(target), "/api/v1/diff?from=%.32s&to=%.32s&source=%s",
              sides[0].is_file ? "body" : sides[0].word, sides[1].is_file ? "body" : sides[1].word,
@@ -160,6 +194,8 @@ int revisions_diff(const struct invocation *in)
         code = call_complain(EXIT_NO, err.text);
     else if (arguments_value(&in->arguments, ARG_UNIFIED))
         code = diff_texts(in, sides);
+    else if (sides[0].is_file && sides[1].is_file)
+        code = diff_files(in, sides);
     else
         code = diff_meanings(in, sides);
     free(sides[0].text);

@@ -100,6 +100,24 @@ def test_diff_tells_what_changes_mean(pair, backend, tmp_path):
     assert answer.code == 1 and 'next.yaml:1:11: error: unknown key "nme"' in answer.err
 
 
+def test_files_are_compared_without_a_control_plane(tmp_path):
+    """By the same code, in the environment of here."""
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text("routes:\n  - {name: a, path_prefix: /a, backends: [{url: http://h}]}\n")
+    new.write_text("# new\nroutes:\n  - {name: a, path_prefix: /a, retries: ${N}, backends: [{url: http://h}, {url: http://i}]}\n")
+    def diff(*words, **more):
+        return run_ctl([BUILD / "gwpctl", "--admin", "unix:/nowhere", "diff", *words], **more)
+    answer = diff(old, new, env={"N": "3"})
+    assert answer.code == 0 and answer.out.splitlines() == [
+        "route a: retries 1 -> 3  (new.yaml:3)", "route a: backend http://i added  (new.yaml:3)"], answer
+    document = diff(new, old, "-o", "json", env={"N": "3"}).json()
+    assert [c["text"] for c in document["changes"]] == ["route a: retries 3 -> 1", "route a: backend http://i removed"]
+    assert diff(old, "-", stdin="# c\n" + old.read_text()).out == "they mean the same\n"
+    answer = diff(old, new)
+    assert answer.code == 1 and "new.yaml:3:41: error: environment variable N is not set" in answer.err and not answer.out
+    assert diff(old, tmp_path / "none.yaml").code == 1
+
+
 def test_diff_of_lines_is_what_patch_takes(pair, backend, tmp_path):
     """-u: a unified diff that turns the one text into the other."""
     base = pair.yaml([route(f"r{i}", f"/r{i}", backend) for i in range(30)])
