@@ -329,7 +329,7 @@ const char *keep_header_value(const struct value_reader *r, const struct node *n
 
 /* ---- methods ---- */
 
-/* What the data plane's parser knows; whatever else comes is answered 400 before any route. */
+/* What the data plane can tell apart. Others in capitals go to routes that list none. */
 static const char *const methods[] = {
     "GET",       "HEAD",       "POST",        "PUT",      "DELETE", "OPTIONS",  "PATCH",
     "TRACE",     "ACL",        "BIND",        "CHECKOUT", "COPY",   "LINK",     "LOCK",
@@ -352,7 +352,7 @@ const char *keep_method(const struct value_reader *r, const struct key *k, const
     else
         node_error(r->d, n,
                    best.len ? arena_printf(r->d->arena, "did you mean \"%.*s\"?", VIEW_ARG(best))
-                            : NULL,
-                   "\"%.60s\" is not a method", n->text.at);
+                            : "only a route without \"methods\" takes others",
+                   "\"%.60s\" is not a method that can be listed", n->text.at);
     return NULL;
 }
