@@ -217,7 +217,8 @@ static struct node *read_scalar(struct loader *l, const yaml_event_t *e, bool is
     n->plain = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     n->null = n->plain && !is_key && is_null(text);
     char *copy = arena_copy(is_key ? l->nodes : l->texts, text);
-    n->text = (struct view){copy, l->masked.at ? written_unmask(copy, text.len) : text.len};
+    n->text = (struct view){copy, l->masked.len > l->text.len ? written_unmask(copy, text.len)
+                                                              : text.len};
     if (memchr(text.at, '\0', text.len)) {
         n->bad = true;
         node_error(l->d, n, NULL, "a NUL byte can be part of no value");
