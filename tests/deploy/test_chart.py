@@ -43,7 +43,8 @@ def test_schema_check_finds_mistakes():
 
 @pytest.mark.parametrize("wrong", [
     "image.pullPolicy=Sometimes", "autoscaling.maxReplicas=0", "replicaCount=-1", "service.type=Nothing",
-    "imagge.tag=1", "redis.uri=redis://x", "service.port=http", "config="])
+    "imagge.tag=1", "redis.uri=redis://x", "service.port=http", "config=", "podDisruptionBudget.maxUnavailable=some",
+    "podDisruptionBudget.maxUnavailable=-1"])
 def test_wrong_values_are_refused(wrong):
     """By the schema, before anything is rendered."""
     done = helm("template", "x", CHART, "--set", wrong, check=False)
@@ -53,12 +54,50 @@ def test_wrong_values_are_refused(wrong):
 @pytest.mark.parametrize("config, said", [
     ("routes: [", "config is not YAML"),
     ("server: {addr: 'unix:/run/gwp/http.sock'}", "server.addr"),
-    ("server: {drain_delay_seconds: soon}", "server.drain_delay_seconds")])
+    ("server: {drain_delay_seconds: soon}", "server.drain_delay_seconds"),
+    ("admin: {addr: '127.0.0.1:9090'}", "admin.addr"),
+    ("server: {addr: '[::1]:8080'}", "server.addr"),
+    ("server: {addr: ':7000'}\nadmin: {addr: ':7000'}", "same port, 7000")])
 def test_config_that_the_chart_cannot_follow_is_refused(config, said, tmp_path):
     """With the key, instead of a pod whose times or ports are out of step."""
     (tmp_path / "c").write_text(config)
     done = helm("template", "x", CHART, "--set-file", f"config={tmp_path / 'c'}", check=False)
     assert done.returncode != 0 and said in done.stderr
+
+
+def test_keys_without_a_value_are_the_default():
+    """As they are to the control plane."""
+    empty, without = (render("--set-json", f'config="{text}"')
+                      for text in ("server: {addr: ~, drain_delay_seconds: ~}", "server: {}"))
+    assert kind(empty, "Deployment") == kind(without, "Deployment")
+
+
+def test_fewer_than_the_least_replicas_are_refused():
+    done = helm("template", "x", CHART, "--set", "autoscaling.minReplicas=5,autoscaling.maxReplicas=2", check=False)
+    assert done.returncode != 0 and "autoscaling.minReplicas is 5, more than maxReplicas, 2" in done.stderr
+
+
+def test_nobody_listed_is_nobody_let_in():
+    """A rule with an empty `from` would let everybody in."""
+    rules = kind(render("--set-json", "networkPolicy.adminFrom=[]"), "NetworkPolicy")["spec"]["ingress"]
+    assert [p["port"] for rule in rules for p in rule["ports"]] == ["http"]
+
+
+@pytest.mark.parametrize("tag, label", [
+    ("1.2.3@sha256:" + 64 * "a", "1.2.3"), ("feature_x.", "feature_x"), (70 * "v", 63 * "v"), ("1", "1")])
+def test_labels_are_labels_whatever_image_and_release_are_called(tag, label):
+    """Kubernetes takes strings of at most 63 characters, and no @; a digest still gets into the image."""
+    documents = render("--set-string", f"image.tag={tag}", release="1234")
+    assert {d["metadata"]["labels"]["app.kubernetes.io/version"] for d in documents} == {label}
+    assert {d["metadata"]["labels"]["app.kubernetes.io/instance"] for d in documents} == {"1234"}
+    spec = kind(documents, "Deployment")["spec"]["template"]["spec"]
+    assert all(c["image"].endswith(f"plane:{tag}") for c in spec["containers"])
+
+
+def test_local_traffic_policy_is_for_addresses_from_outside():
+    """Kubernetes refuses it for a ClusterIP."""
+    services = [d for d in render("--set", "service.externalTrafficPolicy=Local") if d["kind"] == "Service"]
+    assert all("externalTrafficPolicy" not in s["spec"] for s in services)
 
 
 def test_every_value_is_documented_and_in_the_schema():

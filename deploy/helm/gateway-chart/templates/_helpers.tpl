@@ -14,12 +14,12 @@
 
 {{- define "gateway.selector" -}}
 app.kubernetes.io/name: gateway-pro
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "gateway.labels" -}}
 {{ include "gateway.selector" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | regexFind "^[^@]*" | trunc 63 | trimAll "._-" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
@@ -40,7 +40,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with get $document "Error" }}{{ fail (printf "config is not YAML: %s" .) }}{{ end -}}
 {{- $section := get $document (index . 1) | default dict -}}
 {{- $value := index . 3 -}}
-{{- if hasKey $section (index . 2) }}{{ $value = get $section (index . 2) }}{{ end -}}
+{{- $said := get $section (index . 2) -}}
+{{- if and (hasKey $section (index . 2)) (not (kindIs "invalid" $said)) }}{{ $value = $said }}{{ end -}}
 {{- if kindIs "slice" $value }}{{ $value = first $value }}{{ end -}}
 {{ $value }}
 {{- end -}}
@@ -49,6 +50,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "gateway.port" -}}
 {{- $section := index . 1 -}}
 {{- $addr := include "gateway.config" (list (index . 0) $section "addr" (printf ":%d" (index . 2))) -}}
+{{- if regexMatch "^(127\\.|localhost:|\\[::1])" $addr }}{{ fail (printf "config: %s.addr is %q: nobody outside of the pod can reach it there" $section $addr) }}{{ end -}}
 {{- $port := regexFind ":[0-9]+$" $addr | trimPrefix ":" -}}
 {{- required (printf "config: %s.addr is %q: the chart needs a port there, written as a number" $section $addr) $port -}}
 {{- end -}}
