@@ -291,6 +291,7 @@ static void take_heartbeat(struct session *s, const Gwp__Heartbeat *beat)
 {
     double lag = ev_time() - (double)beat->sent_ms / 1000;
     s->lag_seconds = beat->sent_ms > 0 && lag > 0 ? lag : 0;
+    s->ending = beat->ending;
 }
 
 static void close_all(const int *fds, unsigned count)

@@ -29,6 +29,7 @@ struct session {
     bool keeps;          /* it leaves its sockets here, and takes over what others have left */
     bool serves;         /* it has said so, by leaving them or by accepting a generation */
     bool leaving;        /* it accepts no more, or was told to leave */
+    bool ending;         /* it accepts still, and will end */
     uint64_t given;      /* fd_keeper.lists when it was given all that is kept */
     uint64_t started_ms; /* monotonic; 0 = an older release */
     char *name, *instance_id, *version; /* owned, NULL before Hello */

@@ -490,8 +490,10 @@ static void begin_drain(struct control *c, enum worker_order first, const char *
         return;
     log_about(LOG_INFO, "control", LOG_FIELDS(about_cause(why)),
               "shutting down: %s; what is in flight is finished first", why);
-    if (first != WORKER_YIELD) /* else the service goes on, in another process */
+    if (first != WORKER_YIELD) { /* else the service goes on, in another process */
         notify_manager("STOPPING=1");
+        uplink_tell_end(&c->uplink);
+    }
     ev_prepare_start(c->loop, &c->ended);
     c->draining_since = clock_s();
     uint32_t wait_ms = s ? s->server.drain_delay_ms : 0;

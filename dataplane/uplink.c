@@ -129,6 +129,24 @@ bool uplink_send(struct uplink *u, enum msg_type type, const ProtobufCMessage *b
     return uplink_send_fds(u, type, body, NULL, 0, err);
 }
 
+static void beat(struct uplink *u)
+{
+    struct err err;
+    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
+    beat.sequence = ++u->sequence;
+    beat.sent_ms = (uint64_t)(ev_time() * 1000);
+    beat.ending = u->is_ending;
+    if (!send_now(u, MSG_HEARTBEAT, &beat.base, NULL, 0, &err))
+        log_debug("uplink", "a heartbeat was not sent: %s", err.text);
+}
+
+void uplink_tell_end(struct uplink *u)
+{
+    u->is_ending = true;
+    if (uplink_is_open(u))
+        beat(u);
+}
+
 static void on_heartbeat(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct uplink *u = timer->data;
@@ -139,11 +157,7 @@ static void on_heartbeat(struct ev_loop *loop, ev_timer *timer, int events)
         lose(u, &err);
         return;
     }
-    Gwp__Heartbeat beat = GWP__HEARTBEAT__INIT;
-    beat.sequence = ++u->sequence;
-    beat.sent_ms = (uint64_t)(ev_time() * 1000);
-    if (!send_now(u, MSG_HEARTBEAT, &beat.base, NULL, 0, &err))
-        log_debug("uplink", "a heartbeat was not sent: %s", err.text);
+    beat(u);
 }
 
 /* ---- receiving ---- */
@@ -167,6 +181,8 @@ static int on_welcome(struct uplink *u, const Gwp__Welcome *welcome, struct err 
         ev_timer_start(u->loop, &u->heartbeat);
     }
     u->events->opened(u->events->owner, welcome);
+    if (u->is_ending)
+        beat(u);
     return 0;
 }
 

@@ -40,6 +40,7 @@ struct uplink {
     double pause_s;     /* before the next attempt */
     double heard_at;    /* clock_s() */
     uint64_t sequence;  /* of heartbeats */
+    bool is_ending;     /* told with them */
     struct err broken;  /* a send failed: to be ended at the next event */
     struct err told;    /* the last loss that was logged; "" = none since it was open */
 };
@@ -56,6 +57,9 @@ bool uplink_is_open(const struct uplink *u);
 /* Does the control plane read so slowly that messages are waiting? What will be said again anyway
  * is better not said then. */
 bool uplink_is_behind(const struct uplink *u);
+
+/* From now on the control plane is told that this process is about to end: it is not ready. */
+void uplink_tell_end(struct uplink *u);
 
 /* Queues a message and sends what the socket takes. false with `err` when there is no open session
  * or the message could not be queued: then the session ends by itself. */

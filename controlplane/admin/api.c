@@ -25,12 +25,12 @@ static void get_healthz(struct request *rq)
     request_reply_json(rq, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
 }
 
-/* Is there one that takes new requests? */
+/* Is there one that takes new requests, and will do so? */
 static bool is_served(const struct sessions *ss)
 {
     sessions_each(s, ss)
     {
-        if (!s->leaving && s->generation > 0)
+        if (!s->leaving && !s->ending && s->generation > 0)
             return true;
     }
     return false;

@@ -52,6 +52,38 @@ def test_configuration_changes_do_not_stop_for_a_data_plane_that_goes(make_pair,
     assert pair.get("/two").status == 200 and pair.get("/one").status == 404
 
 
+def test_who_ends_is_not_ready_from_the_start(make_pair, backend):
+    """Load balancers that ask /readyz notice while it still accepts, and a new control plane is told as well."""
+    pair = make_pair([route("all", "/", backend)], server={"drain_delay_seconds": 30, "shutdown_grace_seconds": 1})
+
+    def readyz():
+        return pair.admin("GET", "/readyz", private=False)
+    wait_until(lambda: readyz().status == 200, "ready")
+    pair.dataplane.signal(signal.SIGTERM)
+    wait_until(lambda: readyz().status == 503, "not ready")
+    assert readyz().json()["reasons"][0].startswith("no data plane serves")
+    assert pair.get("/").status == 200
+    pair.controlplane.stop()
+    pair.controlplane.start()
+    wait_until(lambda: "are draining" in readyz().body.decode(), "not ready for the next control plane")
+    assert pair.get("/").status == 200
+
+
+def test_successor_is_ready(make_pair, backend):
+    """The older one finishes a request: one serves, so all is well."""
+    pair = make_pair([route("all", "/", backend)])
+    c = pair.client()
+    c.send_request("GET", "/delay/2")
+    other = pair.make_dataplane("dp-1").start()
+    for _ in range(10):
+        assert pair.admin("GET", "/readyz", private=False).status == 200
+        time.sleep(0.05)
+    wait_until(lambda: "draining" in pair.ctl("dataplanes").out, "the older one finishes")
+    assert pair.admin("GET", "/readyz", private=False).status == 200
+    assert c.read_response().status == 200
+    other.stop()
+
+
 def test_idle_clients_stay_during_the_drain_delay_and_go_after_it(make_pair, backend):
     """A client that sends nothing is not cut before its time, and does not hold the end back."""
     pair = make_pair([route("all", "/", backend)], server={"drain_delay_seconds": DELAY})
