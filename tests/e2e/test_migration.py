@@ -39,6 +39,16 @@ def test_example_is_valid_as_it_stands(tmp_path):
     assert answer.code == 0 and answer.err == ""
 
 
+@pytest.mark.parametrize("value, code, said", [
+    ("${GWP_NOT_SET}", 1, "error: "), ("${GWP_NOT_SET:-}", 0, "is valid"), ("$GWP_NOT_SET", 0, "warning: ")])
+def test_variables_are_what_the_page_says(tmp_path, value, code, said):
+    """One that is not set is refused, one with an empty default is not, one without braces is text."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text(EXAMPLE.replace("strip_prefix: false", f'name: "users{value}"'))
+    answer = run_ctl([BUILD / "gwpctl", "validate", path])
+    assert answer.code == code and said in answer.out + answer.err, answer
+
+
 def test_example_serves_with_the_endpoints_and_metrics_that_are_promised(migrated):
     """Every row of the tables: endpoints answer, metrics have the type and labels."""
     answers = [migrated.get("/api/users/1") for _ in range(4)]
