@@ -205,7 +205,12 @@ int keeping_take(struct keeping *k, const Gwp__Listeners *m, const int *fds, uns
                        m->n_sockets, m->n_segments, fd_count);
     }
     for (size_t i = 0; i < m->n_sockets; i++)
-        if (listener_offer(&k->rollout->listeners, m->sockets[i]->address, fds[i], &why) < 0)
+        if (listener_is_elsewhere(fds[i])) {
+            log_about(LOG_INFO, "keeping", LOG_FIELDS(about_address(m->sockets[i]->address)),
+                      "the kept socket of %s is of another network: it is opened anew",
+                      m->sockets[i]->address);
+            close(fds[i]);
+        } else if (listener_offer(&k->rollout->listeners, m->sockets[i]->address, fds[i], &why) < 0)
             log_about(LOG_WARN, "keeping",
                       LOG_FIELDS(about_address(m->sockets[i]->address), about_cause(why.text)),
                       "a kept socket is not used: %s", why.text);

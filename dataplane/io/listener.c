@@ -282,6 +282,24 @@ refuse:
     return -1;
 }
 
+static uint64_t namespace_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof(cookie);
+    return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0 ? 0 : cookie;
+}
+
+bool listener_is_elsewhere(int fd)
+{
+    int own = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (own < 0)
+        return false;
+    bool is_elsewhere =
+        int_option(fd, SO_DOMAIN) != AF_UNIX && namespace_of(fd) != namespace_of(own);
+    close(own);
+    return is_elsewhere;
+}
+
 void listener_forget_offered(struct listener_set *set)
 {
     list_each_safe (node, &set->offered)

@@ -45,6 +45,11 @@ void listener_set_fini(struct listener_set *set, bool kept);
  * `fd` over in any case. */
 MUST_CHECK int listener_offer(struct listener_set *set, const char *text, int fd, struct err *err);
 
+/* Does it belong to another network namespace than this process, as those do that were opened
+ * before a container was started anew? Nobody comes there any more. Never of a Unix socket, nor
+ * before Linux 5.14, which does not tell. */
+bool listener_is_elsewhere(int fd);
+
 /* Closes what was offered and not asked for. */
 void listener_forget_offered(struct listener_set *set);
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -608,6 +609,26 @@ def test_successor_that_dies_changes_nothing(pair):
         load.wait_for(20)
         lost = len(load.failed)
     assert pair.dataplane.running and not load.refused and lost <= 3 * 4
+
+
+# ---- another network ----
+
+@pytest.mark.skipif(subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode != 0,
+                    reason="no network namespace may be made")
+def test_sockets_of_another_network_are_left_alone(pair):
+    """A container that is started anew has a new network: nobody would come to the sockets of the old one."""
+    kept(pair)
+    pair.dataplane.kill()
+    pair.dataplane.argv = ["unshare", "-n", *pair.dataplane.argv]
+    pair.dataplane.start()
+
+    def listens():
+        lines = [line.split() for kind in ("tcp", "tcp6")
+                 for line in Path(f"/proc/{pair.dataplane.pid}/net/{kind}").read_text().splitlines()[1:]]
+        return [f for f in lines if f[3] == "0A" and int(f[1].rsplit(":")[-1], 16) == pair.port]
+    wait_until(listens, "it listens in its own network")
+    kept(pair)
+    assert "is of another network: it is opened anew" in pair.dataplane.log()
 
 
 # ---- gwpctl ----
