@@ -121,6 +121,7 @@ static enum redis_cause cause_of_text(const char *error)
     } known[] = {
         {"READONLY", REDIS_READONLY},
         {"NOPERM", REDIS_PERMISSION},
+        {"protected mode", REDIS_PROTECTED}, /* speaks of passwords too */
         {"WRONGPASS", REDIS_LOGIN},
         {"AUTH", REDIS_LOGIN},
         {"password", REDIS_LOGIN},

@@ -24,6 +24,7 @@
     CAUSE(PROTOCOL, "what answers does not speak as Redis does")                                   \
     CAUSE(READONLY, "it is a read-only replica")                                                   \
     CAUSE(LOGIN, "it does not accept the user or password")                                        \
+    CAUSE(PROTECTED, "it is in protected mode: only its own machine may ask it")                   \
     CAUSE(PERMISSION, "its user may not do what limits need")                                      \
     CAUSE(DATABASE, "it has no database of that number")                                           \
     CAUSE(FULL, "its memory is full")                                                              \

@@ -86,11 +86,13 @@ def test_prometheus_and_grafana_find_what_they_are_told_of():
 
 
 def test_stack_serves_limits_and_comes_back(stack):
-    """Both backends in turn, a limit, the control plane, and a data plane that was killed."""
+    """Both backends in turn, a limit in Redis, a data plane that was killed, and one with a new network."""
     def both():
         return {get(8080, "/api/x").json()["name"] for _ in range(4)} == {"a", "b"}
     wait_until(both, "both backends answer", UP_SECONDS)
     assert get(9090, "/readyz").status == 200
+    wait_until(lambda: re.search(r"^gateway_redis_up{.*} 1$", get(9090, "/metrics").body.decode(), re.M),
+               "Redis counts", UP_SECONDS)
     statuses = [get(8080, "/limited/x").status for _ in range(30)]
     assert statuses[0] == 200 and 429 in statuses
     plane, = planes()
@@ -98,3 +100,5 @@ def test_stack_serves_limits_and_comes_back(stack):
     os.kill(int(podman("inspect", "--format", "{{.State.Pid}}", "gwptest_dataplane_1").stdout), 9)
     wait_until(lambda: [p["instance_id"] for p in planes()] not in ([], [plane["instance_id"]]), "another data plane", UP_SECONDS)
     wait_until(both, "both backends answer again", UP_SECONDS)
+    podman("restart", "gwptest_dataplane_1")
+    wait_until(both, "both backends answer over the new network", UP_SECONDS)

@@ -514,6 +514,27 @@ def test_errors_are_told_as_what_they_are(make_pair, backend, make_redis, cause)
     wait_until(told, "the cause is told")
 
 
+DENIED = (b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the default "
+          b"user. In this mode connections are only accepted from the loopback interface.\r\n")
+
+
+def test_protected_mode_is_no_wrong_password(make_pair, backend, redis):
+    """What a Redis without password tells other machines, which speaks of passwords."""
+    proxy = FaultProxy(("127.0.0.1", redis.port))
+    try:
+        pair = make_pair([limited(backend, through(proxy), quota=1000000)])
+        wait_up(pair)
+        proxy.nonsense = DENIED
+        proxy.mode = "nonsense"
+
+        def told():
+            assert pair.get("/").status == 200
+            return any("protected mode" in line for line in redis_log(pair))
+        wait_until(told, "the cause is told")
+    finally:
+        proxy.close()
+
+
 HOSTILE = [b"+OK\r\n", b"+OK\r\n" * 100, b":1\r\n" * 10, b"$1000000000\r\n" + b"x" * 1000, b"*1000000000\r\n",
            b"*4\r\n:1\r\n:1\r\n:1\r\n*1\r\n:1\r\n", b"*-1\r\n" * 20, b"-ERR no\r\n" * 20, b"\0" * 1000,
            b"%2\r\n+a\r\n+b\r\n", b"$-1\r\n", b"*2\r\n:-5\r\n$3\r\nabc\r\n" * 9, b"*0\r\n" * 9]
