@@ -53,6 +53,14 @@ def test_units_are_understood_and_confined(root):
         run("systemd-analyze", f"--root={root}", "security", "--offline=true", "--threshold=30", f"gwp-{program}.service")
 
 
+def test_both_units_may_write_where_sockets_are(root):
+    """ProtectSystem=strict leaves /run read-only to a unit that does not name its folder; neither takes it from the other."""
+    for program in PROGRAMS:
+        settings = unit(root, program)
+        assert settings["ProtectSystem"] == "strict"
+        assert (settings["RuntimeDirectory"], settings["RuntimeDirectoryPreserve"]) == ("gwp", "yes")
+
+
 def test_installed_pair_serves_as_its_units_start_it(machine, root):
     """User, folders and command line from the units."""
     for program in PROGRAMS:
@@ -76,9 +84,12 @@ def test_what_was_edited_stays_and_purge_leaves_nothing(machine):
     machine("sh", "-c", "dpkg -i /packages/gwp-*plane_*.deb")
     assert "# mine" in machine("cat", "/etc/gwp/gateway.yaml").stdout
     machine("dpkg", "-V", "gwp-dataplane")
+    machine("mkdir", "-p", "/var/lib/gwp/cp", "/var/lib/gwp/dp", "/var/log/gwp")  # as the units' settings make them
+    machine("touch", "/var/lib/gwp/cp/counts", "/var/lib/gwp/dp/snapshot", "/var/log/gwp/access.log")
     machine("dpkg", "--remove", "gwp-controlplane", "gwp-dataplane")
+    assert "snapshot" in machine("ls", "/var/lib/gwp/dp").stdout
     assert "# mine" in machine("cat", "/etc/gwp/gateway.yaml").stdout
     machine("dpkg", "--purge", "gwp-controlplane", "gwp-dataplane")
-    left = machine("sh", "-c", "ls -d /etc/gwp /usr/bin/gwp* /lib/systemd/system/gwp* /usr/share/gateway-pro 2>/dev/null",
-                   check=False).stdout
+    gone = ("/etc/gwp", "/var/lib/gwp", "/var/log/gwp", "/usr/bin/gwp*", "/lib/systemd/system/gwp*", "/usr/share/gateway-pro")
+    left = machine("sh", "-c", f"ls -d {' '.join(gone)} 2>/dev/null", check=False).stdout
     assert left == ""
