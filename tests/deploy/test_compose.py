@@ -67,6 +67,7 @@ def test_pair_is_confined_and_has_time_to_drain():
         service = it["services"][which]
         assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["restart"] == "always"
         assert service["security_opt"] == ["no-new-privileges:true"] and service["build"]["target"] == which
+        assert service["build"]["args"] == {"VERSION": f"${{GATEWAY_TAG:-{VERSION}}}"}  # the image's label
         assert service["image"].endswith(f"/{which}:${{GATEWAY_TAG:-{VERSION}}}")
     grace = int(it["services"]["dataplane"]["stop_grace_period"].rstrip("s"))
     assert grace > server["drain_delay_seconds"] + server["shutdown_grace_seconds"]
