@@ -516,7 +516,7 @@ def test_replaced_data_plane_may_be_stopped_as_well(pair, backend):
     kept(pair)
     slow, idle = pair.client(), pair.client()
     assert idle.request("GET", "/").status == 200
-    slow.send_request("GET", f"/delay/{2 * SCALE}")
+    slow.send_request("GET", f"/delay/{1 + SCALE}")  # less than its grace
     wait_until(lambda: backend.get("/connections")["requests"] >= 2, "the slow request is under way")
     with another(pair) as second:
         wait_until(lambda: "has taken over" in pair.dataplane.log(), "it was told to leave")
