@@ -233,8 +233,10 @@ enum parse_status http1_parse_head(struct http1_parser *p, struct buffer *b)
             return status;
         e = run(p, b);
     }
+    if (has_no_version(p, b)) /* however much has come behind it, and whatever that is */
+        return refuse(p, R_BAD_REQUEST, "no HTTP version");
     if (e == HPE_OK)
-        return has_no_version(p, b) ? refuse(p, R_BAD_REQUEST, "no HTTP version") : PARSE_AGAIN;
+        return PARSE_AGAIN;
     if (e != HPE_PAUSED || !p->head_done)
         return refuse_head(p, e);
     h->major = p->llhttp.http_major;
