@@ -151,6 +151,11 @@ def test_data_plane_that_came_while_the_control_plane_was_held_up_is_seen_first(
     assert pair.metric("gateway_stand_in_responses_total") == 0
 
 
+def at_the_door(pair):
+    """How many connections the control plane's socket has, or has still to accept."""
+    return sum(line.endswith(f" {pair.socket}") for line in Path("/proc/net/unix").read_text().splitlines())
+
+
 def test_data_plane_that_is_held_up_at_its_start_hears_the_control_plane_first(make_pair, backend):
     """What was said to it meanwhile counts, not that its patience is over: limits go on."""
     pair = make_pair([limited(backend, burst=3)])
@@ -158,8 +163,9 @@ def test_data_plane_that_is_held_up_at_its_start_hears_the_control_plane_first(m
     assert statuses(pair, 4) == [200, 200, 200, 429]
     with frozen(pair.controlplane) as thaw:
         pair.dataplane.kill()
+        before = at_the_door(pair)
         pair.dataplane.start()
-        time.sleep(0.3)  # it has knocked
+        wait_until(lambda: at_the_door(pair) > before, "it has knocked")
         with frozen(pair.dataplane):
             thaw()
             time.sleep(1.3)  # more than it waits for
